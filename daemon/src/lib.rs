@@ -1,0 +1,5 @@
+//! fieldspool: polls instruments, keeps every reading in a spool, publishes it, and shows the plant live.
+
+pub mod model;
+
+pub mod status;

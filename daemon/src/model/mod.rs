@@ -1,0 +1,175 @@
+//! What travels: readings in batches, and the records beside them ([`event`]). No I/O, no clock, no async.
+//!
+//! A **batch** is what one poll of one device returned: one stamp, a stretch of `seq`, its readings. It is atomic:
+//! nothing cuts it after intake has numbered it, and its identity is `(gateway, run, seq)` with `n` readings.
+
+pub mod event;
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use fieldspool_drivers::{Sample, ValueKind};
+
+/// One life of the daemon, as a text that sorts: `00000017-9f3c2a10`, a zero-padded decimal counter and a random
+/// part in hexadecimal. Uniqueness rests on the random part; the counter makes runs sort.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RunId {
+    /// Grows by one with each start, as far as the disk remembers; 0 to 99 999 999.
+    pub counter: u32,
+    /// Drawn anew at each start.
+    pub random: u32,
+}
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08}-{:08x}", self.counter, self.random)
+    }
+}
+
+impl fmt::Debug for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The text is not a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a run looks like 00000017-9f3c2a10: eight decimal digits, a hyphen, eight hexadecimal digits")]
+pub struct NotARun;
+
+impl FromStr for RunId {
+    type Err = NotARun;
+
+    fn from_str(text: &str) -> Result<Self, NotARun> {
+        let (counter, random) = text.split_once('-').ok_or(NotARun)?;
+        let eight = |part: &str, digit: fn(&u8) -> bool| part.len() == 8 && part.bytes().all(|b| digit(&b));
+        if !eight(counter, u8::is_ascii_digit) || !eight(random, u8::is_ascii_hexdigit) {
+            return Err(NotARun);
+        }
+        Ok(Self {
+            counter: counter.parse().map_err(|_| NotARun)?,
+            random: u32::from_str_radix(random, 16).map_err(|_| NotARun)?,
+        })
+    }
+}
+
+/// One boot of the machine (`/proc/sys/kernel/random/boot_id`), as its 128 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BootId(pub u128);
+
+/// How far the wall clock of a stamp can be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ClockQuality {
+    /// The kernel said the clock was set (adjtimex without STA_UNSYNC), or the user vouches for it (`trust_rtc`).
+    Synced,
+    /// Nobody had set the clock yet.
+    Unsynced,
+    /// Taken while unsynced, corrected later by the offset of a clock record of the same boot.
+    Corrected,
+}
+
+/// When a batch was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// Wall clock, microseconds since 1970-01-01 UTC, as it was at that moment.
+    pub wall_us: i64,
+    /// CLOCK_BOOTTIME of the same moment, microseconds.
+    pub mono_us: u64,
+    /// The boot that `mono_us` counts from.
+    pub boot: BootId,
+    /// Trust in `wall_us`.
+    pub clock: ClockQuality,
+}
+
+/// What a receiver must know of a point to read its values. Any change makes a new [`Shape`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PointMeta {
+    /// Name in the configuration.
+    pub name: Arc<str>,
+    /// Variant of all its values.
+    pub kind: ValueKind,
+    /// Unit of measurement, as configured; may be empty.
+    pub unit: Arc<str>,
+    /// Integers beyond 2^53 are printed as JSON strings (`json = "string"`).
+    pub json_string: bool,
+}
+
+/// The dictionary entry a batch is read with: gateway, device and its points, as they were when it was numbered.
+/// Immutable; stored with the first block that uses it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Shape {
+    /// Gateway id under which the readings were taken.
+    pub gateway: Arc<str>,
+    /// Device name.
+    pub device: Arc<str>,
+    /// All points of the device; readings name them by index.
+    pub points: Box<[PointMeta]>,
+}
+
+/// One value of one point: a sample, and which point it is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reading {
+    /// Index into [`Shape::points`].
+    pub point: u16,
+    /// The value, or why there is none.
+    pub sample: Sample,
+}
+
+/// What one poll of one device returned, numbered and stamped. Between 1 and [`BATCH_READINGS_MAX`] readings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Batch {
+    /// The life of the daemon in which it was read.
+    pub run: RunId,
+    /// Number of its first reading in the run, from 0. The next batch of the gateway begins at `seq + n`.
+    pub seq: u64,
+    /// `seq` of this device's batch before, in the same run; `None` for the device's first.
+    pub prev: Option<u64>,
+    /// When.
+    pub stamp: Stamp,
+    /// Of what.
+    pub shape: Arc<Shape>,
+    /// The readings, by ascending point.
+    pub readings: Vec<Reading>,
+}
+
+impl Batch {
+    /// How many sequence numbers it uses.
+    pub fn n(&self) -> u64 {
+        self.readings.len() as u64
+    }
+
+    /// The sequence number after its last.
+    pub fn end(&self) -> u64 {
+        self.seq + self.n()
+    }
+}
+
+/// Intake cuts a poll at this many readings before numbering.
+pub const BATCH_READINGS_MAX: usize = 500;
+
+/// ... and at this many bytes, counted as the values' own size, texts included.
+pub const BATCH_BYTES_MAX: usize = 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_reads_back_and_sorts() {
+        let run = RunId { counter: 17, random: 0x9f3c_2a10 };
+        assert_eq!(run.to_string(), "00000017-9f3c2a10");
+        assert_eq!("00000017-9f3c2a10".parse(), Ok(run));
+        assert!(run < RunId { counter: 18, random: 0 });
+        assert!(run.to_string() < RunId { counter: 18, random: 0 }.to_string());
+    }
+
+    #[test]
+    fn what_is_not_a_run_is_refused() {
+        for text in
+            ["", "17-9f3c2a10", "00000017", "+0000017-9f3c2a10", "00000017-+f3c2a10", "00000017-9f3c2a1g"]
+        {
+            assert_eq!(text.parse::<RunId>(), Err(NotARun), "{text}");
+        }
+    }
+}

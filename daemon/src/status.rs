@@ -1,0 +1,228 @@
+//! How the gateway is: one board that every part writes its own section of, and that the page, `fieldspool status`,
+//! the metrics, systemd's STATUS line and the retained status topic read.
+//!
+//! Not a log and not a history: only what is true now. Sections are small and locked briefly; nobody holds two.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use fieldspool_drivers::bus::Counters;
+use serde::Serialize;
+
+/// Everything, copied at one moment.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Status {
+    /// Who and since when.
+    pub gateway: GatewayStatus,
+    /// By bus, in the configuration's order.
+    pub buses: Vec<BusStatus>,
+    /// The connection to the broker.
+    pub uplink: UplinkStatus,
+    /// The spool.
+    pub spool: SpoolStatus,
+    /// The clock.
+    pub clock: ClockStatus,
+}
+
+/// Identity and life of the daemon.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct GatewayStatus {
+    /// Gateway id; empty while idle without one.
+    pub id: String,
+    /// This run.
+    pub run: String,
+    /// Version of the program.
+    pub version: String,
+    /// Wall clock of the start, µs.
+    pub started_us: i64,
+    /// No configuration: nothing is polled.
+    pub idle: bool,
+    /// Crash loop: only sampling and spool run.
+    pub safe_mode: bool,
+    /// First 16 hexadecimal digits of the configuration's SHA-256.
+    pub config_hash: String,
+    /// Why the newest configuration was refused, if it was.
+    pub config_refused: Option<String>,
+    /// What a person should know and do, one sentence each: clone suspected, state on tmpfs, page certificate, ...
+    pub warnings: Vec<String>,
+}
+
+/// One bus.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct BusStatus {
+    /// Name.
+    pub name: String,
+    /// `modbus-rtu`, ...
+    pub driver: String,
+    /// Port path or `host:port`.
+    pub place: String,
+    /// The line is open.
+    pub up: bool,
+    /// Why not, in words.
+    pub error: Option<String>,
+    /// Share of the last minute in which the line was in use, 0 to 1.
+    pub load: f64,
+    /// What it has seen.
+    pub counters: CounterStatus,
+    /// Its devices.
+    pub devices: Vec<DeviceStatus>,
+}
+
+/// [`Counters`] as they are shown.
+#[derive(Clone, Debug, Default, Serialize)]
+#[allow(missing_docs)] // the meaning of each stands at `Counters`
+pub struct CounterStatus {
+    pub requests: u64,
+    pub answers: u64,
+    pub exceptions: u64,
+    pub timeouts: u64,
+    pub crc_errors: u64,
+    pub foreign_frames: u64,
+    pub bad_frames: u64,
+    pub echoes: u64,
+    pub opens: u64,
+    pub bytes: u64,
+}
+
+impl From<&Counters> for CounterStatus {
+    fn from(c: &Counters) -> Self {
+        Self {
+            requests: c.requests,
+            answers: c.answers,
+            exceptions: c.exceptions,
+            timeouts: c.timeouts,
+            crc_errors: c.crc_errors,
+            foreign_frames: c.foreign_frames,
+            bad_frames: c.bad_frames,
+            echoes: c.echoes,
+            opens: c.opens,
+            bytes: c.bytes,
+        }
+    }
+}
+
+/// One device.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct DeviceStatus {
+    /// Name.
+    pub name: String,
+    /// What the user calls it; empty if not given.
+    pub label: String,
+    /// How the line reaches it: `unit 1`.
+    pub address: String,
+    /// It answered its last poll; `None` before the first.
+    pub answering: Option<bool>,
+    /// Wall clock of the last edge between answering and silent, µs.
+    pub since_us: Option<i64>,
+    /// Why it counts as silent, in words.
+    pub error: Option<String>,
+    /// Median and 99th percentile of the last answers' turnaround, µs.
+    pub turnaround_us: Option<(u64, u64)>,
+    /// Polls made.
+    pub polls: u64,
+    /// Polls due and not made.
+    pub missed: u64,
+}
+
+/// The connection to the broker.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct UplinkStatus {
+    /// There is an uplink in the configuration.
+    pub configured: bool,
+    /// `host:port`.
+    pub broker: String,
+    /// After CONNACK.
+    pub connected: bool,
+    /// Wall clock of the last change of `connected`, µs.
+    pub since_us: Option<i64>,
+    /// Why not connected, in words, with what to do.
+    pub error: Option<String>,
+    /// Connections so far.
+    pub connects: u64,
+    /// Seconds to the next attempt.
+    pub retry_in: Option<u64>,
+    /// Readings confirmed by a PUBACK in this run.
+    pub confirmed: u64,
+    /// Messages and bytes published in this run.
+    pub messages: u64,
+    /// Payload bytes.
+    pub bytes: u64,
+    /// Messages the broker accepted although nobody was subscribed (0x10).
+    pub nobody_listening: u64,
+    /// Messages refused for good, waiting for a person.
+    pub dead_letters: u64,
+    /// End of validity of the client certificate, wall clock µs.
+    pub certificate_expires_us: Option<i64>,
+}
+
+/// The spool.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct SpoolStatus {
+    /// `ok`, `read-only`, `full`, `failing`, `stalled`.
+    pub state: String,
+    /// Why, in words, if not ok.
+    pub error: Option<String>,
+    /// Readings numbered in this run.
+    pub numbered: u64,
+    /// Numbered and not yet stored.
+    pub open: u64,
+    /// Stored and not yet confirmed, all runs.
+    pub waiting: u64,
+    /// Wall clock of the oldest waiting reading, µs.
+    pub oldest_us: Option<i64>,
+    /// Confirmed since the spool was made.
+    pub confirmed: u64,
+    /// Dropped to make room.
+    pub evicted: u64,
+    /// Lost to damage on disk.
+    pub damaged: u64,
+    /// Dropped from memory while the disk was failing.
+    pub dropped: u64,
+    /// In dead letters.
+    pub dead_lettered: u64,
+    /// Bytes of the file and its WAL.
+    pub bytes: u64,
+    /// The cap.
+    pub bytes_max: u64,
+    /// Hours until the cap at the present rate, if readings are waiting.
+    pub hours_until_full: Option<f64>,
+    /// Bytes written to the file system per stored reading in this run.
+    pub bytes_per_reading: Option<f64>,
+    /// Gigabytes a day at the present rate.
+    pub gigabytes_per_day: Option<f64>,
+    /// Seconds of readings that a power cut would cost now.
+    pub unstored_seconds: f64,
+    /// The state directory survives a power cut; if not, why (`tmpfs`, ...).
+    pub not_durable: Option<String>,
+}
+
+/// The clock.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ClockStatus {
+    /// Someone has set it.
+    pub synced: bool,
+    /// Offset found when it was first set in this boot, µs.
+    pub corrected_us: Option<i64>,
+}
+
+/// The board itself. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Board {
+    status: Arc<Mutex<Status>>,
+}
+
+impl Board {
+    /// Changes one's own section.
+    pub fn update(&self, change: impl FnOnce(&mut Status)) {
+        change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// A copy of everything.
+    pub fn snapshot(&self) -> Status {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads without copying.
+    pub fn read<T>(&self, look: impl FnOnce(&Status) -> T) -> T {
+        look(&self.status.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
