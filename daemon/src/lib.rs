@@ -3,3 +3,5 @@
 pub mod model;
 
 pub mod status;
+
+pub mod log;
