@@ -129,7 +129,7 @@ mod tests {
         for minute in 0..10 {
             let now = after(start, minute * 60);
             let says = |limiter: &mut Limiter, error, base| {
-                (0..100).filter(|n| limiter.admit(base + n, error, now) != Verdict::Hold).count()
+                (0..100_u64).filter(|n| limiter.admit(base + n, error, now) != Verdict::Hold).count()
             };
             let warnings = says(&mut limiter, false, 0);
             let errors = says(&mut limiter, true, 5_000);
