@@ -20,9 +20,13 @@ pub mod point;
 
 pub mod bus;
 
+pub mod serial_port;
+
 pub mod modbus;
 
 pub mod line;
+
+mod sys;
 
 pub use section::Section;
 pub use value::{Cause, Quality, Sample, Value, ValueKind};
