@@ -1,0 +1,43 @@
+# What a person types. Every target does its own set-up and says which Debian packages it installs.
+#
+#   make demo                    the whole gateway with a simulated plant and a broker: no hardware needed
+#   make test                    format, lints, every test (this is what .ci/run runs)
+#   make lint                    only format and lints
+#   make bench                   figures of speed, memory and bytes on disk (as root, for the loop mount)
+#   make setup                   the packages of make test, nothing else
+
+STAGE := packaging/stage.sh
+SCRIPTS := .ci/run $(wildcard packaging/*.sh)
+BUILD_NEEDS := gcc libc6-dev pkg-config libsystemd-dev
+TEST_NEEDS := $(BUILD_NEEDS) python3 mosquitto mosquitto-clients libmodbus-dev chromium openssl
+LINT_NEEDS := $(BUILD_NEEDS) shellcheck systemd
+
+.PHONY: help demo test lint setup bench
+help:
+	@sed -n 's/^#   //p' Makefile
+
+demo:
+	@packaging/needs.sh $(BUILD_NEEDS) mosquitto-clients
+	@packaging/rust.sh
+	cargo run --package fieldspool --features local-broker -- demo
+
+test: setup lint
+	@$(STAGE) "build" cargo test --quiet --workspace --all-features --no-run
+	@$(STAGE) "tests" cargo test --quiet --workspace --all-features
+
+lint:
+	@packaging/needs.sh $(LINT_NEEDS)
+	@packaging/rust.sh rustfmt clippy
+	@$(STAGE) "format" cargo fmt --all --check
+	@$(STAGE) "shell scripts" shellcheck $(SCRIPTS)
+	@$(STAGE) "shipped unit" packaging/check-unit.sh
+	@$(STAGE) "lints" cargo clippy --quiet --workspace --all-targets --all-features -- -D warnings
+
+setup:
+	@packaging/needs.sh $(TEST_NEEDS)
+	@packaging/rust.sh rustfmt clippy
+
+bench:
+	@packaging/needs.sh $(TEST_NEEDS) e2fsprogs
+	@packaging/rust.sh
+	@tests/bench/run
