@@ -5,3 +5,4 @@ pub mod model;
 pub mod status;
 
 pub mod log;
+pub mod uplink;

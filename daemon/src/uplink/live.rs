@@ -1,0 +1,172 @@
+//! The live lane's queue: batches that go out before anything else, and never wait for the disk.
+//!
+//! Bounded by count and bytes. Full: the oldest is dropped *from this queue* and the backlog lane sends it from the
+//! spool. While there is no connection only each device's newest batch is kept, so that the first thing a receiver
+//! gets after an outage is how the plant is now.
+
+use std::collections::VecDeque;
+use std::mem::size_of;
+use std::sync::Arc;
+
+use fieldspool_drivers::Value;
+
+use crate::model::{Batch, Reading};
+
+/// Most batches in the queue.
+pub const LIVE_BATCHES_MAX: usize = 256;
+
+/// Most bytes of readings in the queue, as they lie in memory.
+pub const LIVE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Bytes of readings, as they lie in memory.
+pub(super) fn bytes_of(batch: &Batch) -> usize {
+    let text = |reading: &Reading| match &reading.sample.value {
+        Some(Value::Text(text)) => text.len(),
+        _ => 0,
+    };
+    size_of::<Batch>() + batch.readings.iter().map(|r| size_of::<Reading>() + text(r)).sum::<usize>()
+}
+
+/// Batches on their way, by ascending `seq`.
+#[derive(Debug, Default)]
+pub(super) struct LiveQueue {
+    batches: VecDeque<Arc<Batch>>,
+    bytes: usize,
+    newest_only: bool,
+    /// Batches that left without being sent, since the start.
+    pub(super) dropped: u64,
+}
+
+impl LiveQueue {
+    /// Only each device's newest batch is kept from now on (`true`), or all of them (`false`).
+    pub(super) fn keep_newest_only(&mut self, newest_only: bool) {
+        self.newest_only = newest_only;
+        if newest_only {
+            let all = std::mem::take(&mut self.batches);
+            self.bytes = 0;
+            for batch in all {
+                self.push(batch);
+            }
+        }
+    }
+
+    /// Takes a batch in; the oldest go if there is no room.
+    pub(super) fn push(&mut self, batch: Arc<Batch>) {
+        if self.newest_only
+            && let Some(at) = self.batches.iter().position(|b| b.shape.device == batch.shape.device)
+        {
+            self.remove(at);
+        }
+        self.bytes += bytes_of(&batch);
+        self.batches.push_back(batch);
+        while self.batches.len() > LIVE_BATCHES_MAX || (self.bytes > LIVE_BYTES_MAX && self.batches.len() > 1)
+        {
+            self.remove(0);
+        }
+    }
+
+    fn remove(&mut self, at: usize) {
+        if let Some(gone) = self.batches.remove(at) {
+            self.bytes -= bytes_of(&gone);
+            self.dropped += 1;
+        }
+    }
+
+    /// The batch that goes next.
+    pub(super) fn front(&self) -> Option<&Arc<Batch>> {
+        self.batches.front()
+    }
+
+    /// Takes the batch that goes next.
+    pub(super) fn pop(&mut self) -> Option<Arc<Batch>> {
+        let batch = self.batches.pop_front()?;
+        self.bytes -= bytes_of(&batch);
+        Some(batch)
+    }
+
+    /// Takes out the waiting batches that `take` accepts, oldest first, until it says stop.
+    pub(super) fn take_while_fits(&mut self, mut take: impl FnMut(&Arc<Batch>) -> Take) -> Vec<Arc<Batch>> {
+        let mut taken = Vec::new();
+        let mut at = 0;
+        while let Some(batch) = self.batches.get(at) {
+            match take(batch) {
+                Take::Yes => {
+                    self.bytes -= bytes_of(batch);
+                    taken.extend(self.batches.remove(at));
+                }
+                Take::Skip => at += 1,
+                Take::Stop => break,
+            }
+        }
+        taken
+    }
+
+    /// Whether this batch waits here.
+    pub(super) fn has(&self, batch: &Batch) -> bool {
+        self.batches
+            .binary_search_by_key(&batch.seq, |b| b.seq)
+            .is_ok_and(|at| self.batches.get(at).is_some_and(|b| b.run == batch.run))
+    }
+
+    /// Nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+
+    /// All of them, in order.
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = Arc<Batch>> {
+        self.bytes = 0;
+        self.batches.drain(..)
+    }
+}
+
+/// What to do with a waiting batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Take {
+    /// Into the message.
+    Yes,
+    /// Another message.
+    Skip,
+    /// The message is full.
+    Stop,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::uplink::sample::batch;
+
+    #[test]
+    fn a_full_queue_drops_its_oldest() {
+        let mut queue = LiveQueue::default();
+        for seq in 0..300 {
+            queue.push(batch("a", seq, 1));
+        }
+        assert_eq!(queue.front().unwrap().seq, 44);
+        assert_eq!(queue.dropped, 44);
+        assert!(queue.has(&batch("a", 299, 1)));
+        assert!(!queue.has(&batch("a", 43, 1)));
+    }
+
+    #[test]
+    fn a_queue_full_in_bytes_drops_its_oldest_but_never_its_last() {
+        let mut queue = LiveQueue::default();
+        for seq in 0..100 {
+            queue.push(batch("a", seq * 500, 500));
+        }
+        assert!(queue.bytes <= LIVE_BYTES_MAX && queue.bytes > LIVE_BYTES_MAX / 2);
+        while queue.pop().is_some() {}
+        assert_eq!(queue.bytes, 0);
+    }
+
+    #[test]
+    fn without_a_connection_each_devices_newest_batch_stays() {
+        let mut queue = LiveQueue::default();
+        for seq in 0..6 {
+            queue.push(batch(if seq % 2 == 0 { "a" } else { "b" }, seq, 1));
+        }
+        queue.keep_newest_only(true);
+        queue.push(batch("a", 6, 1));
+        assert_eq!(queue.drain().map(|b| b.seq).collect::<Vec<_>>(), [5, 6]);
+    }
+}
