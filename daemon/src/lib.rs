@@ -2,6 +2,8 @@
 
 pub mod model;
 
+pub mod spool;
+
 pub mod status;
 
 pub mod log;
