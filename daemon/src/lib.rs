@@ -8,3 +8,5 @@ pub mod status;
 
 pub mod log;
 pub mod uplink;
+
+pub mod live;
