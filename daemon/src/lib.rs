@@ -10,3 +10,5 @@ pub mod log;
 pub mod uplink;
 
 pub mod live;
+
+pub mod page;

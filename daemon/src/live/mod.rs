@@ -18,7 +18,7 @@ use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use fieldspool_drivers::Sample;
+use fieldspool_drivers::{Sample, Value};
 use tokio::sync::watch;
 
 use crate::live::ring::Ring;
@@ -314,7 +314,7 @@ impl LiveDevice {
                 continue;
             };
             if let Some(trend) = trend {
-                trend.push(batch.stamp.mono_us, reading.sample.value.as_ref().and_then(|v| v.as_f64()));
+                trend.push(batch.stamp.mono_us, reading.sample.value.as_ref().and_then(Value::as_f64));
             }
             *latest = Some(Latest { sample: reading.sample.clone(), stamp: batch.stamp });
         }

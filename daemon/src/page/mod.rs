@@ -1,0 +1,5 @@
+//! The page for the technician beside the cabinet.
+
+pub mod config;
+
+pub use config::{CertificateFiles, PageConfig};
