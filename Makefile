@@ -3,6 +3,7 @@
 #   make demo                    the whole gateway with a simulated plant and a broker: no hardware needed
 #   make test                    format, lints, every test (this is what .ci/run runs)
 #   make lint                    only format and lints
+#   make audit                   licences, banned crates, sources, known advisories
 #   make bench                   figures of speed, memory and bytes on disk (as root, for the loop mount)
 #   make setup                   the packages of make test, nothing else
 
@@ -12,7 +13,7 @@ BUILD_NEEDS := gcc libc6-dev pkg-config libsystemd-dev
 TEST_NEEDS := $(BUILD_NEEDS) python3 mosquitto mosquitto-clients libmodbus-dev chromium openssl
 LINT_NEEDS := $(BUILD_NEEDS) shellcheck systemd
 
-.PHONY: help demo test lint setup bench
+.PHONY: help demo test lint setup audit bench
 help:
 	@sed -n 's/^#   //p' Makefile
 
@@ -36,6 +37,9 @@ lint:
 setup:
 	@packaging/needs.sh $(TEST_NEEDS)
 	@packaging/rust.sh rustfmt clippy
+
+audit:
+	@packaging/audit.sh
 
 bench:
 	@packaging/needs.sh $(TEST_NEEDS) e2fsprogs
