@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::value::ValueKind;
+use crate::value::{Cause, Sample, Value, ValueKind};
 use crate::{line, modbus};
 
 /// A point as a driver needs it.
@@ -68,5 +68,87 @@ impl Scaling {
     /// Whether a raw number passes unchanged.
     pub fn is_identity(&self) -> bool {
         self.scale.is_none() && self.offset.is_none()
+    }
+
+    /// The sample of a raw value: sentinels, scaling, limits, in this order. Bool and text pass as they are.
+    pub fn apply(&self, raw: Value) -> Sample {
+        if matches!(raw, Value::Bool(_) | Value::Text(_)) {
+            return Sample::good(raw);
+        }
+        let Some(number) = raw.as_f64().filter(|number| number.is_finite()) else {
+            return Sample::bad(Cause::NotANumber);
+        };
+        // A 32-bit float is compared as one: 3.4028235e38 in the file is not the same 64-bit number.
+        #[allow(clippy::cast_possible_truncation, clippy::float_cmp)]
+        let means_nothing = |sentinel: &f64| match raw {
+            Value::F32(raw) => raw == *sentinel as f32,
+            _ => number == *sentinel,
+        };
+        if self.sentinels.iter().any(means_nothing) {
+            return Sample::bad(Cause::Sentinel);
+        }
+        let (value, number) = if self.is_identity() {
+            (raw, number)
+        } else {
+            let scaled = self.round(number * self.scale.unwrap_or(1.0) + self.offset.unwrap_or(0.0));
+            (Value::F64(scaled), scaled)
+        };
+        if !number.is_finite() {
+            Sample::bad(Cause::Overflow)
+        } else if self.min.is_some_and(|min| number < min) {
+            Sample::uncertain(value, Cause::BelowLimit)
+        } else if self.max.is_some_and(|max| number > max) {
+            Sample::uncertain(value, Cause::AboveLimit)
+        } else {
+            Sample::good(value)
+        }
+    }
+
+    fn round(&self, scaled: f64) -> f64 {
+        let Some(decimals) = self.decimals else { return scaled };
+        let power = 10_f64.powi(i32::from(decimals.min(9)));
+        let shifted = scaled * power;
+        // Beyond 2^53 there is no digit left to round, and far beyond it the product overflows.
+        if shifted.abs() < 9e15 { shifted.round() / power } else { scaled }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scaling() -> Scaling {
+        Scaling { scale: Some(0.1), decimals: Some(1), sentinels: vec![-32768.0], ..Scaling::default() }
+    }
+
+    #[test]
+    fn scaled_values_are_rounded_to_their_decimals() {
+        assert_eq!(scaling().apply(Value::Int(2_303)), Sample::good(Value::F64(230.3)));
+        let half = Scaling { scale: Some(0.5), decimals: Some(0), ..Scaling::default() };
+        assert_eq!(half.apply(Value::Int(-5)), Sample::good(Value::F64(-3.0)));
+    }
+
+    #[test]
+    fn an_unscaled_value_passes_untouched() {
+        let plain = Scaling { decimals: Some(0), ..Scaling::default() };
+        assert_eq!(plain.apply(Value::F32(1.25)), Sample::good(Value::F32(1.25)));
+        assert_eq!(plain.apply(Value::Uint(u64::MAX)), Sample::good(Value::Uint(u64::MAX)));
+    }
+
+    #[test]
+    fn sentinels_are_raw_values_and_mean_no_value() {
+        assert_eq!(scaling().apply(Value::Int(-32_768)), Sample::bad(Cause::Sentinel));
+        let float = Scaling { sentinels: vec![3.402_823_5e38], ..Scaling::default() };
+        assert_eq!(float.apply(Value::F32(f32::MAX)), Sample::bad(Cause::Sentinel));
+    }
+
+    #[test]
+    fn limits_make_a_value_uncertain_and_infinity_makes_it_bad() {
+        let limited = Scaling { min: Some(0.0), max: Some(100.0), ..Scaling::default() };
+        assert_eq!(limited.apply(Value::Int(-1)), Sample::uncertain(Value::Int(-1), Cause::BelowLimit));
+        assert_eq!(limited.apply(Value::Int(101)), Sample::uncertain(Value::Int(101), Cause::AboveLimit));
+        assert_eq!(limited.apply(Value::F32(f32::NAN)), Sample::bad(Cause::NotANumber));
+        let huge = Scaling { scale: Some(f64::MAX), ..Scaling::default() };
+        assert_eq!(huge.apply(Value::Int(10)), Sample::bad(Cause::Overflow));
     }
 }
