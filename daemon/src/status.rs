@@ -6,10 +6,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fieldspool_drivers::bus::Counters;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Everything, copied at one moment.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Status {
     /// Who and since when.
     pub gateway: GatewayStatus,
@@ -24,7 +25,8 @@ pub struct Status {
 }
 
 /// Identity and life of the daemon.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct GatewayStatus {
     /// Gateway id; empty while idle without one.
     pub id: String,
@@ -47,7 +49,8 @@ pub struct GatewayStatus {
 }
 
 /// One bus.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct BusStatus {
     /// Name.
     pub name: String,
@@ -68,7 +71,8 @@ pub struct BusStatus {
 }
 
 /// [`Counters`] as they are shown.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 #[allow(missing_docs)] // the meaning of each stands at `Counters`
 pub struct CounterStatus {
     pub requests: u64,
@@ -101,7 +105,8 @@ impl From<&Counters> for CounterStatus {
 }
 
 /// One device.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct DeviceStatus {
     /// Name.
     pub name: String,
@@ -124,7 +129,8 @@ pub struct DeviceStatus {
 }
 
 /// The connection to the broker.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct UplinkStatus {
     /// There is an uplink in the configuration.
     pub configured: bool,
@@ -155,7 +161,8 @@ pub struct UplinkStatus {
 }
 
 /// The spool.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SpoolStatus {
     /// `ok`, `read-only`, `full`, `failing`, `stalled`.
     pub state: String,
@@ -196,7 +203,8 @@ pub struct SpoolStatus {
 }
 
 /// The clock.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ClockStatus {
     /// Someone has set it.
     pub synced: bool,
