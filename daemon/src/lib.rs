@@ -12,3 +12,7 @@ pub mod uplink;
 pub mod live;
 
 pub mod page;
+
+pub mod control;
+
+pub mod supervise;

@@ -1,0 +1,119 @@
+//! Finds cloned cards: a gateway id that moved to another machine.
+//!
+//! The file `identity` in the state directory remembers `gateway id` and `machine-id` of the last start. The same id on a different machine
+//! means that this card is a copy (or was moved): two gateways with one id take each other's connection away, and their
+//! readings mix. The remembered machine stays, so it is said at every start until somebody gives this gateway its own
+//! id, or deletes the file to say that the move was meant.
+//!
+//! A machine-id that is made anew at each boot (read-only image, first boot) proves nothing: it is apart as transient.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use super::crash_loop::write_whole;
+
+/// What this machine calls itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Machine {
+    /// 32 hexadecimal digits that stay (machine-id(5)).
+    Fixed(String),
+    /// Empty, `uninitialized`, unreadable, or not on disk: it may be another one at the next boot.
+    Transient,
+}
+
+impl Machine {
+    /// Reads `/etc/machine-id`. If something is mounted over the file, systemd made a transient one at boot
+    /// (systemd-machine-id-commit(8)).
+    pub fn read() -> Self {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        Self::from_texts(&fs::read_to_string("/etc/machine-id").unwrap_or_default(), &mounts)
+    }
+
+    fn from_texts(id: &str, mounts: &str) -> Self {
+        let id = id.trim();
+        let proper = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
+        let mounted = mounts.lines().any(|line| line.split(' ').nth(4) == Some("/etc/machine-id"));
+        if proper && !mounted { Self::Fixed(id.to_ascii_lowercase()) } else { Self::Transient }
+    }
+}
+
+/// What the comparison said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// Same machine, or nothing to compare with.
+    Own,
+    /// The id was last used on another machine.
+    Cloned,
+}
+
+/// Compares with the last start and remembers this one. The machine-id itself is not logged: it identifies the machine.
+pub fn compare(state: &Path, gateway: &str, machine: &Machine) -> io::Result<Identity> {
+    let Machine::Fixed(id) = machine else { return Ok(Identity::Own) };
+    if gateway.is_empty() {
+        return Ok(Identity::Own);
+    }
+    let path = state.join("identity");
+    let known = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(error),
+    };
+    if let Some((known_gateway, known_machine)) = known.trim_end().split_once('\n')
+        && known_gateway == gateway
+        && known_machine != id
+        && known_machine.len() == 32
+    {
+        return Ok(Identity::Cloned);
+    }
+    let text = format!("{gateway}\n{id}\n");
+    if text != known {
+        write_whole(&path, &text)?;
+    }
+    Ok(Identity::Own)
+}
+
+/// The sentence for page, status and log.
+pub fn warning(gateway: &str, state: &Path) -> String {
+    format!(
+        "the gateway id {gateway} was used on another machine before: if this card is a copy, set another \
+         `gateway` here; if the card was moved on purpose, delete {}",
+        state.join("identity").display()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: &str = "0123456789abcdef0123456789abcdef";
+    const OTHER: &str = "fedcba9876543210fedcba9876543210";
+
+    fn fixed(id: &str) -> Machine {
+        Machine::from_texts(id, "")
+    }
+
+    #[test]
+    fn a_cloned_card_is_told_at_every_start_until_its_id_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        let compare = |gateway, machine| compare(dir.path(), gateway, &fixed(machine)).unwrap();
+        assert_eq!(compare("gw1", ONE), Identity::Own);
+        assert_eq!(compare("gw1", ONE), Identity::Own);
+        assert_eq!(compare("gw1", OTHER), Identity::Cloned);
+        assert_eq!(compare("gw1", OTHER), Identity::Cloned);
+        assert_eq!(compare("gw2", OTHER), Identity::Own);
+        assert_eq!(compare("gw2", OTHER), Identity::Own);
+    }
+
+    #[test]
+    fn a_transient_machine_id_proves_nothing() {
+        for id in ["", "\n", "uninitialized\n", "0123", "zz23456789abcdef0123456789abcdef"] {
+            assert_eq!(fixed(id), Machine::Transient, "{id:?}");
+        }
+        let over = "36 25 0:30 / /etc/machine-id ro - tmpfs tmpfs rw";
+        assert_eq!(Machine::from_texts(ONE, over), Machine::Transient);
+        let dir = tempfile::tempdir().unwrap();
+        compare(dir.path(), "gw1", &fixed(ONE)).unwrap();
+        assert_eq!(compare(dir.path(), "gw1", &Machine::Transient).unwrap(), Identity::Own);
+    }
+}

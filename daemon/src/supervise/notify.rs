@@ -1,0 +1,123 @@
+//! What systemd is told: READY, RELOADING, STOPPING, the STATUS line, WATCHDOG, and that opening takes longer.
+//!
+//! Through libsystemd (feature `systemd`), or by the same datagram written here (sd_notify(3)): newline-separated
+//! assignments to the socket in `$NOTIFY_SOCKET`. Without that variable, nothing happens. A message that cannot be
+//! sent is not repeated: the next one comes within seconds, and the watchdog tells if none arrives.
+
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
+
+use crate::status::Status;
+
+/// Tells systemd that start-up is complete.
+pub fn ready() {
+    send(&[("READY", "1".into())]);
+}
+
+/// Tells systemd that a reload began; [`ready`] ends it. The stamp orders it against the manager's own clock
+/// (sd_notify(3), `Type=notify-reload`).
+pub fn reloading() {
+    let monotonic = clock_gettime(ClockId::CLOCK_MONOTONIC)
+        .map_or(0, |now| now.tv_sec().unsigned_abs() * 1_000_000 + now.tv_nsec().unsigned_abs() / 1_000);
+    send(&[("RELOADING", "1".into()), ("MONOTONIC_USEC", monotonic.to_string())]);
+}
+
+/// Tells systemd that the stop began.
+pub fn stopping() {
+    send(&[("STOPPING", "1".into()), ("STATUS", "stopping".into())]);
+}
+
+/// Asks for more time to start or stop, counted from now.
+pub fn extend_timeout(by: Duration) {
+    send(&[("EXTEND_TIMEOUT_USEC", by.as_micros().to_string())]);
+}
+
+/// The line that `systemctl status` shows.
+pub fn status(line: &str) {
+    send(&[("STATUS", line.to_owned())]);
+}
+
+/// All loops made progress.
+pub fn alive() {
+    send(&[("WATCHDOG", "1".into())]);
+}
+
+/// How often systemd wants to hear [`alive`]; `None` if it does not watch this process.
+pub fn watchdog_period() -> Option<Duration> {
+    let pid = std::env::var("WATCHDOG_PID").ok();
+    if pid.is_some_and(|pid| pid != std::process::id().to_string()) {
+        return None;
+    }
+    let period: u64 = std::env::var("WATCHDOG_USEC").ok()?.parse().ok()?;
+    (period > 0).then(|| Duration::from_micros(period))
+}
+
+#[cfg(feature = "systemd")]
+fn send(assignments: &[(&str, String)]) {
+    // An error means that the manager went away; the next message tries again.
+    let _ = systemd::daemon::notify(assignments.iter());
+}
+
+#[cfg(not(feature = "systemd"))]
+fn send(assignments: &[(&str, String)]) {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+    let Ok(path) = std::env::var("NOTIFY_SOCKET") else { return };
+    let address = match path.strip_prefix('@') {
+        Some(name) => SocketAddr::from_abstract_name(name),
+        None => SocketAddr::from_pathname(&path),
+    };
+    let text: String = assignments.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
+    // An error means that the manager went away; the next message tries again.
+    let _ = UnixDatagram::unbound().and_then(|socket| socket.send_to_addr(text.as_bytes(), &address?));
+}
+
+/// The STATUS line: is all well, and how much waits. One line of at most about 100 characters.
+pub fn status_line(status: &Status) -> String {
+    if status.gateway.idle {
+        return "idle: nothing is configured; see fieldspool check".into();
+    }
+    let devices = || status.buses.iter().flat_map(|bus| &bus.devices);
+    let silent = devices().filter(|device| device.answering == Some(false)).count();
+    let uplink = match (status.uplink.configured, status.uplink.connected) {
+        (false, _) => "no server configured",
+        (true, true) => "connected",
+        (true, false) => "not connected",
+    };
+    let mode = if status.gateway.safe_mode { "crash loop, sampling only; " } else { "" };
+    let waiting = status.spool.waiting;
+    let total = devices().count();
+    let mut line =
+        format!("{mode}{total} devices, {silent} silent; {uplink}; {waiting} readings waiting to be sent");
+    if !matches!(status.spool.state.as_str(), "" | "ok") {
+        line.push_str("; storage ");
+        line.push_str(&status.spool.state);
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::{BusStatus, DeviceStatus};
+
+    #[test]
+    fn the_status_line_says_what_waits_and_what_is_silent() {
+        let mut status = Status::default();
+        status.gateway.idle = true;
+        assert_eq!(status_line(&status), "idle: nothing is configured; see fieldspool check");
+        status.gateway.idle = false;
+        let device = |answering| DeviceStatus { answering, ..DeviceStatus::default() };
+        let devices = vec![device(Some(true)), device(Some(false)), device(None)];
+        status.buses = vec![BusStatus { devices, ..BusStatus::default() }];
+        status.uplink.configured = true;
+        status.spool.waiting = 42;
+        status.spool.state = "full".into();
+        assert_eq!(
+            status_line(&status),
+            "3 devices, 1 silent; not connected; 42 readings waiting to be sent; storage full"
+        );
+    }
+}
