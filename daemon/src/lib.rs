@@ -2,6 +2,8 @@
 
 pub mod model;
 
+pub mod config;
+
 pub mod spool;
 
 pub mod status;
