@@ -2,8 +2,6 @@
 
 pub mod model;
 
-pub mod config;
-
 pub mod spool;
 
 pub mod status;

@@ -1,8 +1,10 @@
 //! The uplink: takes batches as they come and what waits in the spool, and brings them to the broker.
 
+pub mod backoff;
 pub mod config;
 #[allow(dead_code)] // the task that empties it follows
 mod live;
+pub mod payload;
 #[cfg(test)]
 mod sample;
 
@@ -11,8 +13,12 @@ use std::time::Duration;
 
 use fieldspool_drivers::ValueKind;
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
-use crate::model::Batch;
+use crate::model::{Batch, BootId, RunId};
+use crate::spool::Spool;
+use crate::status::Board;
 pub use config::UplinkConfig;
 use live::LiveQueue;
 pub use live::{LIVE_BATCHES_MAX, LIVE_BYTES_MAX};
@@ -49,6 +55,49 @@ pub struct PointInfo {
     pub json_string: bool,
 }
 
+/// What the uplink works with, given by the supervisor.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// Gateway id.
+    pub gateway: Arc<str>,
+    /// This life of the daemon.
+    pub run: RunId,
+    /// Where the backlog comes from and confirmations go.
+    pub spool: Spool,
+    /// Where the uplink writes its section, and reads the others for the status message.
+    pub board: Board,
+    /// Wall clock, µs since 1970 UTC, for display.
+    pub wall_us: fn() -> i64,
+    /// Cancelled: publish `stopped`, wait for its PUBACK, disconnect, end.
+    pub stop: CancellationToken,
+    /// ... within this time.
+    pub stop_within: Duration,
+}
+
+/// Starts the uplink's task on the current runtime. It ends after `stop` was cancelled, within `stop_within`.
+pub fn start(config: UplinkConfig, around: Surroundings) -> (Uplink, JoinHandle<()>) {
+    let uplink = Uplink { shared: Arc::new(Shared::default()) };
+    let task = tokio::spawn(async move {
+        around.board.update(|status| {
+            status.uplink.configured = true;
+            status.uplink.broker = config.broker.to_string();
+        });
+        around.stop.cancelled().await;
+    });
+    (uplink, task)
+}
+
+/// What a clock record says ([`Body::Clock`](crate::model::event::Body)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClockCorrection {
+    /// Whose stamps.
+    pub boot: BootId,
+    /// To be added, µs.
+    pub offset_us: i64,
+    /// To stamps before this CLOCK_BOOTTIME, µs.
+    pub at_mono_us: u64,
+}
+
 /// The handle. Cheap to clone; never blocks.
 #[derive(Clone, Debug)]
 pub struct Uplink {
@@ -69,6 +118,7 @@ struct Inbox {
     config: Option<UplinkConfig>,
     meta: Option<Vec<DeviceMeta>>,
     kick: bool,
+    clocks: Vec<ClockCorrection>,
 }
 
 impl Shared {
@@ -93,6 +143,15 @@ impl Uplink {
     /// Link up, clock set, new certificate: try now instead of waiting for the next attempt.
     pub fn kick(&self) {
         self.shared.inbox().kick = true;
+        self.shared.wake.notify_one();
+    }
+
+    /// The clock was first set in a boot: backlog stamps of before are sent corrected.
+    pub fn clock(&self, correction: ClockCorrection) {
+        let mut inbox = self.shared.inbox();
+        inbox.clocks.push(correction);
+        inbox.kick = true;
+        drop(inbox);
         self.shared.wake.notify_one();
     }
 
