@@ -2,6 +2,12 @@
 
 pub mod model;
 
+mod sys;
+
+pub mod clock;
+
+pub mod intake;
+
 pub mod spool;
 
 pub mod status;
