@@ -6,6 +6,8 @@ mod sys;
 
 pub mod clock;
 
+pub mod config;
+
 pub mod intake;
 
 pub mod spool;

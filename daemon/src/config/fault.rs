@@ -1,0 +1,80 @@
+//! What is wrong with the configuration, where, and what to do about it; printed like a compiler's message.
+//!
+//! A message is always one line, whatever stood in the file: text taken from it is quoted, shortened, and its
+//! control characters are escaped.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A character in a file.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The file, as it was opened.
+    pub file: Arc<Path>,
+    /// From 1; 0 means the file as a whole.
+    pub line: u32,
+    /// From 1, in characters.
+    pub column: u32,
+}
+
+impl Place {
+    /// The file as a whole.
+    pub fn file(file: Arc<Path>) -> Self {
+        Self { file, line: 0, column: 0 }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        if self.line > 0 {
+            write!(f, ":{}:{}", self.line, self.column)?;
+        }
+        Ok(())
+    }
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fault {
+    /// Where; `None` where no file says anything about it.
+    pub place: Option<Place>,
+    /// The table or key concerned, as a path: `bus.hall.device.meter-01`; empty for the document as a whole.
+    pub key: String,
+    /// What is wrong.
+    pub what: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(place) = &self.place {
+            write!(f, "{place}: ")?;
+        }
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        write!(f, "{}", self.what)?;
+        if !self.remedy.is_empty() {
+            write!(f, "; {}", self.remedy)?;
+        }
+        Ok(())
+    }
+}
+
+/// A file that could not be looked at as this user: no fault, but no blessing either.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unchecked {
+    /// The file or folder.
+    pub path: PathBuf,
+    /// Why, and what would help.
+    pub why: String,
+}
+
+impl fmt::Display for Unchecked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: not checked: {}", self.path.display(), self.why)
+    }
+}
