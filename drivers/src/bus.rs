@@ -7,9 +7,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::point::Point;
-use crate::value::Sample;
-use crate::{line, modbus};
+use crate::point::{Point, Scaling, Source};
+use crate::value::{Cause, Sample};
+use crate::{Section, line, modbus};
 
 /// What the configuration says about a line, by driver. The names of the variants in kebab case are the tags
 /// under `[bus.NAME.link.TAG]`.
@@ -25,6 +25,125 @@ pub enum Link {
     SerialLine(line::Link),
 }
 
+impl Link {
+    /// The tags that [`Link::from_section`] knows.
+    pub fn tags() -> &'static [&'static str] {
+        &["modbus-tcp", "modbus-rtu", "modbus-rtu-tcp", "serial-line"]
+    }
+
+    /// Reads the table under a tag. `None` for an unknown tag, or when a fault was reported.
+    pub fn from_section(tag: &str, section: &mut dyn Section) -> Option<Self> {
+        match tag {
+            "modbus-tcp" => modbus::TcpLink::from_section(section).map(Self::ModbusTcp),
+            "modbus-rtu" => modbus::RtuLink::from_section(section).map(Self::ModbusRtu),
+            "modbus-rtu-tcp" => modbus::RtuTcpLink::from_section(section).map(Self::ModbusRtuTcp),
+            "serial-line" => section.text("port").map(|port| Self::SerialLine(line::Link { port })),
+            _ => None,
+        }
+    }
+
+    /// The tag of this link.
+    pub fn tag(&self) -> &'static str {
+        match self {
+            Self::ModbusTcp(_) => "modbus-tcp",
+            Self::ModbusRtu(_) => "modbus-rtu",
+            Self::ModbusRtuTcp(_) => "modbus-rtu-tcp",
+            Self::SerialLine(_) => "serial-line",
+        }
+    }
+
+    /// Where the line is: the path of the port, or `host:port`.
+    pub fn place(&self) -> String {
+        match self {
+            Self::ModbusTcp(link) => link.endpoint.to_string(),
+            Self::ModbusRtu(link) => link.port.path.clone(),
+            Self::ModbusRtuTcp(link) => link.endpoint.to_string(),
+            Self::SerialLine(link) => link.port.clone(),
+        }
+    }
+
+    /// What is spoken on it.
+    pub fn protocol(&self) -> Protocol {
+        match self {
+            Self::ModbusTcp(_) | Self::ModbusRtu(_) | Self::ModbusRtuTcp(_) => Protocol::Modbus,
+            Self::SerialLine(_) => Protocol::Line,
+        }
+    }
+
+    /// The serial port behind it, if there is one.
+    pub fn serial_port(&self) -> Option<&str> {
+        match self {
+            Self::ModbusRtu(link) => Some(&link.port.path),
+            Self::SerialLine(link) => Some(&link.port),
+            Self::ModbusTcp(_) | Self::ModbusRtuTcp(_) => None,
+        }
+    }
+
+    /// Longest time one request can hold the line without an answer: what a probe of a silent device costs.
+    pub fn timeout(&self) -> Duration {
+        match self {
+            Self::ModbusTcp(link) => link.timeout,
+            Self::ModbusRtu(link) => link.timeout,
+            Self::ModbusRtuTcp(link) => link.timeout,
+            Self::SerialLine(_) => Duration::from_secs(1),
+        }
+    }
+}
+
+/// What is spoken on a line: decides which keys a device and a point have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Modbus in any of its three envelopes.
+    Modbus,
+    /// Lines of text.
+    Line,
+}
+
+/// What the `defaults` table of a profile says for all its points.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Defaults {
+    /// Keys of Modbus points.
+    pub modbus: modbus::Defaults,
+    /// Keys of all points.
+    pub scaling: Scaling,
+}
+
+impl Protocol {
+    /// Reads what a `defaults` table may say. Without one: `Defaults::default()`.
+    pub fn defaults(self, section: &mut dyn Section) -> Option<Defaults> {
+        let modbus = match self {
+            Self::Modbus => modbus::Defaults::from_section(section),
+            Self::Line => modbus::Defaults::default(),
+        };
+        Some(Defaults { modbus, scaling: Scaling::from_section(section, &Scaling::default()) })
+    }
+
+    /// Reads how the line reaches a device, from the device's table.
+    pub fn address(self, section: &mut dyn Section) -> Option<Address> {
+        match self {
+            Self::Modbus => modbus::Device::from_section(section).map(Address::Modbus),
+            Self::Line => Some(Address::Line(line::Device {})),
+        }
+    }
+
+    /// Reads where a point stands and how it is scaled, from the point's table.
+    pub fn source_and_scaling(
+        self,
+        section: &mut dyn Section,
+        defaults: &Defaults,
+    ) -> Option<(Source, Scaling)> {
+        let scaling = Scaling::from_section(section, &defaults.scaling);
+        match self {
+            Self::Modbus => {
+                let source = modbus::Source::from_section(section, defaults.modbus)?;
+                let scaling = source.checked(scaling, section);
+                Some((Source::Modbus(source), scaling))
+            }
+            Self::Line => Some((Source::Line(line::Source {}), scaling)),
+        }
+    }
+}
+
 /// What the configuration says about a device on a line.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Address {
@@ -32,6 +151,16 @@ pub enum Address {
     Modbus(modbus::Device),
     /// A query, or none for an instrument that talks by itself.
     Line(line::Device),
+}
+
+impl Address {
+    /// As it is shown to a person: `unit 1`.
+    pub fn words(&self) -> String {
+        match self {
+            Self::Modbus(device) => format!("unit {}", device.unit_id),
+            Self::Line(_) => String::new(),
+        }
+    }
 }
 
 /// A bus with its devices, ready to be opened.
@@ -43,6 +172,42 @@ pub struct BusSpec {
     pub link: Link,
     /// Its devices; polls name them by their index here.
     pub devices: Vec<DeviceSpec>,
+}
+
+/// A fault in the meaning of a bus: each part is right, together they cannot be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpecFault {
+    /// Index of the device.
+    pub device: usize,
+    /// Index of the point, if it is about one.
+    pub point: Option<usize>,
+    /// What is wrong.
+    pub what: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+impl BusSpec {
+    /// Whether the bus wants a thread of its own: everything with a serial port, for the timing of silence.
+    pub fn needs_thread(&self) -> bool {
+        self.link.serial_port().is_some()
+    }
+
+    /// Every request of every group, for `check --plan` and the page.
+    pub fn plan(&self) -> Vec<PlannedRequest> {
+        match self.link.protocol() {
+            Protocol::Modbus => modbus::planned(self),
+            Protocol::Line => Vec::new(),
+        }
+    }
+
+    /// All faults in the meaning: overlaps, values past the end of their table, unit ids used twice, ...
+    pub fn faults(&self) -> Vec<SpecFault> {
+        match self.link.protocol() {
+            Protocol::Modbus => modbus::faults(self),
+            Protocol::Line => Vec::new(),
+        }
+    }
 }
 
 /// A device and what is polled of it.
@@ -139,4 +304,86 @@ pub struct PlannedRequest {
     pub words: String,
     /// Time the line is in use for it at the link's speed with the expected turnaround; zero on TCP.
     pub cost: Duration,
+}
+
+/// The one owner of a line.
+#[derive(Debug)]
+pub struct Bus {
+    driver: Driver,
+}
+
+#[derive(Debug)]
+enum Driver {
+    Modbus(Box<modbus::Client>),
+    Line(Box<(BusSpec, Counters)>),
+}
+
+impl Bus {
+    /// Prepares a bus. Does no I/O: the line is opened by the first poll, inside the runtime that polls.
+    pub fn open_lazily(spec: BusSpec) -> Self {
+        let driver = match spec.link.protocol() {
+            Protocol::Modbus => Driver::Modbus(Box::new(modbus::Client::new(spec))),
+            Protocol::Line => Driver::Line(Box::new((spec, Counters::default()))),
+        };
+        Self { driver }
+    }
+
+    /// Asks for all points of a group and returns by `deadline`. May be dropped at any time: the line stays
+    /// usable. While the line is down it returns at once, or tries to open it if its back-off has passed.
+    ///
+    /// A device or group that the spec does not have yields an empty poll.
+    pub async fn poll(&mut self, device: usize, group: usize, deadline: Instant) -> Poll {
+        match &mut self.driver {
+            Driver::Modbus(client) => client.poll(device, group, deadline).await,
+            Driver::Line(line) => {
+                let points = line.0.devices.get(device).and_then(|d| d.groups.get(group));
+                let points = points.map(|g| g.points.as_slice()).unwrap_or_default();
+                Poll::link_down(points)
+            }
+        }
+    }
+
+    /// Asks once for points that need not be in the spec, of one device; samples name them by their index in
+    /// `points`. For commissioning: `fieldspool read`. Never [`Outcome::Held`] unless nothing could be asked.
+    pub async fn read(&mut self, device: usize, points: &[Point], deadline: Instant) -> Poll {
+        match &mut self.driver {
+            Driver::Modbus(client) => client.read(device, points, deadline).await,
+            Driver::Line(_) => {
+                Poll::link_down(&(0..u16::try_from(points.len()).unwrap_or(u16::MAX)).collect::<Vec<_>>())
+            }
+        }
+    }
+
+    /// Listens to the line until `until`, while the schedule has nothing to ask. Cancel-safe. Sees a vanished
+    /// adapter or a closed connection at once, and late answers before they can be mistaken.
+    pub async fn idle(&mut self, until: Instant) {
+        match &mut self.driver {
+            Driver::Modbus(client) => client.idle(until).await,
+            Driver::Line(_) => tokio::time::sleep_until(until.into()).await,
+        }
+    }
+
+    /// What the line has seen.
+    pub fn counters(&self) -> &Counters {
+        match &self.driver {
+            Driver::Modbus(client) => client.counters(),
+            Driver::Line(line) => &line.1,
+        }
+    }
+
+    /// Whether the port or connection is open.
+    pub fn is_up(&self) -> bool {
+        match &self.driver {
+            Driver::Modbus(client) => client.is_up(),
+            Driver::Line(_) => false,
+        }
+    }
+}
+
+impl Poll {
+    /// Nothing could be asked: the port or connection is down.
+    pub(crate) fn link_down(points: &[u16]) -> Self {
+        let samples = points.iter().map(|&point| (point, Sample::bad(Cause::LinkDown))).collect();
+        Self { samples, at: Instant::now(), outcome: Outcome::LinkDown, busy: Duration::ZERO }
+    }
 }

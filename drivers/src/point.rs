@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::value::{Cause, Sample, Value, ValueKind};
-use crate::{line, modbus};
+use crate::{Section, line, modbus};
 
 /// A point as a driver needs it.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,6 +65,35 @@ pub struct Scaling {
 }
 
 impl Scaling {
+    /// Reads `scale`, `offset`, `decimals`, `sentinels`, `min` and `max`; what is absent comes from `defaults`.
+    pub fn from_section(section: &mut dyn Section, defaults: &Self) -> Self {
+        let scale = section.number("scale");
+        let offset = section.number("offset");
+        let decimals = section.integer("decimals", 0..=9);
+        let sentinels = section.numbers("sentinels");
+        let (min, max) = (section.number("min"), section.number("max"));
+        if scale == Some(0.0) {
+            section.fault(
+                "scale",
+                "a scale of 0 makes every value 0".into(),
+                "remove it, or write the factor".into(),
+            );
+        }
+        if let (Some(low), Some(high)) = (min, max)
+            && low > high
+        {
+            section.fault("min", format!("min {low} is above max {high}"), "swap them".into());
+        }
+        Self {
+            scale: scale.or(defaults.scale),
+            offset: offset.or(defaults.offset),
+            decimals: decimals.and_then(|d| u8::try_from(d).ok()).or(defaults.decimals),
+            sentinels: sentinels.unwrap_or_else(|| defaults.sentinels.clone()),
+            min: min.or(defaults.min),
+            max: max.or(defaults.max),
+        }
+    }
+
     /// Whether a raw number passes unchanged.
     pub fn is_identity(&self) -> bool {
         self.scale.is_none() && self.offset.is_none()

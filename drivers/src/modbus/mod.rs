@@ -1,57 +1,59 @@
 //! Modbus: addresses, types, requests, and the three ways they travel (TCP, RTU, RTU over TCP).
 
-use std::time::Duration;
+mod settings;
+mod source;
 
-use crate::value::ValueKind;
+use std::time::Instant;
 
-/// Settings of `modbus-tcp`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TcpLink {
-    /// Host name or address.
-    pub host: String,
-    /// TCP port, 502 unless said.
-    pub port: u16,
-    /// Longest wait for one answer.
-    pub timeout: Duration,
+use crate::bus::{BusSpec, Counters, PlannedRequest, Poll, SpecFault};
+use crate::point::Point;
+
+pub use settings::{COILS_MAX, Device, Echo, Endpoint, REGISTERS_MAX, RtuLink, RtuTcpLink, TcpLink};
+pub use source::{Defaults, Order, Source, Table, Type};
+
+/// The requests of every group.
+pub(crate) fn planned(_bus: &BusSpec) -> Vec<PlannedRequest> {
+    Vec::new()
 }
 
-/// Settings of `modbus-rtu`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RtuLink {
-    /// Path of the serial port.
-    pub port: String,
-    /// Longest wait for one answer.
-    pub timeout: Duration,
+/// Faults in the meaning of a bus.
+pub(crate) fn faults(_bus: &BusSpec) -> Vec<SpecFault> {
+    Vec::new()
 }
 
-/// Settings of `modbus-rtu-tcp`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RtuTcpLink {
-    /// Host name or address of the terminal server.
-    pub host: String,
-    /// Its TCP port.
-    pub port: u16,
-    /// Longest wait for one answer.
-    pub timeout: Duration,
+/// The owner of a Modbus line.
+#[derive(Debug)]
+pub(crate) struct Client {
+    spec: BusSpec,
+    counters: Counters,
 }
 
-/// A Modbus device.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Device {
-    /// 1 to 247 on serial lines; 0 and 255 also on TCP.
-    pub unit_id: u8,
-}
+impl Client {
+    pub(crate) fn new(spec: BusSpec) -> Self {
+        Self { spec, counters: Counters::default() }
+    }
 
-/// Where in a Modbus device a value stands.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Source {
-    /// 0-based protocol address.
-    pub address: u16,
-}
+    pub(crate) async fn poll(&mut self, device: usize, group: usize, deadline: Instant) -> Poll {
+        tokio::time::sleep_until(deadline.min(Instant::now()).into()).await;
+        let points = self.spec.devices.get(device).and_then(|d| d.groups.get(group));
+        Poll::link_down(points.map(|g| g.points.as_slice()).unwrap_or_default())
+    }
 
-impl Source {
-    /// The variant of the raw value.
-    pub fn kind(&self) -> ValueKind {
-        ValueKind::Uint
+    pub(crate) async fn read(&mut self, _device: usize, points: &[Point], deadline: Instant) -> Poll {
+        tokio::time::sleep_until(deadline.min(Instant::now()).into()).await;
+        let indices: Vec<u16> = (0..u16::try_from(points.len()).unwrap_or(u16::MAX)).collect();
+        Poll::link_down(&indices)
+    }
+
+    pub(crate) async fn idle(&mut self, until: Instant) {
+        tokio::time::sleep_until(until.into()).await;
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.counters.opens > 0
     }
 }
