@@ -8,6 +8,8 @@ pub mod clock;
 
 pub mod config;
 
+pub mod schedule;
+
 pub mod intake;
 
 pub mod spool;

@@ -5,9 +5,10 @@
 //! the spool, to the live lane and to the viewers. It never waits for any of them (P7): all three have their own
 //! bounded memory and their own rule for "full".
 //!
-//! [`Intake`] is the pure part: samples and a stamp in, batches out.
+//! [`Intake`] is the pure part: samples and a stamp in, batches out. [`task`] moves them.
 
 mod rules;
+pub mod task;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,0 +1,301 @@
+//! What is to be polled now: the pure part of a bus's schedule.
+//!
+//! Monotonic, phase-spread and drift-free: a slot (one group of one device) keeps its own grid of due times, and a
+//! poll that comes late does not move it. Polls that a busy line could not make are counted, never made up for in a
+//! burst. A device that does not answer is taken out of the round and probed with growing pauses, so that all silent
+//! devices of a bus together cost at most [`SILENT_SHARE`] of its time (P6); a probe starts only if its whole timeout
+//! fits before the next due poll, or, where that can never be, once in [`PROBE_ANYWAY`].
+//!
+//! No clock is read here: every call takes `now`.
+
+use std::time::{Duration, Instant};
+
+use fieldspool_drivers::bus::{BusSpec, Outcome};
+
+/// The share of a bus's time that its silent devices may cost together.
+pub const SILENT_SHARE: f64 = 0.2;
+
+/// Where no gap between polls is as long as a probe, one probe may delay a poll this often.
+pub const PROBE_ANYWAY: Duration = Duration::from_secs(120);
+
+/// A device counts as silent after this many polls in a row without an answer: one lost frame is not an edge.
+const SILENT_AFTER: u32 = 2;
+
+/// Pauses between probes of one silent device grow from the first to the second.
+const PROBE_PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+
+/// Probing time is saved up to this many probes, so that a long quiet spell is not followed by a burst of them.
+const PROBES_SAVED: f64 = 2.0;
+
+/// What to do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Poll a group, and give up at `deadline`.
+    Poll {
+        /// Index of the device.
+        device: usize,
+        /// Index of its group.
+        group: usize,
+        /// When the answer is no longer worth waiting for.
+        deadline: Instant,
+    },
+    /// Nothing is due until then.
+    Wait(Instant),
+}
+
+/// An edge in a device's health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Edge {
+    /// It answers (again).
+    Answering,
+    /// It does not answer (any more).
+    Silent,
+}
+
+/// One group of one device on its own grid.
+#[derive(Clone, Debug)]
+struct Slot {
+    device: usize,
+    group: usize,
+    period: Duration,
+    /// Longest time one poll of it may take: its requests times the line's timeout.
+    limit: Duration,
+    due: Instant,
+    /// One period after its last poll began. Of several due slots the one that has waited longest in its own measure
+    /// goes first, so that an overloaded line is shared fairly.
+    turn: Instant,
+    /// Not before then, although it is due: the line still owes an answer of equal shape.
+    held: Option<Instant>,
+}
+
+#[derive(Clone, Debug)]
+struct Health {
+    /// `None` before the first poll that says anything.
+    answering: Option<bool>,
+    failures: u32,
+    pause: Duration,
+    probe_at: Instant,
+    missed: u64,
+}
+
+/// The schedule of one bus.
+#[derive(Clone, Debug)]
+pub struct Due {
+    slots: Vec<Slot>,
+    health: Vec<Health>,
+    timeout: Duration,
+    /// Probing time that silent devices may still use; grows with time, at [`SILENT_SHARE`].
+    saved: Duration,
+    saved_at: Instant,
+    probed_anyway: Instant,
+}
+
+impl Due {
+    /// Spreads the polls of a bus. `requests(device, group)` is how many requests a poll takes, `timeout` how long
+    /// each may wait.
+    pub fn new(
+        spec: &BusSpec,
+        requests: impl Fn(usize, usize) -> u32,
+        timeout: Duration,
+        now: Instant,
+    ) -> Self {
+        let mut slots = Vec::new();
+        for (device, d) in spec.devices.iter().enumerate() {
+            for (group, g) in d.groups.iter().enumerate() {
+                let limit = timeout * requests(device, group).max(1);
+                slots.push(Slot { device, group, period: g.period, limit, due: now, turn: now, held: None });
+            }
+        }
+        spread(&mut slots, timeout, now);
+        let health = Health { answering: None, failures: 0, pause: PROBE_PAUSE.0, probe_at: now, missed: 0 };
+        let health = vec![health; spec.devices.len()];
+        Self { slots, health, timeout, saved: timeout, saved_at: now, probed_anyway: now }
+    }
+
+    /// What to do at `now`. Counts what was missed on the way.
+    pub fn next(&mut self, now: Instant) -> Next {
+        self.skip_missed(now);
+        let mut wake = now + Duration::from_secs(1);
+        let mut best: Option<&Slot> = None;
+        let mut next_due = None;
+        for slot in &self.slots {
+            if self.is_silent(slot.device) {
+                continue;
+            }
+            let at = slot.held.map_or(slot.due, |held| slot.due.max(held));
+            if at <= now {
+                if best.is_none_or(|b| slot.turn < b.turn) {
+                    best = Some(slot);
+                }
+            } else {
+                next_due = Some(next_due.map_or(at, |n: Instant| n.min(at)));
+            }
+        }
+        if let Some(slot) = best {
+            return Next::Poll { device: slot.device, group: slot.group, deadline: now + slot.limit };
+        }
+        wake = next_due.map_or(wake, |due| due.min(wake));
+        match self.probe(now, next_due) {
+            Ok(poll) => poll,
+            Err(None) => Next::Wait(wake),
+            Err(Some(later)) => Next::Wait(wake.min(later)),
+        }
+    }
+
+    /// Takes note of a poll that `next` asked for: `started` is the `now` it was asked with.
+    /// Returns the edge in the device's health, if there is one.
+    pub fn polled(
+        &mut self,
+        poll: (usize, usize),
+        outcome: &Outcome,
+        started: Instant,
+        now: Instant,
+    ) -> Option<Edge> {
+        let (device, group) = poll;
+        let was_silent = self.is_silent(device);
+        if let Some(slot) = self.slots.iter_mut().find(|s| s.device == device && s.group == group) {
+            if let Outcome::Held { until } = outcome {
+                slot.held = Some(*until);
+                if let Some(health) = self.health.get_mut(device) {
+                    health.probe_at = health.probe_at.max(*until);
+                }
+                return None;
+            }
+            slot.held = None;
+            slot.turn = started + slot.period;
+            if !was_silent {
+                slot.due += slot.period;
+            }
+        }
+        if was_silent {
+            self.saved = self.saved.saturating_sub(now.saturating_duration_since(started));
+        }
+        let edge = self.health.get_mut(device)?.note(outcome, now);
+        if edge == Some(Edge::Answering) && was_silent {
+            self.rejoin(device, now);
+        }
+        edge
+    }
+
+    /// Polls of a device that were due and not made, since the last call.
+    pub fn take_missed(&mut self, device: usize) -> u64 {
+        self.health.get_mut(device).map_or(0, |h| std::mem::take(&mut h.missed))
+    }
+
+    /// Whether a device is out of the round.
+    pub fn is_silent(&self, device: usize) -> bool {
+        self.health.get(device).is_some_and(|h| h.answering == Some(false))
+    }
+
+    /// Moves every overdue slot to the newest of its due times and counts those it passed. The newest is still
+    /// polled: late is better than not at all.
+    fn skip_missed(&mut self, now: Instant) {
+        for slot in &mut self.slots {
+            let late = now.saturating_duration_since(slot.due);
+            if late < slot.period {
+                continue;
+            }
+            let passed = late.as_nanos() / slot.period.as_nanos().max(1);
+            let passed = u32::try_from(passed).unwrap_or(u32::MAX);
+            slot.due += slot.period * passed;
+            if let Some(health) = self.health.get_mut(slot.device)
+                && health.answering != Some(false)
+            {
+                health.missed += u64::from(passed);
+            }
+        }
+    }
+
+    /// A probe to make now, or when it is worth asking again.
+    fn probe(&mut self, now: Instant, next_due: Option<Instant>) -> Result<Next, Option<Instant>> {
+        self.save(now);
+        let candidate = self.health.iter().enumerate().filter(|(_, h)| h.answering == Some(false));
+        let Some((device, health)) = candidate.min_by_key(|(_, h)| h.probe_at) else {
+            return Err(None);
+        };
+        if health.probe_at > now {
+            return Err(Some(health.probe_at));
+        }
+        if self.saved < self.timeout {
+            let short = self.timeout.saturating_sub(self.saved).as_secs_f64() / SILENT_SHARE;
+            return Err(Some(now + Duration::from_secs_f64(short)));
+        }
+        let fits = next_due.is_none_or(|due| now + self.timeout <= due);
+        if !fits {
+            if now.saturating_duration_since(self.probed_anyway) < PROBE_ANYWAY {
+                return Err(None);
+            }
+            self.probed_anyway = now;
+        } else if next_due.is_some() {
+            // A bus that has room for probes does not also get those that delay a poll.
+            self.probed_anyway = now;
+        }
+        let slot = self.slots.iter().filter(|s| s.device == device).min_by_key(|s| s.limit).ok_or(None)?;
+        Ok(Next::Poll { device, group: slot.group, deadline: now + self.timeout })
+    }
+
+    /// Lets the silent devices' account grow.
+    fn save(&mut self, now: Instant) {
+        let passed = now.saturating_duration_since(self.saved_at);
+        self.saved_at = now;
+        let most = self.timeout.mul_f64(PROBES_SAVED);
+        self.saved = (self.saved + passed.mul_f64(SILENT_SHARE)).min(most);
+    }
+
+    /// Puts a device that answers again back on its grid. Its grid went on; the probe was a poll of one group, the
+    /// others are due at their next times.
+    fn rejoin(&mut self, device: usize, now: Instant) {
+        for slot in self.slots.iter_mut().filter(|s| s.device == device) {
+            while slot.due <= now {
+                slot.due += slot.period;
+            }
+        }
+    }
+}
+
+impl Health {
+    fn note(&mut self, outcome: &Outcome, now: Instant) -> Option<Edge> {
+        match outcome {
+            Outcome::Answered { .. } => {
+                self.failures = 0;
+                self.pause = PROBE_PAUSE.0;
+                (self.answering.replace(true) != Some(true)).then_some(Edge::Answering)
+            }
+            Outcome::Silent if self.answering == Some(false) => {
+                self.probe_at = now + self.pause;
+                self.pause = (self.pause * 2).min(PROBE_PAUSE.1);
+                None
+            }
+            Outcome::Silent => {
+                self.failures += 1;
+                if self.failures < SILENT_AFTER {
+                    return None;
+                }
+                self.answering = Some(false);
+                self.probe_at = now + self.pause;
+                Some(Edge::Silent)
+            }
+            // Says nothing about the device: the line is down, or nothing was asked.
+            Outcome::LinkDown | Outcome::Held { .. } => None,
+        }
+    }
+}
+
+/// Gives each slot its phase. Where periods leave room for it, the polls stand in the first part of the shortest
+/// period and leave a gap of one timeout at its end, in which a probe fits.
+fn spread(slots: &mut [Slot], timeout: Duration, now: Instant) {
+    let Some(shortest) = slots.iter().map(|s| s.period).min() else { return };
+    let gap = timeout.mul_f64(1.1);
+    let room = if gap * 2 <= shortest { shortest.saturating_sub(gap) } else { shortest };
+    let count = u32::try_from(slots.len()).unwrap_or(u32::MAX).max(1);
+    for (i, slot) in slots.iter_mut().enumerate() {
+        let i = u32::try_from(i).unwrap_or(0);
+        let rounds = u32::try_from(slot.period.as_nanos() / shortest.as_nanos().max(1)).unwrap_or(1).max(1);
+        slot.due = now + room / count * i + shortest * (i % rounds);
+        slot.turn = slot.due;
+    }
+}
+
+#[cfg(test)]
+#[path = "due_tests.rs"]
+mod tests;

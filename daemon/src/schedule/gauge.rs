@@ -1,0 +1,156 @@
+//! What a technician wants to know of a bus: how busy the line is, how long devices take, what went wrong.
+//!
+//! Bounded: one bin a second of the last minute for the load, the last [`TURNAROUNDS`] answers of each device.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use fieldspool_drivers::bus::{Bus, Outcome, Poll};
+
+use crate::schedule::due::Due;
+use crate::status::{Board, BusStatus};
+
+/// Answers remembered for median and 99th percentile of a device's turnaround.
+const TURNAROUNDS: usize = 100;
+
+/// The minute over which the load is taken, in one-second bins.
+const BINS: usize = 60;
+
+#[derive(Debug, Default)]
+struct DeviceGauge {
+    turnarounds_us: VecDeque<u64>,
+    polls: u64,
+    error: Option<String>,
+}
+
+/// The gauges of one bus.
+#[derive(Debug)]
+pub(super) struct Gauges {
+    devices: Vec<DeviceGauge>,
+    busy: [Duration; BINS],
+    bin: usize,
+    bin_began: Instant,
+    began: Instant,
+    /// Index of the bus on the board.
+    bus: usize,
+}
+
+impl Gauges {
+    pub(super) fn new(bus: usize, devices: usize, now: Instant) -> Self {
+        let devices = (0..devices).map(|_| DeviceGauge::default()).collect();
+        Self { devices, busy: [Duration::ZERO; BINS], bin: 0, bin_began: now, began: now, bus }
+    }
+
+    pub(super) fn polled(&mut self, device: usize, poll: &Poll, now: Instant) {
+        self.roll(now);
+        if let Some(busy) = self.busy.get_mut(self.bin) {
+            *busy += poll.busy;
+        }
+        let Some(gauge) = self.devices.get_mut(device) else { return };
+        match poll.outcome {
+            Outcome::Held { .. } => return,
+            Outcome::Answered { turnaround } => {
+                if gauge.turnarounds_us.len() >= TURNAROUNDS {
+                    gauge.turnarounds_us.pop_front();
+                }
+                gauge.turnarounds_us.push_back(u64::try_from(turnaround.as_micros()).unwrap_or(u64::MAX));
+                gauge.error = None;
+            }
+            Outcome::Silent => gauge.error = Some("no answer in time".to_owned()),
+            Outcome::LinkDown => gauge.error = Some("the line is down".to_owned()),
+        }
+        gauge.polls += 1;
+    }
+
+    /// Writes the bus's section of the board.
+    pub(super) fn show(&mut self, bus: &Bus, due: &Due, board: &Board, now: Instant) {
+        self.roll(now);
+        let load = self.load(now);
+        let counters = bus.counters();
+        board.update(|status| {
+            let Some(shown) = status.buses.get_mut(self.bus) else { return };
+            shown.up = bus.is_up();
+            shown.error = counters.last_error.as_deref().filter(|_| !bus.is_up()).map(str::to_owned);
+            shown.load = load;
+            shown.counters = counters.into();
+            self.show_devices(shown, due);
+        });
+    }
+
+    fn show_devices(&self, shown: &mut BusStatus, due: &Due) {
+        for (index, (gauge, device)) in self.devices.iter().zip(&mut shown.devices).enumerate() {
+            device.polls = gauge.polls;
+            device.turnaround_us = gauge.percentiles();
+            device.error.clone_from(&gauge.error);
+            if due.is_silent(index) {
+                device.answering = Some(false);
+            }
+        }
+    }
+
+    /// Share of the last minute (of the time since the start, if that is less) in which the line was in use.
+    fn load(&self, now: Instant) -> f64 {
+        let minute = Duration::from_secs(BINS as u64);
+        let seen = now.saturating_duration_since(self.began).min(minute).as_secs_f64();
+        let busy: Duration = self.busy.iter().sum();
+        if seen < 1.0 { 0.0 } else { (busy.as_secs_f64() / seen).min(1.0) }
+    }
+
+    /// Opens new bins for the seconds that passed.
+    fn roll(&mut self, now: Instant) {
+        let passed = now.saturating_duration_since(self.bin_began).as_secs();
+        for _ in 0..passed.min(BINS as u64) {
+            self.bin = (self.bin + 1) % BINS;
+            if let Some(bin) = self.busy.get_mut(self.bin) {
+                *bin = Duration::ZERO;
+            }
+        }
+        self.bin_began += Duration::from_secs(passed);
+    }
+}
+
+impl DeviceGauge {
+    /// Median and 99th percentile, µs.
+    fn percentiles(&self) -> Option<(u64, u64)> {
+        let mut sorted: Vec<u64> = self.turnarounds_us.iter().copied().collect();
+        sorted.sort_unstable();
+        let at = |share: usize| sorted.get((sorted.len().saturating_sub(1)) * share / 100).copied();
+        Some((at(50)?, at(99)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn poll(busy_ms: u64, turnaround_us: u64) -> Poll {
+        let outcome = Outcome::Answered { turnaround: Duration::from_micros(turnaround_us) };
+        Poll { samples: Vec::new(), at: Instant::now(), outcome, busy: Duration::from_millis(busy_ms) }
+    }
+
+    #[test]
+    fn the_load_is_that_of_the_last_minute() {
+        let start = Instant::now();
+        let mut gauges = Gauges::new(0, 1, start);
+        for second in 0..60 {
+            gauges.polled(0, &poll(500, 1), start + Duration::from_secs(second));
+        }
+        let minute = start + Duration::from_secs(60);
+        gauges.roll(minute);
+        assert!((gauges.load(minute) - 0.5).abs() < 0.02, "{}", gauges.load(minute));
+        let later = start + Duration::from_secs(300);
+        gauges.roll(later);
+        assert!(gauges.load(later).abs() < 1e-9, "nothing happened for four minutes");
+    }
+
+    #[test]
+    fn turnarounds_are_shown_as_median_and_worst_of_a_hundred() {
+        let start = Instant::now();
+        let mut gauges = Gauges::new(0, 1, start);
+        for turnaround in 0..250 {
+            gauges.polled(0, &poll(1, turnaround), start);
+        }
+        assert_eq!(gauges.devices[0].percentiles(), Some((199, 248)), "of the last hundred, 150 to 249");
+        assert_eq!(gauges.devices[0].polls, 250);
+    }
+}

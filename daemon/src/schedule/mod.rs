@@ -1,0 +1,163 @@
+//! When to poll: one task for each bus, between the drivers and intake.
+//!
+//! [`due`] decides, this task performs: it asks what is due, lets the [`Bus`] poll it, and hands what came back to
+//! [`samples`], the bounded queue to intake. It never waits for anybody but the line: not for intake, not for disk
+//! or broker (P7). It also keeps its bus's section of the status board, at most once a second.
+//!
+//! A task ends when it is told to stop, never by itself; a line that is down is the bus's own business.
+
+pub mod due;
+mod gauge;
+pub mod samples;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fieldspool_drivers::bus::{Bus, BusSpec, Outcome, Poll};
+use fieldspool_drivers::point::Point;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::status::Board;
+use due::{Due, Edge, Next};
+use gauge::Gauges;
+use samples::{News, Polled, Samples};
+
+/// How often the board is brought up to date.
+const BOARD_EVERY: Duration = Duration::from_secs(1);
+
+/// What somebody else may ask of a bus. Answered between two polls.
+#[derive(Debug)]
+pub enum Command {
+    /// Read points of a device once, now: `fieldspool read` and commissioning.
+    Read {
+        /// Index of the device.
+        device: usize,
+        /// What to read; not necessarily what is polled.
+        points: Vec<Point>,
+        /// Where the outcome goes.
+        reply: oneshot::Sender<Poll>,
+    },
+}
+
+/// What a bus's task needs from the rest.
+pub struct Surroundings {
+    /// Index of the bus on the status board and in what intake knows.
+    pub bus: usize,
+    /// Where samples go.
+    pub samples: Arc<Samples>,
+    /// Its section is `buses[bus]`.
+    pub board: Board,
+    /// What others ask.
+    pub commands: mpsc::Receiver<Command>,
+    /// Called in each turn of the loop, at least once a second while the line works: the watchdog's proof of progress.
+    pub beat: Box<dyn Fn(Instant) + Send>,
+    /// End of the task.
+    pub stop: CancellationToken,
+}
+
+/// The life of one bus. Runs on the bus's own thread where the line is serial, else on the main runtime.
+pub async fn run(spec: BusSpec, mut around: Surroundings) {
+    let plan = spec.plan();
+    let requests = |device, group| {
+        let count = plan.iter().filter(|r| r.device == device && r.group == group).count();
+        u32::try_from(count).unwrap_or(u32::MAX)
+    };
+    let started = Instant::now();
+    let mut due = Due::new(&spec, requests, spec.link.timeout(), started);
+    let mut gauges = Gauges::new(around.bus, spec.devices.len(), started);
+    let mut bus = Bus::open_lazily(spec.clone());
+    let mut board_at = started;
+    loop {
+        let now = Instant::now();
+        (around.beat)(now);
+        if now >= board_at {
+            board_at = now + BOARD_EVERY;
+            gauges.show(&bus, &due, &around.board, now);
+            report_missed(&mut due, &spec, &around);
+        }
+        let wake = match due.next(now) {
+            Next::Poll { device, group, deadline } => {
+                let poll = tokio::select! {
+                    biased;
+                    () = around.stop.cancelled() => break,
+                    poll = bus.poll(device, group, deadline) => poll,
+                };
+                let ended = Instant::now();
+                gauges.polled(device, &poll, ended);
+                let edge = due.polled((device, group), &poll.outcome, now, ended);
+                hand_on(&spec, &mut around, (device, group), poll, edge);
+                // A line that is down fails at once, and polls may follow each other without a pause: let the
+                // neighbours on this runtime have their turn.
+                tokio::task::yield_now().await;
+                continue;
+            }
+            Next::Wait(until) => until.min(board_at),
+        };
+        tokio::select! {
+            biased;
+            () = around.stop.cancelled() => break,
+            Some(command) = around.commands.recv() => obey(&mut bus, &spec, command).await,
+            () = bus.idle(wake) => {}
+        }
+    }
+    tracing::debug!(bus = %spec.name, "bus stopped");
+}
+
+/// Gives samples and edges to intake, and says edges in the log.
+fn hand_on(spec: &BusSpec, around: &mut Surroundings, slot: (usize, usize), poll: Poll, edge: Option<Edge>) {
+    let (device, group) = slot;
+    let Some(d) = spec.devices.get(device) else { return };
+    if let Some(edge) = edge {
+        match edge {
+            Edge::Answering => tracing::info!(bus = %spec.name, device = %d.name, "device answers"),
+            Edge::Silent => tracing::warn!(
+                bus = %spec.name, device = %d.name, "device does not answer; probing it with growing pauses"
+            ),
+        }
+        let answering = edge == Edge::Answering;
+        around.board.update(|status| {
+            let shown = status.buses.get_mut(around.bus).and_then(|b| b.devices.get_mut(device));
+            if let Some(shown) = shown {
+                shown.answering = Some(answering);
+                shown.since_us = Some(crate::clock::wall_us());
+            }
+        });
+        around.samples.push(News::Edge { bus: around.bus, device, answering });
+    }
+    if !matches!(poll.outcome, Outcome::Held { .. }) {
+        around.samples.push(News::Polled(Polled {
+            bus: around.bus,
+            device,
+            group,
+            at: poll.at,
+            samples: poll.samples,
+        }));
+    }
+}
+
+fn report_missed(due: &mut Due, spec: &BusSpec, around: &Surroundings) {
+    for device in 0..spec.devices.len() {
+        let polls = due.take_missed(device);
+        if polls == 0 {
+            continue;
+        }
+        around.board.update(|status| {
+            if let Some(d) = status.buses.get_mut(around.bus).and_then(|b| b.devices.get_mut(device)) {
+                d.missed += polls;
+            }
+        });
+        around.samples.push(News::Missed { bus: around.bus, device, polls });
+    }
+}
+
+async fn obey(bus: &mut Bus, spec: &BusSpec, command: Command) {
+    let Command::Read { device, points, reply } = command;
+    let deadline = Instant::now() + spec.link.timeout() * 2;
+    let poll = bus.read(device, &points, deadline).await;
+    // The asker may have given up meanwhile; nothing is lost by that.
+    let _ = reply.send(poll);
+}
+
+#[cfg(test)]
+pub(crate) mod testing;
