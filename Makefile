@@ -3,17 +3,20 @@
 #   make demo                    the whole gateway with a simulated plant and a broker: no hardware needed
 #   make test                    format, lints, every test (this is what .ci/run runs)
 #   make lint                    only format and lints
+#   make deb [ARCH=arm64|armhf]  the Debian package, in dist/
+#   make dist                    the source archive with all crates inside, for Yocto, in dist/
 #   make audit                   licences, banned crates, sources, known advisories
 #   make bench                   figures of speed, memory and bytes on disk (as root, for the loop mount)
 #   make setup                   the packages of make test, nothing else
 
+ARCH ?= $(shell dpkg --print-architecture)
 STAGE := packaging/stage.sh
 SCRIPTS := .ci/run $(wildcard packaging/*.sh)
 BUILD_NEEDS := gcc libc6-dev pkg-config libsystemd-dev
 TEST_NEEDS := $(BUILD_NEEDS) python3 mosquitto mosquitto-clients libmodbus-dev chromium openssl
 LINT_NEEDS := $(BUILD_NEEDS) shellcheck systemd
 
-.PHONY: help demo test lint setup audit bench
+.PHONY: help demo test lint setup deb dist audit bench
 help:
 	@sed -n 's/^#   //p' Makefile
 
@@ -37,6 +40,12 @@ lint:
 setup:
 	@packaging/needs.sh $(TEST_NEEDS)
 	@packaging/rust.sh rustfmt clippy
+
+deb:
+	@packaging/deb.sh $(ARCH)
+
+dist:
+	@packaging/dist.sh
 
 audit:
 	@packaging/audit.sh

@@ -1,0 +1,44 @@
+#!/bin/bash
+# Makes dist/fieldspool_VERSION_ARCH.deb: builds, runs the binary once (ARM under qemu-user), generates man page and
+# completions with it, packs, and asks lintian.
+#   packaging/deb.sh amd64|arm64|armhf
+set -euo pipefail
+
+arch=$1
+binary=$(packaging/build.sh "$arch")
+triple=$(basename "$(dirname "$(dirname "$binary")")")
+packaging/needs.sh lintian jq
+cargo deb --version >/dev/null 2>&1 || {
+    echo "installing cargo-deb"
+    cargo install cargo-deb --locked --quiet
+}
+
+run=("$binary")
+if [[ $arch != "$(dpkg --print-architecture)" ]]; then
+    packaging/needs.sh qemu-user-static
+    case $arch in arm64) emulator=qemu-aarch64-static ;; armhf) emulator=qemu-arm-static ;; *) emulator=qemu-x86_64-static ;; esac
+    run=("$emulator" -L "$(packaging/sysroot.sh "$arch")" "$binary")
+fi
+"${run[@]}" --version
+
+generated=$(dirname "$binary")/generated
+mkdir -p "$generated"
+"${run[@]}" man >"$generated/fieldspool.1"
+for shell in bash zsh fish; do
+    "${run[@]}" completions "$shell" >"$generated/fieldspool.$shell"
+done
+packaging/notices.sh "$triple" | gzip -9n >"$generated/third-party.txt.gz"
+
+# What ships is accepted by what ships with it.
+for example in config/examples/*.toml; do
+    "${run[@]}" check "$example" >/dev/null || {
+        echo "$example: the built binary does not accept it" >&2
+        exit 70
+    }
+done
+
+mkdir -p dist
+cargo deb --quiet --package fieldspool --target "$triple" --no-build --no-strip --no-dbgsym --output dist/
+package=$(echo dist/fieldspool_*_"$arch".deb)
+lintian --fail-on error "$package"
+ls -l "$package"
