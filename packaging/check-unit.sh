@@ -10,8 +10,8 @@ cp systemd/fieldspool.service "$root/usr/lib/systemd/system/"
 cp /usr/lib/systemd/system/{sysinit,basic,multi-user,shutdown,network,umount}.target \
     /usr/lib/systemd/system/{modprobe@,systemd-journald}.service \
     /usr/lib/systemd/system/{-,system}.slice "$root/usr/lib/systemd/system/" 2>/dev/null || true
-touch "$root/usr/bin/fieldspool" "$root/bin/kill" "$root/usr/bin/man"
-chmod +x "$root/usr/bin/fieldspool" "$root/bin/kill" "$root/usr/bin/man"
+touch "$root/usr/bin/fieldspool" "$root/bin/sh"
+chmod +x "$root/usr/bin/fieldspool" "$root/bin/sh"
 
 said=$(systemd-analyze verify --root="$root" --man=no fieldspool.service 2>&1) || { echo "$said"; exit 1; }
 if grep -q 'fieldspool\.service' <<<"$said"; then

@@ -37,6 +37,10 @@ comm -23 "$work/all" "$work/needed" | while read -r crate; do
     cp "$work/checksum" "vendor/$crate/.cargo-checksum.json"
 done
 
+# The Yocto recipe names licence files of this archive by their checksums.
+grep -ohE 'file://[^;" ]+;md5=[0-9a-f]{32}' "yocto/meta-fieldspool/recipes-connectivity/fieldspool/fieldspool_$version.bb" |
+    sed -E 's|file://(.*);md5=(.*)|\2  \1|' | md5sum --quiet -c -
+
 # Proof that the archive is whole: everything resolves with no network and no other registry.
 CARGO_HOME=$work/home cargo metadata --offline --locked --format-version 1 --all-features >/dev/null
 cd - >/dev/null
