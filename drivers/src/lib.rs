@@ -26,6 +26,8 @@ pub mod modbus;
 
 pub mod line;
 
+pub mod simulator;
+
 mod sys;
 
 pub use section::Section;

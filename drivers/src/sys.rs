@@ -1,8 +1,8 @@
 //! The one module of this crate with `unsafe`: two ioctls on serial ports that no safe wrapper covers, and the
 //! registration of file descriptors with the runtime.
 //!
-//! Why it is sound: a registered descriptor must stay open and the same while it is registered; the type
-//! here owns its own, cannot be made to give it up through a shared reference, and `AsyncFd` hands out no other.
+//! Why it is sound: a registered descriptor must stay open and the same while it is registered; the types
+//! here own theirs, cannot be made to give it up through a shared reference, and `AsyncFd` hands out no other.
 //! Each ioctl is called on a descriptor borrowed for the call, with a pointer to a `repr(C)`
 //! structure of exactly the kernel's size that lives through the call, and the kernel keeps no pointer to it.
 //! The layouts are those of `linux/serial.h` and are part of the kernel's stable interface. The request numbers
@@ -12,7 +12,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -117,4 +117,10 @@ impl AsRawFd for Timer {
 pub(crate) fn register_timer(timer: TimerFd) -> io::Result<AsyncFd<Timer>> {
     // SAFETY: `Timer` owns its descriptor and gives out only a shared reference, which cannot close it.
     Ok(unsafe { AsyncFd::register_with_interest(Timer(timer), Interest::READABLE) }?)
+}
+
+/// Registers a non-blocking descriptor with the runtime that this is called in.
+pub(crate) fn register(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` is open until it is dropped, and always the same descriptor.
+    Ok(unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }?)
 }

@@ -1,25 +1,34 @@
-//! Line-oriented serial instruments: free-running (NMEA-like) or query and answer.
+//! Serial instruments that speak lines of text: weather stations, scales, meters.
+//!
+//! Two kinds. A **free-running** instrument talks by itself (NMEA 0183 and its kin): the driver listens all the
+//! time and a poll takes the newest whole sentence that no poll has taken yet. A **queried** one answers a query.
+//!
+//! Promises: a sentence is believed only if it is whole, not longer than 1 024 bytes, passes the checksum and
+//! begins as selected. An old sentence is never a new reading: each is used once a group, stamped with the
+//! arrival of its first byte. After a query without an answer the line rests until a late answer must have
+//! passed. Numbers are read strictly: what is not wholly understood is `unreadable`, never half a number.
+//! Memory is bounded whatever arrives; every poll has one total deadline, also while an instrument babbles.
+//!
+//! What remains: without a checksum a byte damaged into another digit is believed (use one, or parity); an answer
+//! later than twice the timeout can be taken for the next one's.
+//!
+//! Reading order: [`settings`], [`framing`] (bytes to lines), [`checksum`], [`fields`] and [`number`] (line to
+//! value), [`listener`] (which line counts), [`driver`] (the only file here that does I/O).
 
-use crate::value::ValueKind;
+pub mod checksum;
+pub mod driver;
+pub mod fields;
+pub mod framing;
+pub mod listener;
+pub mod number;
+pub mod settings;
 
-/// Settings of `serial-line`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Link {
-    /// Path of the serial port.
-    pub port: String,
-}
+pub use checksum::Checksum;
+pub use driver::Driver;
+pub use settings::{Device, Link, Place, Reads, Source};
 
-/// An instrument on the line.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Device {}
+/// Longest line that is believed, terminator not counted. NMEA 0183 allows 82.
+pub const LINE_BYTES_MAX: usize = 1_024;
 
-/// Where in the instrument's text a value stands.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Source {}
-
-impl Source {
-    /// The variant of the raw value.
-    pub fn kind(&self) -> ValueKind {
-        ValueKind::F64
-    }
-}
+#[cfg(test)]
+mod tests;

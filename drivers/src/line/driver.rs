@@ -1,0 +1,363 @@
+//! The owner of a line of text instruments: opens the port, listens, asks, keeps deadlines.
+//!
+//! All decisions about lines are [`Listener`]'s. A port that fails is dropped at once and opened again with a
+//! pause of 0.5 s that doubles up to 4 s. Everything here is cancel-safe: bytes are handed on as they are read.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::listener::{Listener, Taken};
+use super::settings::{Device, Link};
+use crate::bus::{Address, Counters, DeviceSpec, Outcome, PlannedRequest, Poll};
+use crate::serial_port::SerialPort;
+use crate::value::Cause;
+
+/// Pause before the first new attempt to open the port, and the longest one.
+const REOPEN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(4));
+
+/// After so long without listening, what the kernel has kept may be old, and is thrown away.
+const DEAF_MAX: Duration = Duration::from_millis(250);
+
+/// The line must be quiet for so long before a query, or the end of a sentence would begin the answer.
+const QUIET: Duration = Duration::from_millis(20);
+
+/// A free-running instrument that is not silent yet, but has nothing new, is asked for again after this pause.
+const COME_BACK: Duration = Duration::from_millis(200);
+
+/// What an instrument sends at once, for the plan only.
+const ANSWER_BYTES_EXPECTED: u32 = 64;
+
+/// A serial line with its instruments.
+#[derive(Debug)]
+pub struct Driver {
+    link: Link,
+    instruments: Vec<Instrument>,
+    port: Option<SerialPort>,
+    reopen_at: Option<Instant>,
+    reopen_pause: Duration,
+    /// Until then bytes are stamped with their arrival.
+    listened_until: Instant,
+    /// A query was not answered: until then its answer may still come.
+    rest_until: Option<Instant>,
+    counters: Counters,
+}
+
+#[derive(Debug)]
+struct Instrument {
+    device: Device,
+    ears: Listener,
+    /// The last believed line, or the opening of the port: silence is counted from here.
+    heard_at: Instant,
+}
+
+impl Driver {
+    /// A line that is not open yet. Devices of another protocol are not asked.
+    pub fn new(link: Link, devices: &[DeviceSpec]) -> Self {
+        let now = Instant::now();
+        let instrument = |spec: &DeviceSpec| {
+            let device = match &spec.address {
+                Address::Line(device) => device.clone(),
+                Address::Modbus(_) => Device::default(),
+            };
+            Instrument { ears: Listener::new(&device, spec), device, heard_at: now }
+        };
+        Self {
+            link,
+            instruments: devices.iter().map(instrument).collect(),
+            port: None,
+            reopen_at: None,
+            reopen_pause: REOPEN.0,
+            listened_until: now,
+            rest_until: None,
+            counters: Counters::default(),
+        }
+    }
+
+    /// What the line has seen.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Whether the port is open.
+    pub fn is_up(&self) -> bool {
+        self.port.is_some()
+    }
+
+    /// Listens until `until`, so that free-running instruments are stamped as they speak, and an adapter that
+    /// vanishes is let go at once. Cancel-safe.
+    pub async fn idle(&mut self, until: Instant) {
+        if self.open_if_due() {
+            self.catch_up();
+            while Instant::now() < until && self.listen(None, until).await {}
+        }
+        tokio::time::sleep_until(until.into()).await;
+    }
+
+    /// Polls one group of one instrument; returns by `deadline`.
+    pub async fn poll(&mut self, device: usize, group: usize, deadline: Instant) -> Poll {
+        let start = Instant::now();
+        if !self.open_if_due() {
+            return self.down(device, group);
+        }
+        let Some(instrument) = self.instruments.get(device) else { return nothing(Outcome::Silent) };
+        if instrument.device.query.is_some() {
+            self.ask(device, group, deadline.min(start + self.link.timeout)).await
+        } else {
+            self.overhear(device, group, deadline).await
+        }
+    }
+
+    /// Takes the newest sentence, or waits for one.
+    async fn overhear(&mut self, device: usize, group: usize, deadline: Instant) -> Poll {
+        self.catch_up();
+        let Some(instrument) = self.instruments.get(device) else { return nothing(Outcome::Silent) };
+        let patience = instrument.heard_at + instrument.device.silent_after;
+        let limit = deadline.min(patience.max(Instant::now()));
+        loop {
+            let now = Instant::now();
+            let complete = self.instruments.get(device).is_some_and(|i| i.ears.is_complete(group, now));
+            if complete || now >= limit {
+                break;
+            }
+            if !self.listen(None, limit).await {
+                return self.down(device, group);
+            }
+        }
+        let now = Instant::now();
+        let Some(instrument) = self.instruments.get_mut(device) else { return nothing(Outcome::Silent) };
+        let silent_at = instrument.heard_at + instrument.device.silent_after;
+        if !instrument.ears.has_something(group, now) && !instrument.ears.is_damaged() && now < silent_at {
+            return nothing(Outcome::Held { until: silent_at.min(now + COME_BACK) });
+        }
+        let taken = instrument.ears.take(group, now, Cause::Silent);
+        self.conclude(taken, Duration::ZERO, Duration::ZERO)
+    }
+
+    /// Sends the query and waits for what the group needs.
+    async fn ask(&mut self, device: usize, group: usize, deadline: Instant) -> Poll {
+        if let Some(until) = self.rest_until.filter(|until| *until > Instant::now()) {
+            return nothing(Outcome::Held { until });
+        }
+        self.rest_until = None;
+        let Some(instrument) = self.instruments.get(device) else { return nothing(Outcome::Silent) };
+        let query = instrument.device.query.clone().unwrap_or_default();
+        let start = Instant::now();
+        if !self.wait_for_quiet(deadline).await {
+            return self.down(device, group);
+        }
+        if let Some(instrument) = self.instruments.get_mut(device) {
+            instrument.ears.forget();
+        }
+        if !self.send(&query, deadline).await {
+            return self.down(device, group);
+        }
+        let asked =
+            Instant::now() + self.link.port.character_time() * u32::try_from(query.len()).unwrap_or(u32::MAX);
+        loop {
+            let now = Instant::now();
+            let Some(instrument) = self.instruments.get(device) else { return nothing(Outcome::Silent) };
+            // A damaged answer is an answer too: nothing better will come.
+            if now >= deadline || instrument.ears.is_complete(group, now) || instrument.ears.is_damaged() {
+                break;
+            }
+            if !self.listen(Some(device), deadline).await {
+                return self.down(device, group);
+            }
+        }
+        let now = Instant::now();
+        let Some(instrument) = self.instruments.get_mut(device) else { return nothing(Outcome::Silent) };
+        let whole = instrument.ears.is_complete(group, now) || instrument.ears.is_damaged();
+        let taken = instrument.ears.take(group, now, Cause::Silent);
+        if !whole {
+            self.rest_until = Some(now + self.link.timeout);
+        }
+        let turnaround = taken.began.map_or(Duration::ZERO, |began| began.saturating_duration_since(asked));
+        let mut poll = self.conclude(taken, turnaround, now.saturating_duration_since(start));
+        if poll.outcome == Outcome::Silent {
+            poll.at = asked.min(now);
+        }
+        poll
+    }
+
+    fn conclude(&mut self, taken: Taken, turnaround: Duration, busy: Duration) -> Poll {
+        let outcome = if taken.began.is_some() {
+            Outcome::Answered { turnaround }
+        } else {
+            self.counters.timeouts += 1;
+            Outcome::Silent
+        };
+        Poll { samples: taken.samples, at: taken.began.unwrap_or_else(Instant::now), outcome, busy }
+    }
+
+    /// Waits until nothing has arrived for [`QUIET`]; what arrives counts for nobody. False if the port failed.
+    async fn wait_for_quiet(&mut self, deadline: Instant) -> bool {
+        let mut waste = [0; 256];
+        let mut quiet_at = Instant::now();
+        loop {
+            let Some(port) = self.port.as_mut() else { return false };
+            let read = tokio::time::timeout_at(quiet_at.into(), port.read(&mut waste)).await;
+            let now = Instant::now();
+            match read {
+                Ok(Ok(n)) => {
+                    self.counters.bytes += n as u64;
+                    self.counters.foreign_frames += 1;
+                    quiet_at = now + QUIET;
+                }
+                Ok(Err(error)) => {
+                    self.fail(&error.to_string());
+                    return false;
+                }
+                Err(_quiet) => return true,
+            }
+            // A babbling line is never quiet; then the query has no chance, and the deadline says so.
+            if now >= deadline {
+                return true;
+            }
+        }
+    }
+
+    async fn send(&mut self, query: &[u8], deadline: Instant) -> bool {
+        let Some(port) = self.port.as_mut() else { return false };
+        match tokio::time::timeout_at(deadline.into(), port.write_all(query)).await {
+            Ok(Ok(())) => {
+                self.counters.requests += 1;
+                self.counters.bytes += query.len() as u64;
+                true
+            }
+            Ok(Err(error)) => {
+                self.fail(&error.to_string());
+                false
+            }
+            Err(_stuck) => {
+                self.fail("the port takes no bytes (flow control, or a dead adapter)");
+                false
+            }
+        }
+    }
+
+    /// Waits for bytes until `until` and hands them to the free-running instruments and to the one that was
+    /// `asked`. False if the port failed or is closed.
+    async fn listen(&mut self, asked: Option<usize>, until: Instant) -> bool {
+        let mut bytes = [0; 512];
+        let Some(port) = self.port.as_mut() else { return false };
+        let read = tokio::time::timeout_at(until.into(), port.read(&mut bytes)).await;
+        let now = Instant::now();
+        self.listened_until = now;
+        match read {
+            Ok(Ok(n)) => {
+                self.counters.bytes += n as u64;
+                let heard = bytes.get(..n).unwrap_or_default();
+                for (index, instrument) in self.instruments.iter_mut().enumerate() {
+                    if instrument.device.query.is_some() && asked != Some(index) {
+                        continue;
+                    }
+                    let before = self.counters.answers;
+                    instrument.ears.feed(heard, now, &mut self.counters);
+                    if self.counters.answers > before {
+                        instrument.heard_at = now;
+                    }
+                }
+                true
+            }
+            Ok(Err(error)) => {
+                self.fail(&error.to_string());
+                false
+            }
+            Err(_nothing) => true,
+        }
+    }
+
+    /// After a pause in listening nobody knows how old the kernel's bytes are: they do not count.
+    fn catch_up(&mut self) {
+        let now = Instant::now();
+        if now.saturating_duration_since(self.listened_until) > DEAF_MAX {
+            if let Some(port) = &self.port {
+                port.clear_input();
+            }
+            for instrument in &mut self.instruments {
+                instrument.ears.forget_within_a_line();
+            }
+        }
+        self.listened_until = now;
+    }
+
+    fn open_if_due(&mut self) -> bool {
+        let now = Instant::now();
+        if self.port.is_some() {
+            return true;
+        }
+        if self.reopen_at.is_some_and(|at| now < at) {
+            return false;
+        }
+        match SerialPort::open(&self.link.port) {
+            Ok(port) => {
+                self.port = Some(port);
+                self.reopen_pause = REOPEN.0;
+                self.counters.opens += 1;
+                self.counters.last_error = None;
+                self.listened_until = now;
+                self.rest_until = None;
+                for instrument in &mut self.instruments {
+                    instrument.ears.forget_within_a_line();
+                    instrument.heard_at = now;
+                }
+                true
+            }
+            Err(fault) => {
+                self.counters.last_error = Some(Arc::from(fault.to_string()));
+                self.reopen_later(now);
+                false
+            }
+        }
+    }
+
+    /// The port is dropped at once: held open, it would make the kernel give the returning adapter another number.
+    fn fail(&mut self, reason: &str) {
+        self.port = None;
+        self.counters.last_error =
+            Some(Arc::from(format!("{} failed: {reason}; is the adapter plugged in?", self.link.port.path)));
+        self.reopen_later(Instant::now());
+    }
+
+    fn reopen_later(&mut self, now: Instant) {
+        self.reopen_at = Some(now + self.reopen_pause);
+        self.reopen_pause = (self.reopen_pause * 2).min(REOPEN.1);
+    }
+
+    fn down(&mut self, device: usize, group: usize) -> Poll {
+        let now = Instant::now();
+        let Some(instrument) = self.instruments.get_mut(device) else { return nothing(Outcome::LinkDown) };
+        instrument.ears.forget_within_a_line();
+        let samples = instrument.ears.take(group, now, Cause::LinkDown).samples;
+        Poll { samples, at: now, outcome: Outcome::LinkDown, busy: Duration::ZERO }
+    }
+
+    /// What each group costs: the query and an answer of ordinary length.
+    pub fn plan(link: &Link, devices: &[DeviceSpec]) -> Vec<PlannedRequest> {
+        let mut plan = Vec::new();
+        for (device, spec) in devices.iter().enumerate() {
+            let Address::Line(address) = &spec.address else { continue };
+            for group in 0..spec.groups.len() {
+                let (words, bytes) = match &address.query {
+                    Some(query) => (
+                        format!("query \"{}\"", query.escape_ascii()),
+                        ANSWER_BYTES_EXPECTED + u32::try_from(query.len()).unwrap_or(u32::MAX),
+                    ),
+                    None => match &address.select {
+                        Some(select) => (format!("listen for {select}"), ANSWER_BYTES_EXPECTED),
+                        None => ("listen".to_owned(), ANSWER_BYTES_EXPECTED),
+                    },
+                };
+                let cost = link.port.character_time().saturating_mul(bytes);
+                plan.push(PlannedRequest { device, group, words, cost });
+            }
+        }
+        plan
+    }
+}
+
+fn nothing(outcome: Outcome) -> Poll {
+    Poll { samples: Vec::new(), at: Instant::now(), outcome, busy: Duration::ZERO }
+}

@@ -1,0 +1,222 @@
+//! Which line of an instrument counts for which poll. Pure: bytes and time come in, samples go out.
+//!
+//! A [`Listener`] keeps, for each sentence that its points stand in, the newest line that was believed, and which
+//! groups have taken it. A line is taken once by each group, and only while it is younger than the group's
+//! period: an old sentence is not a new reading.
+
+use std::time::{Duration, Instant};
+
+use super::fields;
+use super::framing::{Piece, Splitter};
+use super::settings::Device;
+use crate::bus::{Counters, DeviceSpec};
+use crate::point::{Point, Source};
+use crate::value::{Cause, Sample};
+
+/// The ears for one instrument.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    device: Device,
+    points: Vec<Point>,
+    groups: Vec<Wanted>,
+    splitter: Splitter,
+    sentences: Vec<Sentence>,
+    /// Numbers the believed lines.
+    heard: u64,
+    /// A line was refused since the last forgetting: a checksum, or a length.
+    damaged: bool,
+}
+
+/// What a group needs, and what it has taken.
+#[derive(Clone, Debug)]
+struct Wanted {
+    period: Duration,
+    /// (point, index of its sentence)
+    points: Vec<(u16, usize)>,
+    /// Number of the last line taken, by sentence.
+    taken: Vec<u64>,
+}
+
+#[derive(Clone, Debug)]
+struct Sentence {
+    /// What it begins with; `None` is any line.
+    begins: Option<String>,
+    newest: Option<Heard>,
+}
+
+#[derive(Clone, Debug)]
+struct Heard {
+    body: Vec<u8>,
+    began: Instant,
+    number: u64,
+}
+
+/// What a group takes from the lines heard.
+#[derive(Debug)]
+pub struct Taken {
+    /// One sample for each point of the group.
+    pub samples: Vec<(u16, Sample)>,
+    /// First byte of the oldest line taken; `None` if there was none.
+    pub began: Option<Instant>,
+}
+
+impl Listener {
+    /// Ears for one instrument of the bus.
+    pub fn new(device: &Device, spec: &DeviceSpec) -> Self {
+        let mut sentences: Vec<Sentence> = Vec::new();
+        let mut sentence_of = |point: &Point| {
+            let own = match &point.source {
+                Source::Line(source) => source.sentence.clone(),
+                Source::Modbus(_) => None,
+            };
+            let begins = own.or_else(|| device.select.clone());
+            sentences.iter().position(|sentence| sentence.begins == begins).unwrap_or_else(|| {
+                sentences.push(Sentence { begins, newest: None });
+                sentences.len() - 1
+            })
+        };
+        let of_point: Vec<usize> = spec.points.iter().map(&mut sentence_of).collect();
+        let wanted = |group: &crate::bus::Group| Wanted {
+            period: group.period,
+            points: group
+                .points
+                .iter()
+                .filter_map(|point| Some((*point, *of_point.get(usize::from(*point))?)))
+                .collect(),
+            taken: Vec::new(),
+        };
+        let mut groups: Vec<Wanted> = spec.groups.iter().map(wanted).collect();
+        for group in &mut groups {
+            group.taken = vec![0; sentences.len()];
+        }
+        let splitter = Splitter::new(&device.terminator);
+        Self {
+            device: device.clone(),
+            points: spec.points.clone(),
+            groups,
+            splitter,
+            sentences,
+            heard: 0,
+            damaged: false,
+        }
+    }
+
+    /// Forgets all lines; the next byte may be in the middle of one. After opening, or a pause in listening.
+    pub fn forget_within_a_line(&mut self) {
+        self.forget();
+        self.splitter.restart_within_a_line();
+    }
+
+    /// Forgets all lines; the next byte begins one. Before a query.
+    pub fn forget(&mut self) {
+        self.splitter.restart();
+        self.damaged = false;
+        for sentence in &mut self.sentences {
+            sentence.newest = None;
+        }
+    }
+
+    /// Takes bytes that arrived by `now`.
+    pub fn feed(&mut self, bytes: &[u8], now: Instant, counters: &mut Counters) {
+        let mut pieces = Vec::new();
+        self.splitter.feed(bytes, now, |piece| pieces.push(piece));
+        for piece in pieces {
+            match piece {
+                Piece::TooLong => {
+                    counters.bad_frames += 1;
+                    self.damaged = true;
+                }
+                Piece::Line { bytes, began } => self.hear(&bytes, began, counters),
+            }
+        }
+    }
+
+    fn hear(&mut self, line: &[u8], began: Instant, counters: &mut Counters) {
+        if self.device.query.as_ref().is_some_and(|query| query.trim_ascii() == line.trim_ascii()) {
+            counters.echoes += 1;
+            return;
+        }
+        let wanted = |sentence: &Sentence| {
+            sentence.begins.as_ref().is_none_or(|begins| fields::begins_with(line, begins))
+        };
+        if !self.sentences.iter().any(wanted) {
+            // Other sentences of the same instrument are no fault of anybody.
+            return;
+        }
+        let Some(body) = self.device.checksum.strip(line) else {
+            counters.crc_errors += 1;
+            self.damaged = true;
+            return;
+        };
+        counters.answers += 1;
+        self.heard += 1;
+        for sentence in self.sentences.iter_mut().filter(|sentence| wanted(sentence)) {
+            sentence.newest = Some(Heard { body: body.to_vec(), began, number: self.heard });
+        }
+    }
+
+    /// Whether each sentence of the group has a line that it has not taken and that is young enough.
+    pub fn is_complete(&self, group: usize, now: Instant) -> bool {
+        self.groups
+            .get(group)
+            .is_some_and(|wanted| wanted.points.iter().all(|(_, s)| self.fresh(wanted, *s, now).is_some()))
+    }
+
+    /// Whether anything of the group has been heard that it has not taken.
+    pub fn has_something(&self, group: usize, now: Instant) -> bool {
+        self.groups
+            .get(group)
+            .is_some_and(|wanted| wanted.points.iter().any(|(_, s)| self.fresh(wanted, *s, now).is_some()))
+    }
+
+    /// Whether a line was refused since the last forgetting.
+    pub fn is_damaged(&self) -> bool {
+        self.damaged
+    }
+
+    /// Whether part of a line has arrived.
+    pub fn is_within_a_line(&self) -> bool {
+        self.splitter.is_within_a_line()
+    }
+
+    fn fresh(&self, wanted: &Wanted, sentence: usize, now: Instant) -> Option<&Heard> {
+        let heard = self.sentences.get(sentence)?.newest.as_ref()?;
+        let taken = wanted.taken.get(sentence).copied().unwrap_or_default();
+        (heard.number > taken && now.saturating_duration_since(heard.began) <= wanted.period).then_some(heard)
+    }
+
+    /// What the group can take now. Points without a line are bad: `missing`, or damaged if a line was.
+    pub fn take(&mut self, group: usize, now: Instant, missing: Cause) -> Taken {
+        let missing = if self.damaged && missing == Cause::Silent { Cause::BadFrame } else { missing };
+        let Some(wanted) = self.groups.get(group) else { return Taken { samples: Vec::new(), began: None } };
+        let mut began: Option<Instant> = None;
+        let mut numbers = wanted.taken.clone();
+        let mut samples = Vec::with_capacity(wanted.points.len());
+        for (index, sentence) in &wanted.points {
+            let sample = match (self.fresh(wanted, *sentence, now), self.points.get(usize::from(*index))) {
+                (Some(heard), Some(point)) => {
+                    began = Some(began.map_or(heard.began, |oldest| oldest.min(heard.began)));
+                    if let Some(number) = numbers.get_mut(*sentence) {
+                        *number = heard.number;
+                    }
+                    self.sample(&heard.body, point)
+                }
+                _ => Sample::bad(missing),
+            };
+            samples.push((*index, sample));
+        }
+        if let Some(wanted) = self.groups.get_mut(group) {
+            wanted.taken = numbers;
+        }
+        self.damaged = false;
+        Taken { samples, began }
+    }
+
+    fn sample(&self, body: &[u8], point: &Point) -> Sample {
+        let Source::Line(source) = &point.source else { return Sample::bad(Cause::Unreadable) };
+        match fields::extract(body, &self.device, source) {
+            Ok(value) => point.scaling.apply(value),
+            Err(cause) => Sample::bad(cause),
+        }
+    }
+}
