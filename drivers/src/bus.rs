@@ -37,7 +37,7 @@ impl Link {
             "modbus-tcp" => modbus::TcpLink::from_section(section).map(Self::ModbusTcp),
             "modbus-rtu" => modbus::RtuLink::from_section(section).map(Self::ModbusRtu),
             "modbus-rtu-tcp" => modbus::RtuTcpLink::from_section(section).map(Self::ModbusRtuTcp),
-            "serial-line" => section.text("port").map(|port| Self::SerialLine(line::Link { port })),
+            "serial-line" => line::Link::from_section(section).map(Self::SerialLine),
             _ => None,
         }
     }
@@ -58,7 +58,7 @@ impl Link {
             Self::ModbusTcp(link) => link.endpoint.to_string(),
             Self::ModbusRtu(link) => link.port.path.clone(),
             Self::ModbusRtuTcp(link) => link.endpoint.to_string(),
-            Self::SerialLine(link) => link.port.clone(),
+            Self::SerialLine(link) => link.port.path.clone(),
         }
     }
 
@@ -74,7 +74,7 @@ impl Link {
     pub fn serial_port(&self) -> Option<&str> {
         match self {
             Self::ModbusRtu(link) => Some(&link.port.path),
-            Self::SerialLine(link) => Some(&link.port),
+            Self::SerialLine(link) => Some(&link.port.path),
             Self::ModbusTcp(_) | Self::ModbusRtuTcp(_) => None,
         }
     }
@@ -85,7 +85,7 @@ impl Link {
             Self::ModbusTcp(link) => link.timeout,
             Self::ModbusRtu(link) => link.timeout,
             Self::ModbusRtuTcp(link) => link.timeout,
-            Self::SerialLine(_) => Duration::from_secs(1),
+            Self::SerialLine(link) => link.timeout,
         }
     }
 }
@@ -122,7 +122,7 @@ impl Protocol {
     pub fn address(self, section: &mut dyn Section) -> Option<Address> {
         match self {
             Self::Modbus => modbus::Device::from_section(section).map(Address::Modbus),
-            Self::Line => Some(Address::Line(line::Device {})),
+            Self::Line => Some(Address::Line(line::Device::from_section(section))),
         }
     }
 
@@ -139,7 +139,7 @@ impl Protocol {
                 let scaling = source.checked(scaling, section);
                 Some((Source::Modbus(source), scaling))
             }
-            Self::Line => Some((Source::Line(line::Source {}), scaling)),
+            Self::Line => Some((Source::Line(line::Source::from_section(section)?), scaling)),
         }
     }
 }
@@ -158,7 +158,7 @@ impl Address {
     pub fn words(&self) -> String {
         match self {
             Self::Modbus(device) => format!("unit {}", device.unit_id),
-            Self::Line(_) => String::new(),
+            Self::Line(device) => line::plan::words(device),
         }
     }
 }
@@ -195,9 +195,9 @@ impl BusSpec {
 
     /// Every request of every group, for `check --plan` and the page.
     pub fn plan(&self) -> Vec<PlannedRequest> {
-        match self.link.protocol() {
-            Protocol::Modbus => modbus::planned(self),
-            Protocol::Line => Vec::new(),
+        match &self.link {
+            Link::SerialLine(link) => line::plan::planned(link, &self.devices),
+            _ => modbus::planned(self),
         }
     }
 
@@ -205,7 +205,7 @@ impl BusSpec {
     pub fn faults(&self) -> Vec<SpecFault> {
         match self.link.protocol() {
             Protocol::Modbus => modbus::faults(self),
-            Protocol::Line => Vec::new(),
+            Protocol::Line => line::plan::faults(&self.devices),
         }
     }
 }
@@ -315,15 +315,15 @@ pub struct Bus {
 #[derive(Debug)]
 enum Driver {
     Modbus(Box<modbus::Client>),
-    Line(Box<(BusSpec, Counters)>),
+    Line(Box<line::Driver>),
 }
 
 impl Bus {
     /// Prepares a bus. Does no I/O: the line is opened by the first poll, inside the runtime that polls.
     pub fn open_lazily(spec: BusSpec) -> Self {
-        let driver = match spec.link.protocol() {
-            Protocol::Modbus => Driver::Modbus(Box::new(modbus::Client::new(spec))),
-            Protocol::Line => Driver::Line(Box::new((spec, Counters::default()))),
+        let driver = match &spec.link {
+            Link::SerialLine(link) => Driver::Line(Box::new(line::Driver::new(link.clone(), &spec.devices))),
+            _ => Driver::Modbus(Box::new(modbus::Client::new(spec))),
         };
         Self { driver }
     }
@@ -335,11 +335,7 @@ impl Bus {
     pub async fn poll(&mut self, device: usize, group: usize, deadline: Instant) -> Poll {
         match &mut self.driver {
             Driver::Modbus(client) => client.poll(device, group, deadline).await,
-            Driver::Line(line) => {
-                let points = line.0.devices.get(device).and_then(|d| d.groups.get(group));
-                let points = points.map(|g| g.points.as_slice()).unwrap_or_default();
-                Poll::link_down(points)
-            }
+            Driver::Line(line) => line.poll(device, group, deadline).await,
         }
     }
 
@@ -348,9 +344,7 @@ impl Bus {
     pub async fn read(&mut self, device: usize, points: &[Point], deadline: Instant) -> Poll {
         match &mut self.driver {
             Driver::Modbus(client) => client.read(device, points, deadline).await,
-            Driver::Line(_) => {
-                Poll::link_down(&(0..u16::try_from(points.len()).unwrap_or(u16::MAX)).collect::<Vec<_>>())
-            }
+            Driver::Line(line) => line.read(device, points, deadline).await,
         }
     }
 
@@ -359,7 +353,7 @@ impl Bus {
     pub async fn idle(&mut self, until: Instant) {
         match &mut self.driver {
             Driver::Modbus(client) => client.idle(until).await,
-            Driver::Line(_) => tokio::time::sleep_until(until.into()).await,
+            Driver::Line(line) => line.idle(until).await,
         }
     }
 
@@ -367,7 +361,7 @@ impl Bus {
     pub fn counters(&self) -> &Counters {
         match &self.driver {
             Driver::Modbus(client) => client.counters(),
-            Driver::Line(line) => &line.1,
+            Driver::Line(line) => line.counters(),
         }
     }
 
@@ -375,7 +369,7 @@ impl Bus {
     pub fn is_up(&self) -> bool {
         match &self.driver {
             Driver::Modbus(client) => client.is_up(),
-            Driver::Line(_) => false,
+            Driver::Line(line) => line.is_up(),
         }
     }
 }

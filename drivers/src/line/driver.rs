@@ -10,7 +10,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::listener::{Listener, Taken};
 use super::settings::{Device, Link};
-use crate::bus::{Address, Counters, DeviceSpec, Outcome, PlannedRequest, Poll};
+use crate::bus::{Address, Counters, DeviceSpec, Group, Outcome, Poll};
+use crate::point::Point;
 use crate::serial_port::SerialPort;
 use crate::value::Cause;
 
@@ -26,14 +27,13 @@ const QUIET: Duration = Duration::from_millis(20);
 /// A free-running instrument that is not silent yet, but has nothing new, is asked for again after this pause.
 const COME_BACK: Duration = Duration::from_millis(200);
 
-/// What an instrument sends at once, for the plan only.
-const ANSWER_BYTES_EXPECTED: u32 = 64;
-
 /// A serial line with its instruments.
 #[derive(Debug)]
 pub struct Driver {
     link: Link,
     instruments: Vec<Instrument>,
+    /// Of the instruments, those of the configuration; one more is there while [`Driver::read`] runs.
+    configured: usize,
     port: Option<SerialPort>,
     reopen_at: Option<Instant>,
     reopen_pause: Duration,
@@ -52,20 +52,24 @@ struct Instrument {
     heard_at: Instant,
 }
 
+impl Instrument {
+    fn new(spec: &DeviceSpec, now: Instant) -> Self {
+        let device = match &spec.address {
+            Address::Line(device) => device.clone(),
+            Address::Modbus(_) => Device::default(),
+        };
+        Self { ears: Listener::new(&device, spec), device, heard_at: now }
+    }
+}
+
 impl Driver {
     /// A line that is not open yet. Devices of another protocol are not asked.
     pub fn new(link: Link, devices: &[DeviceSpec]) -> Self {
         let now = Instant::now();
-        let instrument = |spec: &DeviceSpec| {
-            let device = match &spec.address {
-                Address::Line(device) => device.clone(),
-                Address::Modbus(_) => Device::default(),
-            };
-            Instrument { ears: Listener::new(&device, spec), device, heard_at: now }
-        };
         Self {
             link,
-            instruments: devices.iter().map(instrument).collect(),
+            instruments: devices.iter().map(|spec| Instrument::new(spec, now)).collect(),
+            configured: devices.len(),
             port: None,
             reopen_at: None,
             reopen_pause: REOPEN.0,
@@ -88,6 +92,7 @@ impl Driver {
     /// Listens until `until`, so that free-running instruments are stamped as they speak, and an adapter that
     /// vanishes is let go at once. Cancel-safe.
     pub async fn idle(&mut self, until: Instant) {
+        self.instruments.truncate(self.configured);
         if self.open_if_due() {
             self.catch_up();
             while Instant::now() < until && self.listen(None, until).await {}
@@ -97,13 +102,45 @@ impl Driver {
 
     /// Polls one group of one instrument; returns by `deadline`.
     pub async fn poll(&mut self, device: usize, group: usize, deadline: Instant) -> Poll {
-        let start = Instant::now();
+        self.instruments.truncate(self.configured);
+        self.poll_any(device, group, deadline).await
+    }
+
+    /// Reads points that need not be in the configuration, once, of one instrument. A free-running one is
+    /// listened to until `deadline`.
+    pub async fn read(&mut self, device: usize, points: &[Point], deadline: Instant) -> Poll {
+        self.instruments.truncate(self.configured);
+        let Some(configured) = self.instruments.get(device) else { return nothing(Outcome::Silent) };
+        let all = (0..u16::try_from(points.len()).unwrap_or(u16::MAX)).collect();
+        let now = Instant::now();
+        let spec = DeviceSpec {
+            name: Arc::from(""),
+            address: Address::Line(configured.device.clone()),
+            points: points.to_vec(),
+            groups: vec![Group { period: Duration::MAX, points: all }],
+        };
+        let mut guest = Instrument::new(&spec, now);
+        guest.ears.forget_within_a_line();
+        self.instruments.push(guest);
+        let mut poll = self.poll_any(self.configured, 0, deadline).await;
+        if let (Outcome::Held { .. }, Some(guest)) = (poll.outcome, self.instruments.get_mut(self.configured))
+            && guest.device.query.is_none()
+        {
+            // It was listened to as long as the asker wanted.
+            let taken = guest.ears.take(0, Instant::now(), Cause::Silent);
+            poll = Poll { samples: taken.samples, outcome: Outcome::Silent, ..poll };
+        }
+        self.instruments.truncate(self.configured);
+        poll
+    }
+
+    async fn poll_any(&mut self, device: usize, group: usize, deadline: Instant) -> Poll {
         if !self.open_if_due() {
             return self.down(device, group);
         }
         let Some(instrument) = self.instruments.get(device) else { return nothing(Outcome::Silent) };
         if instrument.device.query.is_some() {
-            self.ask(device, group, deadline.min(start + self.link.timeout)).await
+            self.ask(device, group, deadline.min(Instant::now() + self.link.timeout)).await
         } else {
             self.overhear(device, group, deadline).await
         }
@@ -150,6 +187,8 @@ impl Driver {
         if let Some(instrument) = self.instruments.get_mut(device) {
             instrument.ears.forget();
         }
+        // Said before it is sent, and taken back by an answer: a poll that is dropped here leaves the line resting.
+        self.rest_until = Some(deadline + self.link.timeout);
         if !self.send(&query, deadline).await {
             return self.down(device, group);
         }
@@ -170,8 +209,8 @@ impl Driver {
         let Some(instrument) = self.instruments.get_mut(device) else { return nothing(Outcome::Silent) };
         let whole = instrument.ears.is_complete(group, now) || instrument.ears.is_damaged();
         let taken = instrument.ears.take(group, now, Cause::Silent);
-        if !whole {
-            self.rest_until = Some(now + self.link.timeout);
+        if whole {
+            self.rest_until = None;
         }
         let turnaround = taken.began.map_or(Duration::ZERO, |began| began.saturating_duration_since(asked));
         let mut poll = self.conclude(taken, turnaround, now.saturating_duration_since(start));
@@ -332,29 +371,6 @@ impl Driver {
         instrument.ears.forget_within_a_line();
         let samples = instrument.ears.take(group, now, Cause::LinkDown).samples;
         Poll { samples, at: now, outcome: Outcome::LinkDown, busy: Duration::ZERO }
-    }
-
-    /// What each group costs: the query and an answer of ordinary length.
-    pub fn plan(link: &Link, devices: &[DeviceSpec]) -> Vec<PlannedRequest> {
-        let mut plan = Vec::new();
-        for (device, spec) in devices.iter().enumerate() {
-            let Address::Line(address) = &spec.address else { continue };
-            for group in 0..spec.groups.len() {
-                let (words, bytes) = match &address.query {
-                    Some(query) => (
-                        format!("query \"{}\"", query.escape_ascii()),
-                        ANSWER_BYTES_EXPECTED + u32::try_from(query.len()).unwrap_or(u32::MAX),
-                    ),
-                    None => match &address.select {
-                        Some(select) => (format!("listen for {select}"), ANSWER_BYTES_EXPECTED),
-                        None => ("listen".to_owned(), ANSWER_BYTES_EXPECTED),
-                    },
-                };
-                let cost = link.port.character_time().saturating_mul(bytes);
-                plan.push(PlannedRequest { device, group, words, cost });
-            }
-        }
-        plan
     }
 }
 

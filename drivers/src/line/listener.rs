@@ -1,8 +1,8 @@
 //! Which line of an instrument counts for which poll. Pure: bytes and time come in, samples go out.
 //!
 //! A [`Listener`] keeps, for each sentence that its points stand in, the newest line that was believed, and which
-//! groups have taken it. A line is taken once by each group, and only while it is younger than the group's
-//! period: an old sentence is not a new reading.
+//! groups have taken it. A line is taken once by each group, with the stamp of its own arrival, and only while it is
+//! younger than the group's period or the instrument's `silent_after`: an old sentence is not a new reading.
 
 use std::time::{Duration, Instant};
 
@@ -182,7 +182,8 @@ impl Listener {
     fn fresh(&self, wanted: &Wanted, sentence: usize, now: Instant) -> Option<&Heard> {
         let heard = self.sentences.get(sentence)?.newest.as_ref()?;
         let taken = wanted.taken.get(sentence).copied().unwrap_or_default();
-        (heard.number > taken && now.saturating_duration_since(heard.began) <= wanted.period).then_some(heard)
+        let oldest = wanted.period.max(self.device.silent_after);
+        (heard.number > taken && now.saturating_duration_since(heard.began) <= oldest).then_some(heard)
     }
 
     /// What the group can take now. Points without a line are bad: `missing`, or damaged if a line was.

@@ -13,7 +13,7 @@
 //! later than twice the timeout can be taken for the next one's.
 //!
 //! Reading order: [`settings`], [`framing`] (bytes to lines), [`checksum`], [`fields`] and [`number`] (line to
-//! value), [`listener`] (which line counts), [`driver`] (the only file here that does I/O).
+//! value), [`listener`] (which line counts), [`driver`] (the only file here that does I/O), [`plan`].
 
 pub mod checksum;
 pub mod driver;
@@ -21,6 +21,7 @@ pub mod fields;
 pub mod framing;
 pub mod listener;
 pub mod number;
+pub mod plan;
 pub mod settings;
 
 pub use checksum::Checksum;

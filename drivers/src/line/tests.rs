@@ -231,11 +231,57 @@ async fn a_vanished_adapter_is_let_go_at_once_and_back_under_its_new_number() {
     assert_eq!((driver.counters().opens, driver.counters().last_error.as_ref()), (2, None));
 }
 
+#[tokio::test]
+async fn a_point_that_is_not_configured_can_be_read_once() {
+    let pty = Pty::open().unwrap();
+    let mut driver = scale(pty.path());
+    let state = [point("state", Source { reads: Reads::Text, ..Source::field(0) })];
+    let (poll, ()) =
+        tokio::join!(driver.read(0, &state, in_millis(2_000)), answer(&pty, &[b"ST,GS,+ 1.0 kg\r\n"]));
+    assert_eq!(sample(&poll, 0), Sample::good(Value::Text("ST".into())));
+    let (poll, ()) =
+        tokio::join!(driver.poll(0, 0, in_millis(2_000)), answer(&pty, &[b"ST,GS,+ 2.0 kg\r\n"]));
+    assert_eq!(sample(&poll, 0), good(2.0));
+}
+
+#[tokio::test]
+async fn a_poll_that_is_dropped_leaves_the_line_resting() {
+    let pty = Pty::open().unwrap();
+    let mut driver = scale(pty.path());
+    let dropped = tokio::time::timeout(Duration::from_millis(50), driver.poll(0, 0, in_millis(2_000))).await;
+    assert!(dropped.is_err());
+    let poll = driver.poll(0, 0, in_millis(2_000)).await;
+    assert!(matches!(poll.outcome, Outcome::Held { .. }), "{poll:?}");
+}
+
 #[test]
 fn the_plan_says_what_goes_over_the_line() {
     let device = Device { query: Some(b"\x05S\r\n".to_vec()), ..Device::default() };
     let link = Link { port: PortSettings::new("/dev/ttyS0"), timeout: Duration::from_secs(1) };
-    let plan = Driver::plan(&link, &[spec(device, vec![point("weight", Source::field(2))])]);
+    let plan = plan::planned(&link, &[spec(device, vec![point("weight", Source::field(2))])]);
     assert_eq!(plan.len(), 1);
     assert!(plan.iter().all(|request| request.words == r#"query "\x05S\r\n""# && !request.cost.is_zero()));
+}
+
+#[test]
+fn instruments_that_cannot_share_a_line_are_faults() {
+    let listening = |select: Option<&str>, terminator: &[u8]| {
+        let device = Device {
+            select: select.map(str::to_owned),
+            terminator: terminator.to_vec(),
+            ..Device::default()
+        };
+        spec(device, vec![point("a", Source::field(1))])
+    };
+    let asked = || {
+        let device = Device { query: Some(b"S".to_vec()), ..Device::default() };
+        spec(device, vec![point("a", Source::field(1))])
+    };
+    let count = |devices: &[DeviceSpec]| plan::faults(devices).len();
+    assert_eq!(count(&[listening(None, b"\n")]), 0);
+    assert_eq!(count(&[asked(), asked()]), 0);
+    assert_eq!(count(&[listening(Some("A"), b"\n"), listening(Some("B"), b"\n")]), 0);
+    assert_eq!(count(&[listening(Some("A"), b"\n"), listening(None, b"\n")]), 1);
+    assert_eq!(count(&[listening(Some("A"), b"\n"), listening(Some("B"), b";")]), 1);
+    assert_eq!(count(&[listening(Some("A"), b"\n"), asked()]), 1);
 }

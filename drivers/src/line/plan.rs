@@ -1,0 +1,80 @@
+//! What a line of instruments will be asked, and what cannot be meant: words for `check`, `check --plan` and the page.
+
+use super::settings::{Device, Link};
+use crate::bus::{Address, DeviceSpec, PlannedRequest, SpecFault};
+use crate::point::Source;
+
+/// What an instrument sends at once; its real length shows only on the line.
+const ANSWER_BYTES_EXPECTED: u32 = 64;
+
+/// How a device is reached, as it is shown to a person.
+pub fn words(device: &Device) -> String {
+    match (&device.query, &device.select) {
+        (Some(query), _) => format!("query \"{}\"", query.escape_ascii()),
+        (None, Some(select)) => format!("listen for {select}"),
+        (None, None) => "listen".to_owned(),
+    }
+}
+
+/// What each group costs: the query and an answer of ordinary length.
+pub fn planned(link: &Link, devices: &[DeviceSpec]) -> Vec<PlannedRequest> {
+    let mut plan = Vec::new();
+    for (device, address) in lines(devices) {
+        let query = address.query.as_ref().map_or(0, |query| u32::try_from(query.len()).unwrap_or(u32::MAX));
+        let cost = link.port.character_time().saturating_mul(ANSWER_BYTES_EXPECTED + query);
+        let groups = devices.get(device).map_or(0, |spec| spec.groups.len());
+        plan.extend((0..groups).map(|group| PlannedRequest { device, group, words: words(address), cost }));
+    }
+    plan
+}
+
+/// All faults in the meaning of the instruments of one line.
+pub fn faults(devices: &[DeviceSpec]) -> Vec<SpecFault> {
+    let mut faults = Vec::new();
+    let talkers = lines(devices).filter(|(_, device)| device.query.is_none()).count();
+    let terminator =
+        lines(devices).find(|(_, device)| device.query.is_none()).map(|(_, device)| &device.terminator);
+    for (index, device) in lines(devices) {
+        let mut fault = |what: &str, remedy: &str| {
+            faults.push(SpecFault { device: index, point: None, what: what.into(), remedy: remedy.into() });
+        };
+        if device.query.is_some() {
+            if talkers > 0 {
+                fault(
+                    "a queried instrument shares its line with one that talks by itself",
+                    "give each a serial port of its own: their answers cannot be told apart",
+                );
+            }
+            continue;
+        }
+        if talkers > 1 && !all_selected(devices.get(index), device) {
+            fault(
+                "several instruments talk on this line, and this one would take every sentence for its own",
+                "add `select`, the beginning of its sentences, such as `select = \"WIMWV\"`",
+            );
+        }
+        if terminator.is_some_and(|first| *first != device.terminator) {
+            fault(
+                "the instruments that talk on this line end their sentences differently",
+                "give all of them the same `terminator`",
+            );
+        }
+    }
+    faults
+}
+
+fn all_selected(spec: Option<&DeviceSpec>, device: &Device) -> bool {
+    device.select.is_some()
+        || spec.is_some_and(|spec| {
+            spec.points
+                .iter()
+                .all(|point| matches!(&point.source, Source::Line(source) if source.sentence.is_some()))
+        })
+}
+
+fn lines(devices: &[DeviceSpec]) -> impl Iterator<Item = (usize, &Device)> {
+    devices.iter().enumerate().filter_map(|(index, spec)| match &spec.address {
+        Address::Line(device) => Some((index, device)),
+        Address::Modbus(_) => None,
+    })
+}
