@@ -51,8 +51,8 @@ pub struct PointInfo {
     pub decimals: Option<u8>,
     /// Shown beside the device's name.
     pub headline: bool,
-    /// How often it is polled.
-    pub period: Duration,
+    /// How often it is polled; `None` for an instrument that speaks by itself.
+    pub period: Option<Duration>,
 }
 
 /// The newest reading of a point.

@@ -15,7 +15,7 @@ pub(crate) fn info(device: &str, points: &[&str]) -> DeviceInfo {
         unit: Arc::from("V"),
         decimals: Some(1),
         headline: i == 0,
-        period: Duration::from_secs(1),
+        period: Some(Duration::from_secs(1)),
     };
     DeviceInfo {
         device: Arc::from(device),

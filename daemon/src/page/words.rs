@@ -1,0 +1,511 @@
+//! Every text that the page shows, in the technician's words. The same sentences serve `fieldspool status`.
+//!
+//! [`LABELS`] are the fixed texts: `{{key}}` in the HTML files, `w.key` in the scripts, and a test holds that each
+//! key is used and each use has a key. The functions below make the sentences about what is wrong; *whether* it is
+//! wrong is decided in [`problems`](super::problems).
+//!
+//! House rules: "waiting to be sent", "connection to the server", "answer time", "dropped to make room"; never the
+//! words of the source code (spool, uplink, lane, evicted). A sentence says what is, a remedy what to do, in the
+//! order in which a person beside the cabinet would try it.
+
+use fieldspool_drivers::Cause;
+
+use crate::status::{BusStatus, DeviceStatus};
+
+/// The fixed texts by key.
+pub const LABELS: &[(&str, &str)] = &[
+    // the page as a whole
+    ("title", "Gateway"),
+    ("skip", "Skip to the devices"),
+    ("loading", "Asking the gateway …"),
+    ("no_script", "This page needs JavaScript to show live values. The same facts as text: "),
+    ("away", "The gateway does not answer since {since}. What you see is from then; trying again by itself."),
+    ("hole", "Values between {from} and {to} were not shown here; they are stored all the same."),
+    ("problems", "What is wrong"),
+    // devices
+    ("devices", "Devices"),
+    ("devices_none", "No device is configured."),
+    ("filter", "Find a device"),
+    ("filter_none", "No device of that name."),
+    ("answers", "answers"),
+    ("silent", "silent"),
+    ("silent_since", "silent since {since}"),
+    ("bus_down", "bus is down"),
+    ("not_asked", "not asked yet"),
+    ("answer_time", "Answer time"),
+    ("answer_time_value", "{median}, slowest {slowest}"),
+    ("polls", "Asked"),
+    ("polls_value", "{polls} times"),
+    ("polls_missed", "{polls} times, {missed} left out"),
+    ("address", "Address"),
+    ("on_bus", "{address}, bus {bus}"),
+    ("point", "Value"),
+    ("reading", "Reading"),
+    ("age", "Age"),
+    ("trend", "Trend"),
+    ("trend_of", "{point}, the last {span}: from {low} to {high}"),
+    ("no_value", "no value"),
+    ("doubtful", "doubtful"),
+    ("old", "old"),
+    ("never", "not read yet"),
+    ("yes", "on"),
+    ("no", "off"),
+    // buses
+    ("buses", "Buses"),
+    ("buses_none", "No bus is configured."),
+    ("bus_open", "open"),
+    ("bus_closed", "not open"),
+    ("load", "In use"),
+    ("load_value", "{percent} of the time"),
+    ("requests", "Questions"),
+    ("bus_answers", "Answers"),
+    ("errors", "Errors"),
+    ("errors_none", "none"),
+    ("timeouts", "no answer"),
+    ("crc_errors", "damaged"),
+    ("bad_frames", "malformed"),
+    ("foreign_frames", "answers to nobody's question"),
+    ("exceptions", "refused by the device"),
+    ("opens", "Opened"),
+    ("times", "{n} times"),
+    // connection to the server
+    ("server", "Connection to the server"),
+    ("server_none", "No server is configured. Readings stay on this gateway."),
+    ("connected", "connected"),
+    ("connected_since", "connected since {since}"),
+    ("disconnected", "not connected"),
+    ("disconnected_since", "not connected since {since}"),
+    ("broker", "Server"),
+    ("why_not", "Why not"),
+    ("retry", "Next attempt"),
+    ("retry_in", "in {n} s"),
+    ("sent", "Confirmed by the server"),
+    ("readings", "{n} readings"),
+    ("certificate", "Certificate valid for"),
+    ("certificate_over", "expired"),
+    ("days", "{n} days"),
+    ("refused", "Refused for good"),
+    ("messages", "{n} messages"),
+    // waiting to be sent
+    ("waiting", "Waiting to be sent"),
+    ("waiting_none", "nothing"),
+    ("oldest", "Oldest since"),
+    ("size", "Stored on this gateway"),
+    ("size_value", "{used} of {max}"),
+    ("full_in", "Room for about"),
+    ("full_never", "more than a year"),
+    ("written", "Written per reading"),
+    ("per_day", "Written a day"),
+    ("at_risk", "A power cut now would cost"),
+    ("seconds", "{n} s of readings"),
+    ("dropped", "Dropped to make room"),
+    ("damaged", "Lost to a damaged disk"),
+    // clock and gateway
+    ("clock", "Clock"),
+    ("clock_set", "set by the network or vouched for"),
+    ("clock_unset", "not set since the start"),
+    ("clock_now", "Gateway's time"),
+    ("clock_differs", "differs from this device by {n}"),
+    ("clock_corrected", "Corrected by"),
+    ("before_clock", "before the clock was set"),
+    ("gateway", "This gateway"),
+    ("version", "Version"),
+    ("run", "Running since"),
+    ("run_id", "Run"),
+    ("config", "Configuration"),
+    ("report", "Copy report"),
+    (
+        "report_hint",
+        "Everything on this page as plain text for a message to a colleague. No passwords, no keys.",
+    ),
+    ("report_copied", "Copied."),
+    ("report_select", "Select the text below and copy it."),
+    ("report_failed", "The gateway does not answer; try again."),
+    ("close", "Close"),
+    // severity, for those who do not see the colour
+    ("fault", "Fault"),
+    ("warning", "Soon"),
+    ("note", "Note"),
+    ("well", "All is well"),
+    // durations
+    ("just_now", "now"),
+    ("ms", "{n} ms"),
+    ("s", "{n} s"),
+    ("min", "{n} min"),
+    ("h", "{n} h"),
+    ("d", "{n} d"),
+    // invitation
+    ("invite_title", "Invitation"),
+    ("invite_wait", "Opening the page …"),
+    (
+        "invite_bad",
+        "This invitation has been used already, is older than 30 minutes, or was not copied whole.",
+    ),
+    ("invite_busy", "Too many attempts. Wait a minute and open the link again."),
+    ("invite_how", "Ask for a new one on the gateway:"),
+    ("denied_title", "An invitation is needed"),
+    ("denied", "This gateway shows its page on the network only to people who were invited."),
+    ("denied_then", "It prints a link and a QR code for your phone, valid for 30 minutes and one person."),
+    ("invite_command", "sudo fieldspool page invite"),
+];
+
+/// The label of a key; the key itself if there is none, which a test rules out.
+pub fn label(key: &str) -> &str {
+    LABELS.iter().find(|(known, _)| *known == key).map_or(key, |(_, text)| text)
+}
+
+/// Errors of the page itself.
+pub mod refusals {
+    /// 400
+    pub const BAD_QUESTION: &str = "The address is not one this page understands.";
+    /// 401
+    pub const NO_INVITATION: &str = "An invitation is needed: sudo fieldspool page invite";
+    /// 403
+    pub const FOREIGN: &str = "This request comes from another site.";
+    /// 404
+    pub const NOT_FOUND: &str = "There is nothing here. The page is at /";
+    /// 404
+    pub const NO_SUCH_POINT: &str = "There is no such device or point.";
+    /// 405
+    pub const METHOD: &str = "The page only shows; it changes nothing.";
+    /// 421
+    pub const WRONG_HOST: &str = "This gateway is not known by that name. Use its address, or add the name to \
+        names in the [page] table of the configuration.";
+    /// 429
+    pub const TOO_MANY_GUESSES: &str = "Too many attempts. Wait a minute.";
+    /// 503
+    pub const TOO_MANY_VIEWERS: &str =
+        "Too many people are looking at this page. Try again in a few seconds.";
+    /// 503
+    pub const NO_HISTORY: &str = "The stored readings cannot be read now: ";
+    /// With history that is only what memory holds.
+    pub const HISTORY_IN_MEMORY: &str = "keep = \"unsent\": confirmed readings are not kept on disk; \
+        this is the short past that memory holds.";
+}
+
+/// Why there is no value, or why to doubt it.
+pub fn cause(cause: Cause) -> String {
+    match cause {
+        Cause::Silent => "the device does not answer".into(),
+        Cause::LinkDown => "the bus is down".into(),
+        Cause::Exception(1) => "the device does not know this request (exception 1)".into(),
+        Cause::Exception(2) => "the device has no such address (exception 2)".into(),
+        Cause::Exception(3) => "the device refuses this many values (exception 3)".into(),
+        Cause::Exception(4) => "the device reports a failure of its own (exception 4)".into(),
+        Cause::Exception(6) => "the device is busy (exception 6)".into(),
+        Cause::Exception(code @ (10 | 11)) => {
+            format!("the gateway in between does not reach the device (exception {code})")
+        }
+        Cause::Exception(code) => format!("the device refuses (exception {code})"),
+        Cause::BadFrame => "the answer was damaged".into(),
+        Cause::Sentinel => "the device says that it has no value".into(),
+        Cause::NotANumber => "the device sent what is not a number".into(),
+        Cause::BelowLimit => "below its limit".into(),
+        Cause::AboveLimit => "above its limit".into(),
+        Cause::Unreadable => "the text of the instrument holds no value there".into(),
+        Cause::Overflow => "too large for its type".into(),
+    }
+}
+
+/// A sentence, without its full stop, and what to do.
+pub struct Said(pub String, pub String);
+
+/// `Compressor 2 (meter-02, unit 2, bus hall)`
+pub fn who(bus: &BusStatus, device: &DeviceStatus) -> String {
+    let mut place = format!("bus {}", bus.name);
+    if !device.address.is_empty() {
+        place = format!("{}, {place}", device.address);
+    }
+    if device.label.is_empty() {
+        format!("{} ({place})", device.name)
+    } else {
+        format!("{} ({}, {place})", device.label, device.name)
+    }
+}
+
+/// `1 234 readings`
+pub fn count(n: u64, one: &str, many: &str) -> String {
+    format!("{} {}", grouped(n), if n == 1 { one } else { many })
+}
+
+/// Digits in threes, with narrow spaces that do not break: `1 234 567`.
+pub fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3 * 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push('\u{202f}');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// The headline when nothing is wrong.
+pub fn all_is_well(devices: usize, not_asked: usize, server: Option<bool>) -> String {
+    let n = count((devices - not_asked) as u64, "device answers", "devices answer");
+    let asked = match (devices, not_asked) {
+        (0, _) => "no device is configured".into(),
+        (_, 0) => n,
+        (_, waiting) if waiting == devices => "starting, no device has been asked yet".into(),
+        (_, waiting) => format!("{n}, {waiting} not asked yet"),
+    };
+    match server {
+        Some(_) => format!("All is well: {asked}, the server receives."),
+        None => format!("All is well: {asked}. No server is configured."),
+    }
+}
+
+/// The headline when something is wrong.
+pub fn not_well(faults: usize, warnings: usize, devices: usize, answering: usize) -> String {
+    let things = count((faults + warnings) as u64, "thing needs", "things need");
+    let soon = if faults == 0 { "attention soon" } else { "attention" };
+    match devices {
+        0 => format!("{things} {soon}."),
+        1 if answering == 1 => format!("{things} {soon}. The device answers."),
+        1 => format!("{things} {soon}. The device does not answer."),
+        _ if answering == devices => format!("{things} {soon}. All {devices} devices answer."),
+        _ => format!("{things} {soon}. {answering} of {devices} devices answer."),
+    }
+}
+
+/// The headline of a gateway without configuration.
+pub fn idle() -> Said {
+    Said(
+        "Nothing is configured yet, so nothing is read".into(),
+        "Describe the buses and devices in a file in /etc/fieldspool, try it with \"fieldspool check\", then \
+         \"sudo systemctl reload fieldspool\"."
+            .into(),
+    )
+}
+
+/// After a crash loop.
+pub fn safe_mode() -> Said {
+    Said(
+        "The gateway has crashed several times and now only reads and stores; nothing is sent".into(),
+        "See why with \"journalctl -u fieldspool -p warning\"; \"sudo systemctl restart fieldspool\" leaves this \
+         state."
+            .into(),
+    )
+}
+
+/// The newest configuration is not in force.
+pub fn config_refused(why: &str) -> Said {
+    Said(
+        "The newest configuration was refused, the one before it stays in force".into(),
+        format!("{} \"fieldspool check\" shows every fault with its line.", sentence(why)),
+    )
+}
+
+/// A line that is not open.
+pub fn bus_down(bus: &BusStatus) -> Said {
+    let why = bus.error.as_deref().map(|why| format!(": {}", why.trim_end_matches('.'))).unwrap_or_default();
+    let what = if is_network(bus) {
+        format!("Check the network cable, the power and the address of {}.", bus.place)
+    } else {
+        format!("Check the adapter and its cable at {}.", bus.place)
+    };
+    Said(format!("Bus {} is not open{why}", bus.name), what)
+}
+
+/// Nobody on a line answers.
+pub fn all_silent(bus: &BusStatus) -> Said {
+    let what = if is_network(bus) {
+        format!("The connection to {} stands. Check the unit ids, then the line behind it.", bus.place)
+    } else {
+        "Check the line first: power of the converter, A and B swapped, speed and format, terminators.".into()
+    };
+    Said(format!("None of the {} devices on bus {} answers", bus.devices.len(), bus.name), what)
+}
+
+/// One device is silent.
+pub fn silent(bus: &BusStatus, device: &DeviceStatus, others_answer: bool) -> Said {
+    let what = match (others_answer, is_network(bus)) {
+        (true, true) => "Others on this bus answer: check its power, then its unit id.",
+        (true, false) => "Others on this bus answer: check its power, then A/B, then its unit id.",
+        (false, true) => "Check its power, then its unit id.",
+        (false, false) => "Check its power, then A/B, then speed, format and unit id.",
+    };
+    // That it is silent has just been said.
+    let why = device.error.as_deref().filter(|why| !why.is_empty() && *why != "silent");
+    let why = why.map(|why| format!(" Last: {}", sentence(why))).unwrap_or_default();
+    Said(format!("{} does not answer", who(bus, device)), format!("{what}{why}"))
+}
+
+/// A line with hardly any time left.
+pub fn busy(bus: &BusStatus) -> Said {
+    Said(
+        format!("Bus {} is in use {:.0} % of the time", bus.name, bus.load * 100.0),
+        "At 100 % values come later than configured: choose longer periods, fewer values, or a higher speed. \
+         \"fieldspool check --plan\" shows what costs how much."
+            .into(),
+    )
+}
+
+/// A line on which answers arrive damaged.
+pub fn noisy(bus: &BusStatus, damaged: u64) -> Said {
+    let share = damaged as f64 * 100.0 / bus.counters.requests.max(1) as f64;
+    Said(
+        format!("{share:.1} % of the answers on bus {} arrive damaged", bus.name),
+        "Check for loose contacts, 120 Ω terminators at both ends only, a common ground, and distance to motor \
+         cables."
+            .into(),
+    )
+}
+
+/// Answers without a question.
+pub fn foreign(bus: &BusStatus) -> Said {
+    Said(
+        format!("Bus {} carries answers that nobody asked for", bus.name),
+        "Is there a second master on the line, or two devices with one unit id? A device that answers too late \
+         needs a longer timeout."
+            .into(),
+    )
+}
+
+/// Polls that do not fit.
+pub fn misses(bus: &BusStatus, device: &DeviceStatus) -> Said {
+    let all = device.polls + device.missed;
+    Said(
+        format!("{} was asked only {} of {} times", who(bus, device), grouped(device.polls), grouped(all)),
+        "The bus cannot serve its period: choose a longer one. \"fieldspool check --plan\" shows the shares."
+            .into(),
+    )
+}
+
+/// No connection to the server.
+pub fn server_away(broker: &str, why: Option<&str>, waiting: u64, room: Option<f64>) -> Said {
+    let why = why.map(|why| format!(": {}", why.trim_end_matches('.'))).unwrap_or_default();
+    let kept = match waiting {
+        0 => "Readings are kept here until it is back".to_owned(),
+        n => format!("Readings are kept here until it is back: {} waiting", grouped(n)),
+    };
+    let room = room.map(|hours| format!(", room for about {}", hours_in_words(hours))).unwrap_or_default();
+    Said(format!("No connection to the server {broker}{why}"), format!("{kept}{room}."))
+}
+
+/// Room for waiting readings comes to its end.
+pub fn nearly_full(hours: f64) -> Said {
+    Said(
+        format!("Room for readings that wait is used up in about {}", hours_in_words(hours)),
+        "From then on the oldest are dropped to make room. Bring the connection to the server back.".into(),
+    )
+}
+
+/// There is no room left.
+pub fn full() -> Said {
+    Said(
+        "There is no room left for readings that wait; the oldest are being dropped to make room".into(),
+        "Bring the connection to the server back. What is dropped is counted and reported.".into(),
+    )
+}
+
+/// The disk has a fault.
+pub fn disk(state: &str, why: Option<&str>, unstored_seconds: f64) -> Said {
+    let what = match state {
+        "read-only" => "The disk has become read-only",
+        "full" => "The disk is full",
+        "stalled" => "The disk does not react",
+        _ => "The disk does not take readings",
+    };
+    let why = why.map(|why| format!(": {}", why.trim_end_matches('.'))).unwrap_or_default();
+    Said(
+        format!("{what}{why}"),
+        format!(
+            "Readings are taken and sent all the same, but a power cut now would cost the last {unstored_seconds:.0} s. \
+             See \"dmesg\"; a card that does this is worn out."
+        ),
+    )
+}
+
+/// Storage lags although it works.
+pub fn slow_disk(unstored_seconds: f64) -> Said {
+    Said(
+        format!("The disk is slow: {unstored_seconds:.0} s of readings are not stored yet"),
+        "A power cut now would cost them. See what else writes to the card (\"iotop\"), and its health."
+            .into(),
+    )
+}
+
+/// The state directory is volatile.
+pub fn not_durable(why: &str) -> Said {
+    Said(
+        format!("Readings are stored where a power cut erases them ({why})"),
+        "Put the state directory /var/lib/fieldspool on the card or a disk.".into(),
+    )
+}
+
+/// The client certificate ends.
+pub fn certificate(days: i64) -> Said {
+    let what = match days {
+        ..0 => "The certificate for the connection to the server has expired".to_owned(),
+        0 => "The certificate for the connection to the server expires today".to_owned(),
+        1 => "The certificate for the connection to the server expires tomorrow".to_owned(),
+        n => format!("The certificate for the connection to the server expires in {n} days"),
+    };
+    Said(what, "Ask whoever runs the server for a new one; a changed file is taken up by itself.".into())
+}
+
+/// Messages in the dead-letter table.
+pub fn refused(n: u64) -> Said {
+    Said(
+        format!("The server has refused {} for good", count(n, "message", "messages")),
+        "They are kept apart: \"fieldspool spool status\" says why. Tell whoever runs the server.".into(),
+    )
+}
+
+/// 0x10.
+pub fn nobody_listens(n: u64) -> Said {
+    Said(
+        format!("The server took {} to which nobody had subscribed", count(n, "message", "messages")),
+        "Tell whoever runs the server: its receiver may be off or subscribed to another topic.".into(),
+    )
+}
+
+/// Readings that are gone.
+pub fn lost(dropped_to_make_room: u64, damaged: u64, overflow: u64) -> Said {
+    let mut parts = Vec::new();
+    if dropped_to_make_room > 0 {
+        parts.push(format!("{} dropped to make room", grouped(dropped_to_make_room)));
+    }
+    if damaged > 0 {
+        parts.push(format!("{} lost to a damaged disk", grouped(damaged)));
+    }
+    if overflow > 0 {
+        parts.push(format!("{} dropped while the disk took none", grouped(overflow)));
+    }
+    Said(
+        format!("Some readings are gone: {}", parts.join(", ")),
+        "Counted since the store was made, and reported to the server as gaps. Nothing to do here.".into(),
+    )
+}
+
+/// The clock has not been set.
+pub fn clock_unset() -> Said {
+    Said(
+        "The clock has not been set since the gateway started".into(),
+        "Times may be wrong; they are corrected by themselves once it is set. Check the network time service \
+         (\"timedatectl\"); with a good battery clock say trust_rtc = true."
+            .into(),
+    )
+}
+
+/// `31 h`, `12 days`, `40 min`.
+pub fn hours_in_words(hours: f64) -> String {
+    match hours {
+        h if h < 1.0 => format!("{:.0} min", (h * 60.0).max(0.0)),
+        h if h < 72.0 => format!("{h:.0} h"),
+        h if h < 24.0 * 365.0 => format!("{:.0} days", h / 24.0),
+        _ => label("full_never").to_owned(),
+    }
+}
+
+/// With exactly one full stop.
+fn sentence(text: &str) -> String {
+    let text = text.trim();
+    if text.ends_with(['.', '!', '?']) { text.to_owned() } else { format!("{text}.") }
+}
+
+fn is_network(bus: &BusStatus) -> bool {
+    bus.driver.contains("tcp")
+}
