@@ -4,6 +4,8 @@
 //! fail: trouble with the disk is the spool's own business, shown on the board.
 
 mod api;
+pub mod block;
+pub mod dictionary;
 mod error;
 
 use std::collections::VecDeque;

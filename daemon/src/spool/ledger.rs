@@ -1,0 +1,252 @@
+//! The ledger: which numbered readings are settled, run by run, and how. Pure: no disk, no clock.
+//!
+//! A reading is **settled** when it need not be sent any more: confirmed, or lost in a counted way. Per run the settled
+//! stretches of `seq` are kept as intervals, so the books balance by construction:
+//! `durable = waiting + confirmed + lost`, where only `lost` is counted by cause and the rest follows.
+//!
+//! Bounded: on disk one number and at most [`EXCEPTIONS_MAX`] intervals a run, in memory [`INTERVALS_MAX`]. When there
+//! are more, the shortest confirmed one is forgotten: its readings are sent once more, which the receiver drops.
+//! Intervals that hold a loss are never forgotten, because what was lost cannot be sent.
+
+use std::collections::BTreeMap;
+
+use crate::model::RunId;
+use crate::model::event::GapCause;
+
+/// Intervals above the floor of a run that are kept on disk.
+pub const EXCEPTIONS_MAX: usize = 64;
+
+/// Intervals of a run that are kept in memory.
+pub const INTERVALS_MAX: usize = 4096;
+
+/// Disjoint, not touching stretches of numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Intervals {
+    by_first: BTreeMap<u64, u64>,
+    total: u64,
+}
+
+impl Intervals {
+    /// Adds `first..next`; gives how many of them are new.
+    pub fn insert(&mut self, first: u64, next: u64) -> u64 {
+        if first >= next {
+            return 0;
+        }
+        let before = self.total;
+        let (mut from, mut to) = (first, next);
+        // The only one that can begin before and touch is the last one that begins at or before `first`.
+        if let Some((&start, &end)) = self.by_first.range(..=first).next_back()
+            && end >= first
+        {
+            from = start;
+        }
+        while let Some((&start, &end)) = self.by_first.range(from..=to).next() {
+            self.by_first.remove(&start);
+            self.total -= end - start;
+            to = to.max(end);
+        }
+        self.by_first.insert(from, to);
+        self.total += to - from;
+        self.total - before
+    }
+
+    /// Whether all of `first..next` is in.
+    pub fn covers(&self, first: u64, next: u64) -> bool {
+        first >= next || self.by_first.range(..=first).next_back().is_some_and(|(_, &end)| end >= next)
+    }
+
+    /// The stretches of `first..next` that are not in.
+    pub fn missing(&self, first: u64, next: u64) -> Vec<(u64, u64)> {
+        let mut missing = Vec::new();
+        let mut at = first;
+        let covered = self.by_first.range(..=first).next_back().map(|(_, &end)| end);
+        at = at.max(covered.unwrap_or(at).min(next.max(at)));
+        for (&start, &end) in self.by_first.range(first..next) {
+            if start > at {
+                missing.push((at, start));
+            }
+            at = at.max(end);
+        }
+        if at < next {
+            missing.push((at, next));
+        }
+        missing
+    }
+
+    /// How many numbers are in.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// How many of them lie below `limit`.
+    pub fn below(&self, limit: u64) -> u64 {
+        self.by_first.range(..limit).map(|(&start, &end)| end.min(limit) - start).sum()
+    }
+
+    /// The stretches, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.by_first.iter().map(|(&first, &next)| (first, next))
+    }
+
+    /// How many stretches.
+    pub fn count(&self) -> usize {
+        self.by_first.len()
+    }
+
+    /// Takes out the shortest stretch that begins above `floor` and overlaps none of `kept`.
+    fn forget_shortest(&mut self, floor: u64, kept: &Self) -> bool {
+        let own = self.by_first.range(floor..).filter(|&(&first, &next)| {
+            kept.missing(first, next) == [(first, next)]
+        });
+        let Some((first, next)) = own.map(|(&first, &next)| (first, next)).min_by_key(|(a, b)| b - a) else {
+            return false;
+        };
+        self.by_first.remove(&first);
+        self.total -= next - first;
+        true
+    }
+}
+
+/// How many readings of a run were lost, by cause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// Dropped to make room at the cap.
+    pub evicted: u64,
+    /// Dropped from memory while the disk was failing.
+    pub dropped: u64,
+    /// Numbered and not stored when the process or the power went.
+    pub unstored: u64,
+    /// Damage found on disk.
+    pub damaged: u64,
+    /// In dead letters, or dropped from there.
+    pub dead_lettered: u64,
+}
+
+impl Losses {
+    fn of(&mut self, cause: GapCause) -> &mut u64 {
+        match cause {
+            GapCause::Evicted => &mut self.evicted,
+            GapCause::Overflow => &mut self.dropped,
+            GapCause::Unstored => &mut self.unstored,
+            GapCause::Damaged => &mut self.damaged,
+            GapCause::DeadLetter => &mut self.dead_lettered,
+        }
+    }
+
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.evicted + self.dropped + self.unstored + self.damaged + self.dead_lettered
+    }
+
+    /// Sum, field by field.
+    pub fn add(&mut self, other: &Self) {
+        self.evicted += other.evicted;
+        self.dropped += other.dropped;
+        self.unstored += other.unstored;
+        self.damaged += other.damaged;
+        self.dead_lettered += other.dead_lettered;
+    }
+}
+
+/// The books of one run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunBooks {
+    /// One past the last reading that is durable or settled.
+    pub durable: u64,
+    /// Settled readings; may reach beyond `durable` (a live confirmation before its commit).
+    pub settled: Intervals,
+    /// Those of them that were lost.
+    pub lost: Intervals,
+    /// ... by cause.
+    pub losses: Losses,
+}
+
+impl RunBooks {
+    /// Durable readings that wait to be sent.
+    pub fn waiting(&self) -> u64 {
+        self.durable.saturating_sub(self.settled.below(self.durable))
+    }
+
+    /// Durable readings that were confirmed.
+    pub fn confirmed(&self) -> u64 {
+        self.settled.below(self.durable).saturating_sub(self.lost.below(self.durable))
+    }
+
+    /// Below it everything is settled.
+    pub fn floor(&self) -> u64 {
+        self.settled.iter().next().filter(|(first, _)| *first == 0).map_or(0, |(_, next)| next)
+    }
+
+    /// Confirms `first..next`.
+    pub fn confirm(&mut self, first: u64, next: u64) {
+        self.settled.insert(first, next);
+        while self.settled.count() > INTERVALS_MAX && self.settled.forget_shortest(1, &self.lost) {}
+    }
+
+    /// Counts as lost what of `first..next` is not settled yet; gives those stretches, for the gap records.
+    pub fn lose(&mut self, first: u64, next: u64, cause: GapCause) -> Vec<(u64, u64)> {
+        let missing = self.settled.missing(first, next);
+        for &(first, next) in &missing {
+            self.settled.insert(first, next);
+            self.lost.insert(first, next);
+            *self.losses.of(cause) += next - first;
+        }
+        missing
+    }
+
+    /// What is written to disk: nothing beyond `durable`, at most [`EXCEPTIONS_MAX`] intervals above the floor, losses
+    /// apart.
+    pub fn for_disk(&self) -> Self {
+        let mut kept = Self { durable: self.durable, losses: self.losses, ..Self::default() };
+        for (first, next) in self.settled.iter().filter(|(first, _)| *first < self.durable) {
+            kept.settled.insert(first, next.min(self.durable));
+        }
+        for (first, next) in self.lost.iter() {
+            kept.lost.insert(first, next);
+            kept.settled.insert(first, next);
+        }
+        while kept.settled.count() > EXCEPTIONS_MAX + 1 && kept.settled.forget_shortest(1, &kept.lost) {}
+        kept
+    }
+}
+
+/// The books of all runs.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    /// By run, oldest first.
+    pub runs: BTreeMap<RunId, RunBooks>,
+    /// Of runs that are folded away because nothing of them is left.
+    pub folded_confirmed: u64,
+    /// Their losses.
+    pub folded_losses: Losses,
+}
+
+/// The sums that the board shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sums {
+    /// Durable and not settled.
+    pub waiting: u64,
+    /// Confirmed.
+    pub confirmed: u64,
+    /// Lost, by cause.
+    pub losses: Losses,
+}
+
+impl Ledger {
+    /// Whether nothing of these readings needs to be sent.
+    pub fn settled(&self, run: RunId, first: u64, next: u64) -> bool {
+        self.runs.get(&run).is_some_and(|books| books.settled.covers(first, next))
+    }
+
+    /// Over all runs.
+    pub fn sums(&self) -> Sums {
+        let mut sums =
+            Sums { waiting: 0, confirmed: self.folded_confirmed, losses: self.folded_losses };
+        for books in self.runs.values() {
+            sums.waiting += books.waiting();
+            sums.confirmed += books.confirmed();
+            sums.losses.add(&books.losses);
+        }
+        sums
+    }
+}
