@@ -95,9 +95,10 @@ impl Intervals {
 
     /// Takes out the shortest stretch that begins above `floor` and overlaps none of `kept`.
     fn forget_shortest(&mut self, floor: u64, kept: &Self) -> bool {
-        let own = self.by_first.range(floor..).filter(|&(&first, &next)| {
-            kept.missing(first, next) == [(first, next)]
-        });
+        let own = self
+            .by_first
+            .range(floor..)
+            .filter(|&(&first, &next)| kept.missing(first, next) == [(first, next)]);
         let Some((first, next)) = own.map(|(&first, &next)| (first, next)).min_by_key(|(a, b)| b - a) else {
             return false;
         };
@@ -177,6 +178,11 @@ impl RunBooks {
         self.settled.iter().next().filter(|(first, _)| *first == 0).map_or(0, |(_, next)| next)
     }
 
+    /// From `at` on over what is settled.
+    pub fn settled_on(&self, at: u64) -> u64 {
+        self.settled.by_first.range(..=at).next_back().map_or(at, |(_, &end)| end.max(at))
+    }
+
     /// Confirms `first..next`.
     pub fn confirm(&mut self, first: u64, next: u64) {
         self.settled.insert(first, next);
@@ -196,6 +202,7 @@ impl RunBooks {
 
     /// What is written to disk: nothing beyond `durable`, at most [`EXCEPTIONS_MAX`] intervals above the floor, losses
     /// apart.
+    #[must_use]
     pub fn for_disk(&self) -> Self {
         let mut kept = Self { durable: self.durable, losses: self.losses, ..Self::default() };
         for (first, next) in self.settled.iter().filter(|(first, _)| *first < self.durable) {
@@ -240,8 +247,7 @@ impl Ledger {
 
     /// Over all runs.
     pub fn sums(&self) -> Sums {
-        let mut sums =
-            Sums { waiting: 0, confirmed: self.folded_confirmed, losses: self.folded_losses };
+        let mut sums = Sums { waiting: 0, confirmed: self.folded_confirmed, losses: self.folded_losses };
         for books in self.runs.values() {
             sums.waiting += books.waiting();
             sums.confirmed += books.confirmed();

@@ -1,18 +1,41 @@
 //! The spool: keeps every numbered reading until the broker has acknowledged it, and as local history after that.
 //!
 //! This is the handle that the rest of the daemon holds. `append`, `record` and `confirm` never block and never
-//! fail: trouble with the disk is the spool's own business, shown on the board.
+//! fail: trouble with the disk is the spool's own business, shown on the board. Behind it stand two threads: the
+//! [`writer`], which alone writes the [`store`], and the [`reader`].
+//!
+//! Reading order: [`block`] and [`schema`] (what is on disk), [`ledger`] (what is settled), [`ring`] and [`store`] (the file),
+//! [`shared`] and [`writer`] (from memory to disk), [`source`] and [`reader`] (questions), [`open`] (recovery).
+//!
+//! Promises: P1, P2, P3, P4 and, for the disk, P7 and P10.
 
 mod api;
 pub mod block;
 pub mod dictionary;
+mod directory;
 mod error;
+pub mod ledger;
+mod meter;
+mod open;
+mod reader;
+pub mod records;
+pub mod ring;
+pub mod schema;
+mod shared;
+pub mod source;
+pub mod store;
+mod writer;
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 
 pub use api::{
     BYTES_MAX_LEAST, Committed, Confirmed, Cursor, ExportPage, ExportQuery, HistoryCursor, HistoryPage,
@@ -20,9 +43,13 @@ pub use api::{
 };
 pub use error::SpoolError;
 
-use crate::model::event::{Body, Event};
+use crate::model::event::Body;
 use crate::model::{Batch, RunId, Stamp};
 use crate::status::Board;
+use ledger::{Ledger, RunBooks};
+use reader::{QUESTIONS_MAX, Question, Reader};
+use shared::{Command, Inner, Shared};
+use writer::Writer;
 
 /// What [`Spool::open`] gives.
 #[derive(Debug)]
@@ -38,138 +65,198 @@ pub struct Opened {
 /// The handle. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Spool {
-    memory: Arc<Mutex<Memory>>,
-    committed: watch::Sender<Committed>,
+    shared: Arc<Shared>,
+    questions: mpsc::Sender<Question>,
+    threads: Arc<Threads>,
 }
 
+/// What must outlive all handles.
 #[derive(Debug)]
-struct Memory {
-    run: RunId,
-    block: u64,
-    event: u64,
-    batches: VecDeque<(u64, Arc<Batch>)>,
-    events: VecDeque<(u64, Arc<Event>)>,
+struct Threads {
+    writer: Mutex<Option<JoinHandle<()>>>,
+    /// Dropped with the last handle, or by `close`.
+    lock: Mutex<Option<directory::Lock>>,
 }
 
 impl Spool {
     /// Opens the spool of a state directory: takes its lock, recovers what the last run left, begins a run. Blocks.
     ///
-    /// `now` is asked for the stamp of records that the spool writes by itself.
+    /// `now` is asked for the stamp of records that the spool writes by itself. The only errors are a second instance, and a
+    /// directory that `require_durable` refuses: with a disk that cannot be used the run begins in memory.
     pub fn open(
         settings: SpoolSettings,
         board: Board,
         now: impl Fn() -> Stamp + Send + Sync + 'static,
     ) -> Result<Opened, SpoolError> {
-        drop((settings, now));
-        let run = RunId { counter: 1, random: 0 };
-        board.update(|status| status.spool.state = String::from("ok"));
-        drop(board);
-        let memory = Memory { run, block: 0, event: 0, batches: VecDeque::new(), events: VecDeque::new() };
-        let spool = Self {
-            memory: Arc::new(Mutex::new(memory)),
-            committed: watch::Sender::new(Committed::default()),
+        let lock = match directory::lock(&settings.directory) {
+            Ok(lock) => Some(lock),
+            Err(error @ SpoolError::Locked { .. }) => return Err(error),
+            Err(error) => {
+                tracing::error!(%error, "the state directory cannot be used; readings stay in memory");
+                None
+            }
         };
-        Ok(Opened { spool, run, volatile: false })
+        let not_durable = open::durability(&settings)?;
+        board.update(|status| status.spool.not_durable = not_durable);
+        let file = settings.directory.join(store::FILE);
+        let begun = open::begin(&file, &settings);
+        let run = begun.run;
+        let sidecar = directory::write_sidecar(&settings.directory, run);
+        if let Err(error) = &sidecar {
+            tracing::warn!(%error, "the run cannot be remembered beside the spool");
+        }
+        let mut next_event = 0;
+        let own = RunBooks::default();
+        let entered = begun.store.and_then(|(mut store, found)| {
+            let entered = open::enter(&mut store, found, (run, &own), now(), &mut next_event);
+            entered.map(|entered| (store, entered)).map_err(|error| error.to_string())
+        });
+        let volatile = entered.is_err() && sidecar.is_err();
+        let mut inner = inner(settings, run, next_event);
+        let entered = entered.map(|(store, entered)| {
+            inner.floor = entered.mark.floor;
+            inner.events_waiting = entered.events_waiting;
+            inner.ledger = entered.ledger;
+            (store, entered.mark)
+        });
+        if let Some(found) = begun.damaged {
+            inner.record(Body::Corruption { found, saved: 0, lost: 0 }, now());
+        }
+        let spool = Self::start(inner, entered, lock, (board, Box::new(now)));
+        Ok(Opened { spool, run, volatile })
     }
 
-    fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    fn start(
+        inner: Inner,
+        entered: Result<(store::Store, records::Mark), String>,
+        lock: Option<directory::Lock>,
+        (board, now): (Board, Box<dyn Fn() -> Stamp + Send + Sync>),
+    ) -> Self {
+        let file = inner.settings.directory.join(store::FILE);
+        let bytes_max = open::bytes_max(&inner.settings);
+        let shared = Arc::new(Shared::new(inner, board, now));
+        if let Ok((store, _)) = &entered {
+            shared.newest_event.store(store.next().1 - 1, Ordering::Release);
+        }
+        let writer = Writer::new(shared.clone(), file.clone(), bytes_max, entered);
+        let reader = Reader::new(shared.clone(), file);
+        let (questions, asked) = mpsc::channel(QUESTIONS_MAX);
+        let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        let writer =
+            thread("spool-writer").spawn(move || writer.run()).expect("the system has a thread left");
+        thread("spool-reader").spawn(move || reader.run(asked)).expect("the system has a thread left");
+        let threads = Threads { writer: Mutex::new(Some(writer)), lock: Mutex::new(lock) };
+        Self { shared, questions, threads: Arc::new(threads) }
     }
 
     /// Takes a batch. Never blocks; when memory is full because the disk fails, the oldest not yet stored goes, counted and
     /// recorded as a gap.
     pub fn append(&self, batch: Arc<Batch>) {
-        let next_seq = batch.end();
-        let mut memory = self.memory();
-        memory.block += 1;
-        let number = memory.block;
-        memory.batches.push_back((number, batch));
-        self.committed.send_modify(|committed| {
-            committed.commits += 1;
-            committed.next_seq = next_seq;
-        });
+        if self.shared.lock().append(batch, Instant::now()) {
+            self.shared.wake.notify_one();
+        }
     }
 
-    /// Takes a record.
+    /// Takes a record. It is stored with the next window.
     pub fn record(&self, body: Body, stamp: Stamp) {
-        let mut memory = self.memory();
-        let event = Event { run: memory.run, number: memory.event, stamp, body };
-        memory.event += 1;
-        let number = memory.event;
-        memory.events.push_back((number, Arc::new(event)));
+        self.shared.lock().record(body, stamp);
+        self.shared.wake.notify_one();
     }
 
     /// How far the disk is. Changes with each commit.
     pub fn committed(&self) -> watch::Receiver<Committed> {
-        self.committed.subscribe()
+        self.shared.committed.subscribe()
     }
 
     /// The next piece of what waits, oldest first; `None`: nothing waits behind `after` now.
-    #[allow(clippy::unused_async)]
     pub async fn span(&self, after: Cursor) -> Result<Option<Span>, SpoolError> {
-        let memory = self.memory();
-        let mut next = after;
-        let mut items = Vec::new();
-        for (number, event) in memory.events.iter().filter(|(number, _)| *number > after.event).take(256) {
-            next.event = *number;
-            items.push(Item::Event(event.clone()));
-        }
-        for (number, batch) in memory.batches.iter().filter(|(number, _)| *number > after.block).take(256) {
-            next.block = *number;
-            items.push(Item::Batch(batch.clone()));
-        }
-        Ok(if items.is_empty() { None } else { Some(Span { items, next }) })
+        self.ask(|reply| Question::Span(after, reply)).await
     }
 
     /// These need not be sent again. Known in memory at once, on disk with a commit at most 10 s later; a batch may be
     /// confirmed before it is stored.
     pub fn confirm(&self, confirmed: &[Confirmed]) {
-        let mut memory = self.memory();
-        for one in confirmed {
-            memory.batches.retain(|(_, batch)| Confirmed::from(&**batch) != *one);
-            memory.events.retain(|(_, event)| Confirmed::from(&**event) != *one);
-        }
+        self.shared.lock().confirm(confirmed);
     }
 
     /// Moves batches and records that the broker refuses for good out of the backlog, into a bounded table.
-    #[allow(clippy::unused_async)]
     pub async fn dead_letter(&self, refused: Vec<Confirmed>, reason: String) -> Result<(), SpoolError> {
-        let _ = reason;
-        self.confirm(&refused);
-        Ok(())
+        let (reply, answer) = oneshot::channel();
+        self.shared.command(Command::DeadLetter { refused, reason, reply });
+        answer.await.map_err(|_| SpoolError::Closed)?
     }
 
     /// Stored values of one point.
-    #[allow(clippy::unused_async)]
     pub async fn history(&self, query: HistoryQuery) -> Result<HistoryPage, SpoolError> {
-        let _ = query;
-        Ok(HistoryPage::default())
+        self.ask(|reply| Question::History(query, reply)).await
     }
 
     /// Stored batches, page by page.
-    #[allow(clippy::unused_async)]
     pub async fn export(&self, query: ExportQuery) -> Result<ExportPage, SpoolError> {
-        let _ = query;
-        Ok(ExportPage::default())
+        self.ask(|reply| Question::Export(query, reply)).await
+    }
+
+    async fn ask<T>(
+        &self,
+        question: impl FnOnce(oneshot::Sender<Result<T, SpoolError>>) -> Question,
+    ) -> Result<T, SpoolError> {
+        let (reply, answer) = oneshot::channel();
+        self.questions.send(question(reply)).await.map_err(|_| SpoolError::Closed)?;
+        answer.await.map_err(|_| SpoolError::Closed)?
     }
 
     /// Takes new settings; the directory stays what it was.
     pub fn reconfigure(&self, settings: SpoolSettings) {
-        drop(settings);
+        let mut inner = self.shared.lock();
+        let before = std::mem::replace(&mut inner.settings, settings);
+        inner.settings.directory = before.directory;
+        drop(inner);
+        self.shared.command(Command::Reconfigure);
     }
 
     /// Waits until everything appended and recorded before this call is stored.
-    #[allow(clippy::unused_async)]
     pub async fn flush(&self, deadline: Instant) -> Result<(), SpoolError> {
-        let _ = deadline;
-        Ok(())
+        let (reply, answer) = oneshot::channel();
+        self.shared.command(Command::Flush { deadline, reply });
+        let late = |_| SpoolError::Late("the disk does not answer".to_owned());
+        let answer = tokio::time::timeout_at(deadline.into(), answer).await.map_err(late)?;
+        answer.map_err(|_| SpoolError::Closed)?
     }
 
-    /// Stores the rest, writes the run end (`clean`: sampling has stopped in order), ends the threads. Other clones of the
-    /// handle do nothing from then on.
-    #[allow(clippy::unused_async)]
+    /// Stores the rest, writes the run end (`clean`: sampling has stopped in order), ends the writer, gives the directory
+    /// free. Other clones of the handle do nothing from then on.
     pub async fn close(self, clean: bool) -> Result<(), SpoolError> {
-        let _ = clean;
-        Ok(())
+        let (reply, answer) = oneshot::channel();
+        self.shared.command(Command::Close { clean, reply });
+        let answer = answer.await.map_err(|_| SpoolError::Closed)?;
+        let writer = self.threads.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // It has answered with its last breath: this does not wait.
+        let ended = writer.is_none_or(|writer| writer.join().is_ok());
+        drop(self.threads.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
+        if ended { answer } else { Err(SpoolError::Closed) }
+    }
+}
+
+fn inner(settings: SpoolSettings, run: RunId, next_event: u64) -> Inner {
+    let mut ledger = Ledger::default();
+    ledger.runs.insert(run, RunBooks::default());
+    Inner {
+        settings,
+        run,
+        ring: VecDeque::new(),
+        bytes: 0,
+        in_hand: None,
+        readings: 0,
+        events: VecDeque::new(),
+        next_event,
+        numbered: 0,
+        ledger,
+        dirty: BTreeSet::new(),
+        gaps: Vec::new(),
+        sent: HashSet::new(),
+        events_waiting: 0,
+        commands: VecDeque::new(),
+        floor: 0,
+        closed: false,
     }
 }

@@ -28,7 +28,7 @@ struct Draft {
 
 /// The shapes of a block, and where each one's points begin in the table of values before.
 struct Shapes {
-    shapes: Vec<Arc<Shape>>,
+    list: Vec<Arc<Shape>>,
     bases: Vec<usize>,
     points: usize,
 }
@@ -41,7 +41,7 @@ pub fn decode(block: &[u8], dictionary: &Dictionary) -> Result<Vec<Batch>, Block
     let shapes = shapes(&mut bytes, &header, dictionary)?;
     let mut drafts = drafts(&mut bytes, &header, &shapes)?;
     points(&mut bytes, &header, &shapes, &mut drafts)?;
-    places(&mut bytes, &header, shapes.shapes.len(), &mut drafts)?;
+    places(&mut bytes, &header, shapes.list.len(), &mut drafts)?;
     stamps(&mut bytes, &header, &boots, &mut drafts)?;
     qualities(&mut bytes, &mut drafts)?;
     let batches = values(&mut bytes, header, &shapes, drafts)?;
@@ -59,14 +59,14 @@ fn shapes(bytes: &mut Bytes<'_>, header: &Header, dictionary: &Dictionary) -> Re
     for _ in 0..count {
         ids.push(u32::try_from(bytes.varint()?).map_err(|_| ODD)?);
     }
-    let mut found = Shapes { shapes: Vec::with_capacity(count), bases: Vec::with_capacity(count), points: 0 };
+    let mut found = Shapes { list: Vec::with_capacity(count), bases: Vec::with_capacity(count), points: 0 };
     let mut fingerprint = 0;
     for id in &ids {
         let entry = dictionary.entry(*id).ok_or(BlockFault::Dictionary(*id))?;
         fingerprint = crc32c::crc32c_append(fingerprint, &entry.crc.to_le_bytes());
         found.bases.push(found.points);
         found.points += entry.shape.points.len();
-        found.shapes.push(entry.shape.clone());
+        found.list.push(entry.shape.clone());
     }
     if fingerprint != header.fingerprint {
         return Err(BlockFault::Dictionary(ids.first().copied().unwrap_or_default()));
@@ -84,7 +84,7 @@ fn drafts(bytes: &mut Bytes<'_>, header: &Header, shapes: &Shapes) -> Result<Vec
     let flags = bytes.take(count)?;
     let draft = |flags: &u8| {
         let shape = usize::try_from(bytes.varint()?).map_err(|_| ODD)?;
-        if shape >= shapes.shapes.len() {
+        if shape >= shapes.list.len() {
             return Err(ODD);
         }
         Ok(Draft {
@@ -114,7 +114,7 @@ fn points(
         return Err(ODD);
     }
     for draft in drafts {
-        let own = shapes.shapes[draft.shape].points.len();
+        let own = shapes.list[draft.shape].points.len();
         let sparse = draft.flags & SPARSE != 0;
         let n = if sparse { bytes.count(room)? } else { own };
         if n == 0 {
@@ -230,7 +230,7 @@ fn values(
     let mut before = vec![Before::default(); shapes.points];
     let mut batches = Vec::with_capacity(drafts.len());
     for draft in drafts {
-        let (shape, base) = (&shapes.shapes[draft.shape], shapes.bases[draft.shape]);
+        let (shape, base) = (&shapes.list[draft.shape], shapes.bases[draft.shape]);
         let mut readings = Vec::with_capacity(draft.points.len());
         for (at, point) in draft.points.iter().copied().enumerate() {
             let (quality, has_value) = quality(draft.codes.get(at).copied().unwrap_or_default())?;

@@ -167,7 +167,7 @@ fn put_places(batches: &[Arc<Batch>], tables: &Tables, flags_at: usize, out: &mu
     }
     let mut prevs = vec![None; tables.shapes.len()];
     for (i, batch) in batches.iter().enumerate() {
-        let expected = std::mem::replace(&mut prevs[tables.index[i]], Some(batch.seq));
+        let expected = prevs[tables.index[i]].replace(batch.seq);
         match batch.prev {
             prev if prev == expected => {}
             None => out[flags_at + i] |= NO_PREV,

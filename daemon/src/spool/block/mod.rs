@@ -40,7 +40,7 @@ mod encode;
 mod values;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 pub use decode::decode;
 pub use encode::{Unencodable, encode};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use fieldspool_drivers::{Cause, Quality, Sample, Value, ValueKind};
 use proptest::prelude::*;
 
+use super::values::narrow;
 use super::{BlockFault, CRC_AT, HEADER_LENGTH, Header, checksum, decode, encode};
 use crate::model::{Batch, BootId, ClockQuality, PointMeta, Reading, RunId, Shape, Stamp};
 use crate::spool::dictionary::{Dictionary, body_of};
@@ -194,7 +195,7 @@ pub(crate) fn plant(devices: usize, points: usize, second: u64, shapes: &[Arc<Sh
         let value = match point % 4 {
             0 => Value::F64((2300.0 + 35.0 * phase).round() / 10.0),
             1 => Value::F64(((1000 + point) as f64 * 100.0 + second as f64 * 3.0).round() / 100.0),
-            2 => Value::F32((50.0 + 0.05 * phase) as f32),
+            2 => Value::F32(narrow(50.0 + 0.05 * phase)),
             _ => Value::Uint(40_000 + second % 9),
         };
         Reading { point: u16::try_from(point).expect("few"), sample: Sample::good(value) }

@@ -221,7 +221,7 @@ impl Before {
 }
 
 #[allow(clippy::cast_possible_truncation)] // rounding to f32 is what the format says
-fn narrow(float: f64) -> f32 {
+pub(super) fn narrow(float: f64) -> f32 {
     float as f32
 }
 

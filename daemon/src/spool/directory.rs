@@ -1,0 +1,164 @@
+//! The state directory: its lock, whether it survives a power cut, the sidecar with the run, and quarantine.
+//!
+//! The lock is an flock on the directory itself, so that it works on a read-only file system and leaves no file behind.
+//! The sidecar `run` holds the last run as text; it is written, fsynced, renamed, and the directory fsynced.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::statfs;
+
+use super::SpoolError;
+use super::store::FILE;
+use crate::model::RunId;
+
+/// Quarantined files stay in this many folders at most, and within [`QUARANTINE_BYTES_MAX`]; the oldest go.
+pub(super) const QUARANTINES_MAX: usize = 3;
+
+/// Bytes of all quarantines together: 1 GiB.
+pub(super) const QUARANTINE_BYTES_MAX: u64 = 1 << 30;
+
+/// Held as long as the spool is open.
+#[derive(Debug)]
+pub(super) struct Lock {
+    _directory: Flock<File>,
+}
+
+/// Makes the directory if it is missing, and locks it.
+pub(super) fn lock(directory: &Path) -> Result<Lock, SpoolError> {
+    let unavailable = |error: io::Error| SpoolError::Unavailable(format!("{}: {error}", directory.display()));
+    if let Err(error) = DirBuilder::new().recursive(true).mode(0o750).create(directory)
+        && !directory.is_dir()
+    {
+        return Err(unavailable(error));
+    }
+    let opened = File::open(directory).map_err(unavailable)?;
+    match Flock::lock(opened, FlockArg::LockExclusiveNonblock) {
+        Ok(held) => Ok(Lock { _directory: held }),
+        Err((file, Errno::EWOULDBLOCK)) => {
+            Err(SpoolError::Locked { directory: directory.to_owned(), pid: holder(&file) })
+        }
+        Err((_, error)) => Err(unavailable(error.into())),
+    }
+}
+
+/// The process that holds the lock, as the kernel lists it: `1: FLOCK ADVISORY WRITE 812 b3:02:1234 0 EOF`.
+fn holder(directory: &File) -> Option<u32> {
+    let inode = format!(":{}", directory.metadata().ok()?.ino());
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().find_map(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        let ours = words.next()? == "FLOCK";
+        let pid = words.nth(2)?;
+        (ours && words.next()?.ends_with(&inode)).then(|| pid.parse().ok())?
+    })
+}
+
+/// File systems that a power cut takes with it, or whose server answers for what is on its disk, by the magic number
+/// that statfs gives (linux/magic.h).
+const NOT_DURABLE: [(u32, &str); 6] = [
+    (0x0102_1994, "tmpfs, memory"),
+    (0x8584_58f6, "ramfs, memory"),
+    (0x0000_6969, "nfs, a network file system"),
+    (0xff53_4d42, "cifs, a network file system"),
+    (0xfe53_4d42, "smb, a network file system"),
+    (0x0102_1997, "9p, a shared file system"),
+];
+const OVERLAY: u32 = 0x794c_7630;
+
+/// Why a power cut would take the directory with it, if it would.
+pub(super) fn not_durable(directory: &Path) -> Option<String> {
+    let magic = magic(directory)?;
+    if magic == OVERLAY {
+        return overlay_in_memory(directory);
+    }
+    NOT_DURABLE.iter().find(|(known, _)| *known == magic).map(|(_, words)| (*words).to_owned())
+}
+
+/// The magic number is 32 bits, in a type that is wider on some machines.
+fn magic(directory: &Path) -> Option<u32> {
+    let kind = statfs::statfs(directory).ok()?.filesystem_type().0.to_le_bytes();
+    kind.first_chunk().map(|low| u32::from_le_bytes(*low))
+}
+
+/// An overlay keeps what is written in its upper directory: that one decides.
+fn overlay_in_memory(directory: &Path) -> Option<String> {
+    let device = fs::metadata(directory).ok()?.dev();
+    let device = format!("{}:{}", nix::sys::stat::major(device), nix::sys::stat::minor(device));
+    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let line = mounts.lines().find(|line| line.split_whitespace().nth(2) == Some(&device))?;
+    let upper = line.split([',', ' ']).find_map(|option| option.strip_prefix("upperdir="))?;
+    // Seen from inside a container the path may not exist: then nothing is known, and nothing is claimed.
+    let tmpfs = magic(Path::new(upper))? == NOT_DURABLE[0].0;
+    tmpfs.then(|| "an overlay over tmpfs, memory".to_owned())
+}
+
+/// The default cap: the smaller of 1 GiB and a quarter of the file system.
+pub(super) fn bytes_max_default(directory: &Path) -> u64 {
+    const MOST: u64 = 1 << 30;
+    let Ok(found) = statfs::statfs(directory) else { return MOST };
+    let size = found.blocks().saturating_mul(u64::try_from(found.block_size()).unwrap_or(4096));
+    MOST.min(size / 4).max(super::BYTES_MAX_LEAST)
+}
+
+/// The run that the sidecar remembers.
+pub(super) fn read_sidecar(directory: &Path) -> Option<RunId> {
+    fs::read_to_string(directory.join("run")).ok()?.trim().parse().ok()
+}
+
+/// Remembers a run.
+pub(super) fn write_sidecar(directory: &Path, run: RunId) -> io::Result<()> {
+    let (new, old) = (directory.join("run.new"), directory.join("run"));
+    let mut file = File::create(&new)?;
+    writeln!(file, "{run}")?;
+    file.sync_all()?;
+    fs::rename(&new, &old)?;
+    File::open(directory)?.sync_all()
+}
+
+/// Moves the file, its log and its index together out of the way, to `folder/<run>`; gives the new place of the file.
+/// Nothing is changed in them.
+pub(super) fn set_aside(file: &Path, folder: &str, run: RunId) -> io::Result<PathBuf> {
+    let directory = file.parent().unwrap_or(Path::new("."));
+    let mut to = directory.join(folder).join(run.to_string());
+    for again in 1.. {
+        if !to.exists() {
+            break;
+        }
+        to = directory.join(folder).join(format!("{run}.{again}"));
+    }
+    fs::create_dir_all(&to)?;
+    // The log first: a file without its log is older than one with it, a log without its file is nothing.
+    for suffix in ["-shm", "-wal", ""] {
+        let from = directory.join(format!("{FILE}{suffix}"));
+        if from.exists() {
+            fs::rename(&from, to.join(format!("{FILE}{suffix}")))?;
+        }
+    }
+    File::open(directory)?.sync_all()?;
+    Ok(to.join(FILE))
+}
+
+/// Removes the oldest quarantines beyond their bounds; the newest stays whatever its size.
+pub(super) fn bound_quarantines(directory: &Path) -> io::Result<()> {
+    let folder = directory.join("quarantine");
+    let mut found: Vec<PathBuf> = match fs::read_dir(&folder) {
+        Ok(entries) => entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    found.sort();
+    let mut bytes = 0;
+    for (at, path) in found.iter().rev().enumerate() {
+        let own = |entry: fs::DirEntry| entry.metadata().map_or(0, |metadata| metadata.len());
+        bytes += fs::read_dir(path)?.flatten().map(own).sum::<u64>();
+        if at > 0 && (at >= QUARANTINES_MAX || bytes > QUARANTINE_BYTES_MAX) {
+            fs::remove_dir_all(path)?;
+        }
+    }
+    Ok(())
+}

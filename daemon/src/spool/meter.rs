@@ -1,0 +1,123 @@
+//! What the spool costs and how long it lasts: bytes written per reading, gigabytes a day, hours until full.
+//!
+//! Bytes written are those that this thread caused the kernel to write to the file system (`write_bytes` of
+//! `/proc/thread-self/io`): whole pages of the page cache, log and file together; without the file system's own journal and
+//! the card's amplification. Where the kernel does not count them (tmpfs, no task accounting) nothing is shown.
+
+use std::time::{Duration, Instant};
+
+use super::shared::Shared;
+
+/// Rates are taken over this span of time.
+const SPAN: Duration = Duration::from_secs(60);
+
+/// Counts and rates of the writer.
+#[derive(Debug)]
+pub(super) struct Meter {
+    started: Instant,
+    written_at_start: Option<u64>,
+    readings: u64,
+    block_bytes: u64,
+    /// When the present span began, and the counts then.
+    since: (Instant, u64, u64),
+    /// Stored bytes a second over the last whole span.
+    rate: Option<f64>,
+}
+
+/// What the writer knows of the file.
+#[derive(Debug)]
+pub(super) struct View {
+    /// The state and its words, if it is not well.
+    pub(super) broken: Option<(&'static str, String)>,
+    /// Bytes of the file and its log.
+    pub(super) bytes: Option<u64>,
+    /// The cap.
+    pub(super) bytes_max: u64,
+    /// Wall clock of the oldest waiting reading.
+    pub(super) oldest_us: Option<i64>,
+}
+
+impl Meter {
+    /// Begins to count.
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            started: now,
+            written_at_start: None,
+            readings: 0,
+            block_bytes: 0,
+            since: (now, 0, 0),
+            rate: None,
+        }
+    }
+
+    /// A commit stored so much.
+    pub(super) fn wrote(&mut self, readings: u64, bytes: u64) {
+        self.readings += readings;
+        self.block_bytes += bytes;
+    }
+
+    /// Writes the spool's section of the board.
+    pub(super) fn show(&mut self, shared: &Shared, view: View) {
+        let View { broken, bytes, bytes_max, oldest_us } = view;
+        let now = Instant::now();
+        let written = written_by_this_thread();
+        let start = *self.written_at_start.get_or_insert(written.unwrap_or_default());
+        let written = written.map(|written| written.saturating_sub(start)).filter(|written| *written > 0);
+        self.roll(now);
+        let (sums, numbered, durable, lost_beyond, oldest) = {
+            let inner = shared.lock();
+            let books = inner.ledger.runs.get(&inner.run);
+            let durable = inner.durable();
+            let lost = books.map_or(0, |books| books.lost.total() - books.lost.below(durable));
+            let oldest = inner.in_hand.or(inner.ring.front().map(|kept| kept.at));
+            (inner.ledger.sums(), inner.numbered, durable, lost, oldest)
+        };
+        let elapsed = now.saturating_duration_since(self.started).as_secs_f64();
+        let each = (self.readings > 0).then(|| self.block_bytes as f64 / self.readings as f64);
+        let hours = self.rate.filter(|rate| *rate > 0.0 && sums.waiting > 0).zip(each).map(|(rate, each)| {
+            let room = bytes_max as f64 - sums.waiting as f64 * each * PAGE_SHARE;
+            (room / (rate * PAGE_SHARE) / 3600.0).max(0.0)
+        });
+        shared.board.update(|status| {
+            let spool = &mut status.spool;
+            let (state, error) = broken.map_or(("ok", None), |(state, why)| (state, Some(why)));
+            state.clone_into(&mut spool.state);
+            spool.error = error;
+            spool.numbered = numbered;
+            spool.open = numbered.saturating_sub(durable + lost_beyond);
+            spool.waiting = sums.waiting;
+            spool.oldest_us = oldest_us;
+            spool.confirmed = sums.confirmed;
+            spool.evicted = sums.losses.evicted;
+            spool.damaged = sums.losses.damaged + sums.losses.unstored;
+            spool.dropped = sums.losses.dropped;
+            spool.dead_lettered = sums.losses.dead_lettered;
+            spool.bytes = bytes.unwrap_or(spool.bytes);
+            spool.bytes_max = bytes_max;
+            spool.hours_until_full = hours;
+            spool.bytes_per_reading =
+                written.filter(|_| self.readings > 0).map(|written| written as f64 / self.readings as f64);
+            spool.gigabytes_per_day =
+                written.filter(|_| elapsed >= 10.0).map(|written| written as f64 / elapsed * 86_400.0 / 1e9);
+            spool.unstored_seconds =
+                oldest.map_or(0.0, |oldest| now.saturating_duration_since(oldest).as_secs_f64());
+        });
+    }
+
+    fn roll(&mut self, now: Instant) {
+        let (since, _, bytes) = self.since;
+        let span = now.saturating_duration_since(since);
+        if span >= SPAN || (self.rate.is_none() && span >= Duration::from_secs(5)) {
+            self.rate = Some((self.block_bytes - bytes) as f64 / span.as_secs_f64());
+            self.since = (now, self.readings, self.block_bytes);
+        }
+    }
+}
+
+/// Pages are not filled to the brim: a byte of block takes this many of the file.
+const PAGE_SHARE: f64 = 1.15;
+
+fn written_by_this_thread() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/thread-self/io").ok()?;
+    text.lines().find_map(|line| line.strip_prefix("write_bytes: ")?.trim().parse().ok())
+}

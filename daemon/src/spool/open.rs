@@ -1,0 +1,205 @@
+//! Opening: from whatever lies in the state directory to a running spool with a new run.
+//!
+//! Nothing found there stops the gateway, except a second instance, and a directory that `require_durable` refuses.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::SpoolError;
+use super::api::SpoolSettings;
+use super::block;
+use super::directory;
+use super::ledger::{Ledger, RunBooks};
+use super::records::{Mark, losses_of};
+use super::ring;
+use super::shared::Shared;
+use super::store::{Found, RunUpdate, Store, StoreError, Trouble, Work};
+use crate::model::event::{Body, Event, GapCause};
+use crate::model::{Batch, RunId, Stamp};
+
+/// How far back the end of a run is looked for among the newest blocks.
+const LOOK_BACK: u64 = 4096;
+
+/// The cap in force.
+pub(super) fn bytes_max(settings: &SpoolSettings) -> u64 {
+    let asked = settings.bytes_max.unwrap_or_else(|| directory::bytes_max_default(&settings.directory));
+    asked.max(super::BYTES_MAX_LEAST)
+}
+
+/// 32 hexadecimal digits.
+pub(super) fn random_id() -> String {
+    format!("{:032x}", u128::from_le_bytes(random()))
+}
+
+/// From the system's random numbers.
+pub(super) fn random<const N: usize>() -> [u8; N] {
+    use ::ring::rand::SecureRandom;
+    let mut bytes = [0; N];
+    ::ring::rand::SystemRandom::new().fill(&mut bytes).expect("the system has random numbers");
+    bytes
+}
+
+/// What opening the file gave.
+pub(super) struct Begun {
+    /// The run that begins.
+    pub(super) run: RunId,
+    /// The store and what it knew, or why there is none.
+    pub(super) store: Result<(Store, Found), String>,
+    /// What was found damaged and set aside, in words.
+    pub(super) damaged: Option<String>,
+}
+
+/// Opens the file, or sets it aside and makes a fresh one, and chooses the run.
+pub(super) fn begin(file: &Path, settings: &SpoolSettings) -> Begun {
+    let sidecar = directory::read_sidecar(&settings.directory).map_or(0, |run| run.counter);
+    let random = u32::from_le_bytes(random());
+    let after = |counter: u32| RunId { counter: counter.saturating_add(1).min(99_999_999), random };
+    let open = || Store::open(file, bytes_max(settings), &random_id());
+    let mut opened = open();
+    let mut damaged = None;
+    let set_aside = match &opened {
+        Err(error @ StoreError::Newer(_)) => Some(("newer", error.to_string())),
+        Err(error) if error.trouble() == Trouble::Damage => Some(("quarantine", error.to_string())),
+        _ => None,
+    };
+    if let Some((folder, why)) = set_aside {
+        match directory::set_aside(file, folder, after(sidecar)) {
+            Ok(to) => {
+                tracing::error!(error = %why, to = %to.display(), "the spool cannot be read: set aside, a fresh one begins");
+                damaged = Some(why).filter(|_| folder == "quarantine");
+                opened = open();
+            }
+            Err(error) => tracing::error!(%error, "the spool cannot be read and cannot be set aside"),
+        }
+        if let Err(error) = directory::bound_quarantines(&settings.directory) {
+            tracing::warn!(%error, "old quarantines cannot be removed");
+        }
+    }
+    let known = opened
+        .as_ref()
+        .map_or(0, |(_, found)| found.runs.last().map_or(0, |row| row.run.counter).max(found.mark.counter));
+    Begun { run: after(sidecar.max(known)), store: opened.map_err(|error| error.to_string()), damaged }
+}
+
+/// What the small tables gave, ready for the shared state.
+#[derive(Debug)]
+pub(super) struct Adopted {
+    /// The books of all runs, this one's included.
+    pub(super) ledger: Ledger,
+    /// The spool's own row as it is now.
+    pub(super) mark: Mark,
+    /// Records that wait.
+    pub(super) events_waiting: u64,
+}
+
+/// Makes a file ours: ends the runs that nobody ended, and enters this one, in one transaction. `next_event` numbers
+/// the records.
+pub(super) fn enter(
+    store: &mut Store,
+    found: Found,
+    (run, own): (RunId, &RunBooks),
+    stamp: Stamp,
+    next_event: &mut u64,
+) -> Result<Adopted, StoreError> {
+    let mut mark = found.mark;
+    let mut ledger = Ledger {
+        folded_confirmed: mark.confirmed,
+        folded_losses: losses_of(mark.losses),
+        ..Ledger::default()
+    };
+    let (mut events, mut updates) = (Vec::new(), Vec::new());
+    for mut row in found.runs {
+        if !row.ended && row.run != run {
+            if let Some(last) = store.last_of(row.run, LOOK_BACK)? {
+                row.books.durable = row.books.settled_on(row.books.durable.max(last.next));
+                row.last_wall_us = Some(last.wall_max);
+            }
+            let body = Body::RunEnd {
+                ended: row.run,
+                next_seq: row.books.durable,
+                clean: false,
+                last_wall_us: row.last_wall_us,
+            };
+            events.push(Arc::new(Event { run, number: *next_event, stamp, body }));
+            *next_event += 1;
+            updates.push(RunUpdate {
+                run: row.run,
+                ended: 1,
+                last_wall_us: row.last_wall_us,
+                books: row.books.for_disk(),
+            });
+        }
+        ledger.runs.insert(row.run, row.books);
+    }
+    ledger.runs.insert(run, own.clone());
+    updates.push(RunUpdate { run, ended: 0, last_wall_us: None, books: own.for_disk() });
+    mark.counter = mark.counter.max(run.counter);
+    let work = Work { events: &events, runs: &updates, mark: Some(&mark), ..Work::default() };
+    let written = store.commit(&work)?;
+    let events_waiting = found.events_waiting + written.event_ids.len() as u64;
+    Ok(Adopted { ledger, mark, events_waiting })
+}
+
+/// A file came up while we run: another one than before, or the first. What the old one held and nobody confirmed is
+/// lost, unless salvage brings it back.
+pub(super) fn adopt(shared: &Shared, store: &mut Store, found: Found) -> Result<(), StoreError> {
+    let stamp = (shared.now)();
+    let newest = found.newest_event;
+    let mut inner = shared.lock();
+    let inner = &mut *inner;
+    let runs: Vec<_> = inner.ledger.runs.iter().map(|(run, books)| (*run, books.durable)).collect();
+    for (run, durable) in runs {
+        inner.lose(run, 0, durable, GapCause::Damaged);
+    }
+    let own = inner.ledger.runs.get(&inner.run).cloned().unwrap_or_default();
+    let adopted = enter(store, found, (inner.run, &own), stamp, &mut inner.next_event)?;
+    for (run, books) in adopted.ledger.runs {
+        inner.ledger.runs.entry(run).or_insert(books);
+    }
+    inner.dirty.extend(inner.ledger.runs.keys().copied());
+    inner.events_waiting = adopted.events_waiting;
+    inner.sent.clear();
+    inner.floor = adopted.mark.floor;
+    shared.newest_event.store(newest.max(store.next().1 - 1), Ordering::Release);
+    Ok(())
+}
+
+/// Quarantines the file of a running spool.
+pub(super) fn quarantine(file: &Path, run: RunId) -> std::io::Result<()> {
+    directory::set_aside(file, "quarantine", run)?;
+    directory::bound_quarantines(file.parent().unwrap_or(Path::new(".")))
+}
+
+/// A waiting batch by its name: its block is looked for from the floor on, a bounded way.
+pub(super) fn find_batch(
+    store: &Store,
+    floor: u64,
+    run: RunId,
+    seq: u64,
+) -> Result<Option<Arc<Batch>>, StoreError> {
+    let connection = store.connection();
+    let Some(from) = ring::locate(connection, floor)? else { return Ok(None) };
+    for heading in ring::headings(connection, from, usize::try_from(LOOK_BACK).unwrap_or(usize::MAX))? {
+        let holds = |header: block::Header| header.run == run && header.first <= seq && seq < header.next;
+        if heading.header.is_some_and(holds)
+            && let Some(bytes) = ring::block(connection, heading.spot)?
+            && let Ok(batches) = block::decode(&bytes, store.dictionary())
+            && let Some(batch) = batches.into_iter().find(|batch| batch.seq == seq)
+        {
+            return Ok(Some(Arc::new(batch)));
+        }
+    }
+    Ok(None)
+}
+
+/// What is wrong with where the state lives, and whether that is refused.
+pub(super) fn durability(settings: &SpoolSettings) -> Result<Option<String>, SpoolError> {
+    let why = directory::not_durable(&settings.directory);
+    match why {
+        Some(why) if settings.require_durable => {
+            Err(SpoolError::NotDurable { directory: settings.directory.clone(), why })
+        }
+        why => Ok(why),
+    }
+}

@@ -1,0 +1,139 @@
+//! The reader: one thread with its own read-only connection that answers the questions of the handle, one by one.
+
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::SpoolError;
+use super::api::{Cursor, ExportPage, ExportQuery, HistoryPage, HistoryQuery, Item, Span};
+use super::shared::{Command, Shared};
+use super::source::Source;
+use super::store::{StoreError, Trouble};
+use crate::model::RunId;
+
+/// Questions that wait; more than these wait at the asker.
+pub(super) const QUESTIONS_MAX: usize = 16;
+
+/// A question, and where its answer goes.
+#[derive(Debug)]
+pub(super) enum Question {
+    /// What waits.
+    Span(Cursor, oneshot::Sender<Result<Option<Span>, SpoolError>>),
+    /// Values of a point.
+    History(HistoryQuery, oneshot::Sender<Result<HistoryPage, SpoolError>>),
+    /// Stored batches.
+    Export(ExportQuery, oneshot::Sender<Result<ExportPage, SpoolError>>),
+}
+
+/// The thread's own state.
+#[derive(Debug)]
+pub(super) struct Reader {
+    shared: Arc<Shared>,
+    file: PathBuf,
+    source: Option<Source>,
+    generation: u64,
+}
+
+impl Reader {
+    /// For one file.
+    pub(super) fn new(shared: Arc<Shared>, file: PathBuf) -> Self {
+        Self { shared, file, source: None, generation: 0 }
+    }
+
+    /// Until no handle is left.
+    pub(super) fn run(mut self, mut questions: mpsc::Receiver<Question>) {
+        // An asker that is gone does not want its answer any more.
+        while let Some(question) = questions.blocking_recv() {
+            match question {
+                Question::Span(after, reply) if !reply.is_closed() => {
+                    let _ = reply.send(self.span(after));
+                }
+                Question::History(query, reply) if !reply.is_closed() => {
+                    let _ = reply.send(self.ask(|source, _| source.history(&query)));
+                }
+                Question::Export(query, reply) if !reply.is_closed() => {
+                    let _ = reply.send(self.ask(|source, shared| {
+                        source.export(&query, &|run, first, next| settled(shared, run, first, next))
+                    }));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Answers from the file, opening it if need be.
+    fn ask<T>(
+        &mut self,
+        question: impl FnOnce(&mut Source, &Shared) -> Result<T, StoreError>,
+    ) -> Result<T, SpoolError> {
+        let shared = self.shared.clone();
+        let answer = self.source().and_then(|source| {
+            let answer = question(source, &shared);
+            for damaged in source.damaged.drain(..) {
+                let what = damaged.fault.to_string();
+                shared.command(Command::Damaged { spot: damaged.spot, header: damaged.header, what });
+            }
+            answer
+        });
+        answer.map_err(|error| {
+            self.source = None;
+            if error.trouble() == Trouble::Damage {
+                shared.command(Command::FileDamaged(error.to_string()));
+            }
+            SpoolError::Unavailable(error.to_string())
+        })
+    }
+
+    fn source(&mut self) -> Result<&mut Source, StoreError> {
+        let generation = self.shared.generation.load(Ordering::Acquire);
+        if self.generation != generation {
+            self.source = None;
+            self.generation = generation;
+        }
+        match &mut self.source {
+            Some(source) => Ok(source),
+            none => Ok(none.insert(Source::open(&self.file)?)),
+        }
+    }
+
+    fn span(&mut self, after: Cursor) -> Result<Option<Span>, SpoolError> {
+        let (waiting, floor, records) = {
+            let inner = self.shared.lock();
+            (inner.ledger.sums().waiting, inner.floor, inner.events_waiting)
+        };
+        if waiting == 0 && records == 0 {
+            return Ok(None);
+        }
+        // What is on disk now may be given out, and must not change from here on.
+        let newest = self.shared.newest_event.load(Ordering::Acquire);
+        *self.shared.handed_out.lock().unwrap_or_else(PoisonError::into_inner) = newest;
+        self.ask(|source, shared| {
+            let mut next = after;
+            let mut items = Vec::new();
+            if records > 0 {
+                for (id, event) in source.records(after.event)? {
+                    if id > newest.cast_unsigned() {
+                        break;
+                    }
+                    next.event = id;
+                    if !shared.lock().sent.contains(&(event.run, event.number)) {
+                        items.push(Item::Event(Arc::new(event)));
+                    }
+                }
+            }
+            if waiting > 0 {
+                let known = |run, first, next| settled(shared, run, first, next);
+                let (batches, at) = source.waiting(after, floor, &known)?;
+                next.block = at;
+                items.extend(batches);
+            }
+            Ok(if items.is_empty() { None } else { Some(Span { items, next }) })
+        })
+    }
+}
+
+fn settled(shared: &Shared, run: RunId, first: u64, next: u64) -> bool {
+    shared.lock().ledger.settled(run, first, next)
+}

@@ -1,0 +1,172 @@
+//! Records, books and runs as the JSON and numbers of their rows, and back.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::ledger::{Losses, RunBooks};
+use crate::model::event::{Body, Event, GapCause};
+use crate::model::{BootId, ClockQuality, RunId, Stamp};
+
+/// A run as the key of its row.
+pub fn run_key(run: RunId) -> i64 {
+    (i64::from(run.counter) << 32) | i64::from(run.random)
+}
+
+/// The run of a key.
+pub fn run_of(key: i64) -> RunId {
+    let half = |bits: u64| u32::try_from(bits & u64::from(u32::MAX)).unwrap_or_default();
+    RunId { counter: half(key.cast_unsigned() >> 32), random: half(key.cast_unsigned()) }
+}
+
+/// The one row of table `spool`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// Drawn when the file was made.
+    pub id: String,
+    /// Blocks with a smaller number are settled.
+    pub floor: u64,
+    /// Greatest run counter ever seen here.
+    pub counter: u32,
+    /// Confirmed readings of runs that were folded away.
+    pub confirmed: u64,
+    /// Their losses: evicted, dropped, unstored, damaged, dead-lettered.
+    pub losses: [u64; 5],
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredBooks {
+    durable: u64,
+    settled: Vec<(u64, u64)>,
+    lost: Vec<(u64, u64)>,
+    losses: [u64; 5],
+}
+
+/// Losses as a row keeps them.
+pub fn losses_row(losses: &Losses) -> [u64; 5] {
+    [losses.evicted, losses.dropped, losses.unstored, losses.damaged, losses.dead_lettered]
+}
+
+/// Losses of a row.
+pub fn losses_of([evicted, dropped, unstored, damaged, dead_lettered]: [u64; 5]) -> Losses {
+    Losses { evicted, dropped, unstored, damaged, dead_lettered }
+}
+
+/// Books as their row's text.
+pub fn books_text(books: &RunBooks) -> String {
+    let stored = StoredBooks {
+        durable: books.durable,
+        settled: books.settled.iter().collect(),
+        lost: books.lost.iter().collect(),
+        losses: losses_row(&books.losses),
+    };
+    serde_json::to_string(&stored).expect("numbers are always JSON")
+}
+
+/// Books of a row's text; `None` if it makes no sense.
+pub fn books_of(text: &str) -> Option<RunBooks> {
+    let stored: StoredBooks = serde_json::from_str(text).ok()?;
+    let mut books =
+        RunBooks { durable: stored.durable, losses: losses_of(stored.losses), ..RunBooks::default() };
+    for (first, next) in stored.settled {
+        books.settled.insert(first, next);
+    }
+    for (first, next) in stored.lost {
+        books.lost.insert(first, next);
+        books.settled.insert(first, next);
+    }
+    Some(books)
+}
+
+/// A record's stamp and body as its row's text.
+pub fn event_text(event: &Event) -> String {
+    let body = match &event.body {
+        Body::RunEnd { ended, next_seq, clean, last_wall_us } => {
+            json!({"ended": ended.to_string(), "next_seq": next_seq, "clean": clean, "last_wall_us": last_wall_us})
+        }
+        Body::Gap { of, first, next, cause } => {
+            json!({"of": of.to_string(), "first": first, "next": next, "cause": cause.word()})
+        }
+        Body::Clock { boot, offset_us, at_mono_us } => {
+            json!({"boot": boot_text(*boot), "offset_us": offset_us, "at_mono_us": at_mono_us})
+        }
+        Body::Missed { bus, device, polls } => json!({"bus": bus, "device": device, "polls": polls}),
+        Body::Config { hash, refused } => json!({"hash": hash, "refused": refused}),
+        Body::Corruption { found, saved, lost } => json!({"found": found, "saved": saved, "lost": lost}),
+        Body::Device { device, answering } => json!({"device": device, "answering": answering}),
+    };
+    let stamp = &event.stamp;
+    let clock = match stamp.clock {
+        ClockQuality::Synced => "synced",
+        ClockQuality::Unsynced => "unsynced",
+        ClockQuality::Corrected => "corrected",
+    };
+    json!({
+        "kind": event.body.kind(), "body": body, "wall_us": stamp.wall_us, "mono_us": stamp.mono_us,
+        "boot": boot_text(stamp.boot), "clock": clock,
+    })
+    .to_string()
+}
+
+/// A record of a row; `None` if it makes no sense.
+pub fn event_of(run: RunId, number: u64, text: &str) -> Option<Event> {
+    let row: Value = serde_json::from_str(text).ok()?;
+    let body = &row["body"];
+    let text = |key: &str| body[key].as_str().map(str::to_owned);
+    let body = match row["kind"].as_str()? {
+        "run_end" => Body::RunEnd {
+            ended: body["ended"].as_str()?.parse().ok()?,
+            next_seq: body["next_seq"].as_u64()?,
+            clean: body["clean"].as_bool()?,
+            last_wall_us: body["last_wall_us"].as_i64(),
+        },
+        "gap" => Body::Gap {
+            of: body["of"].as_str()?.parse().ok()?,
+            first: body["first"].as_u64()?,
+            next: body["next"].as_u64()?,
+            cause: cause_of(body["cause"].as_str()?)?,
+        },
+        "clock" => Body::Clock {
+            boot: boot_of(body["boot"].as_str()?)?,
+            offset_us: body["offset_us"].as_i64()?,
+            at_mono_us: body["at_mono_us"].as_u64()?,
+        },
+        "missed" => {
+            Body::Missed { bus: text("bus")?, device: text("device")?, polls: body["polls"].as_u64()? }
+        }
+        "config" => Body::Config { hash: text("hash")?, refused: text("refused") },
+        "corruption" => Body::Corruption {
+            found: text("found")?,
+            saved: body["saved"].as_u64()?,
+            lost: body["lost"].as_u64()?,
+        },
+        "device" => Body::Device { device: text("device")?, answering: body["answering"].as_bool()? },
+        _ => return None,
+    };
+    let clock = match row["clock"].as_str()? {
+        "synced" => ClockQuality::Synced,
+        "unsynced" => ClockQuality::Unsynced,
+        "corrected" => ClockQuality::Corrected,
+        _ => return None,
+    };
+    let stamp = Stamp {
+        wall_us: row["wall_us"].as_i64()?,
+        mono_us: row["mono_us"].as_u64()?,
+        boot: boot_of(row["boot"].as_str()?)?,
+        clock,
+    };
+    Some(Event { run, number, stamp, body })
+}
+
+fn boot_text(boot: BootId) -> String {
+    format!("{:032x}", boot.0)
+}
+
+fn boot_of(text: &str) -> Option<BootId> {
+    u128::from_str_radix(text, 16).ok().map(BootId)
+}
+
+fn cause_of(word: &str) -> Option<GapCause> {
+    let all =
+        [GapCause::Evicted, GapCause::Overflow, GapCause::Unstored, GapCause::Damaged, GapCause::DeadLetter];
+    all.into_iter().find(|cause| cause.word() == word)
+}

@@ -1,0 +1,82 @@
+//! The tables of the spool's file, and how a connection is set up. Together with `block` enough to read the file.
+//!
+//! ```text
+//! application_id 0x66737031 ("fsp1"), user_version 1, WAL, synchronous FULL. No secondary index: each would cost a page
+//! a commit. A run as one number is counter * 2^32 + random, so that it sorts as its text does.
+//!
+//! spool  one row (id 1)  `mark` JSON: {"id": spool id, "floor": blocks with a smaller number are settled,
+//!                        "counter": greatest run counter ever seen here, "confirmed": n, "losses": [..]}: the last two are the
+//!                        sums of runs that were folded away
+//! run    one a life      `run`, `ended` (0 runs, 1 ended without warning, 2 ended in order), `last_wall_us`,
+//!                        `books` JSON: {"durable": n, "settled": [[first, next], ..], "lost": [[first, next], ..],
+//!                        "losses": [evicted, dropped, unstored, damaged, dead_lettered]}. `durable` may lag behind the blocks
+//!                        of the newest run: its newest block says more
+//! shape  dictionary      `id`, `body` JSON, see `dictionary`
+//! block  the ring        `place`, `number`, `head` (68 bytes) and `body`: together one block, see `block`
+//! event  records         `id` (ascending, never used again), `run` and `number` (its name), `sent` (0 or 1), `body` JSON
+//! dead   dead letters    `id`, `at_us`, `reason`, `run`, `seq`, `n`, `head` and `body` of a block that holds just the
+//!                        batch, both empty for a record or if it was no longer there
+//! ```
+//!
+//! **The ring.** `place` is a point on a circle of 63-bit numbers. Numbers ascend with places from the oldest block to
+//! the end of the circle and on from its beginning to the newest. A new block is put between the newest and the oldest: into a free place while the
+//! file may grow, else into the row of the oldest, which costs one leaf page where deleting and inserting costs two.
+//! There is no index by number: since numbers ascend around the circle, any block is found by bisection.
+
+use rusqlite::Connection;
+
+/// "fsp1".
+pub const APPLICATION_ID: i64 = 0x6673_7031;
+
+/// The schema this program writes.
+pub const VERSION: i64 = 1;
+
+/// Bytes a page. Small, because a commit of a few readings rewrites one leaf page and the log holds a copy of it; see
+/// the measurement in ARCHITECTURE.md.
+pub const PAGE_SIZE: u64 = 1024;
+
+/// The log is written back into the file at this length. Bigger saves nothing: blocks are written once.
+const CHECKPOINT_BYTES: u64 = 4 * 1024 * 1024;
+
+/// ... and never kept longer than this.
+const LOG_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+const TABLES: &str = "
+    CREATE TABLE spool (id INTEGER PRIMARY KEY CHECK (id = 1), mark TEXT NOT NULL) STRICT;
+    CREATE TABLE run (run INTEGER PRIMARY KEY, ended INTEGER NOT NULL, last_wall_us INTEGER, books TEXT NOT NULL) STRICT;
+    CREATE TABLE shape (id INTEGER PRIMARY KEY, body TEXT NOT NULL) STRICT;
+    CREATE TABLE block (place INTEGER PRIMARY KEY, number INTEGER NOT NULL, head BLOB NOT NULL, body BLOB NOT NULL) STRICT;
+    CREATE TABLE event (id INTEGER PRIMARY KEY, run INTEGER NOT NULL, number INTEGER NOT NULL, sent INTEGER NOT NULL,
+                        body TEXT NOT NULL) STRICT;
+    CREATE TABLE dead (id INTEGER PRIMARY KEY, at_us INTEGER NOT NULL, reason TEXT NOT NULL, run INTEGER NOT NULL,
+                       seq INTEGER NOT NULL, n INTEGER NOT NULL, head BLOB NOT NULL, body BLOB NOT NULL) STRICT;
+";
+
+/// Settings of the one connection that writes.
+pub fn set_up_writer(connection: &Connection) -> rusqlite::Result<()> {
+    // Before the first table: it cannot change later. No effect on a file that exists.
+    connection.pragma_update(None, "page_size", PAGE_SIZE.cast_signed())?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "wal_autocheckpoint", (CHECKPOINT_BYTES / PAGE_SIZE).cast_signed())?;
+    connection.pragma_update(None, "journal_size_limit", LOG_BYTES_MAX.cast_signed())?;
+    set_up_any(connection)
+}
+
+/// Settings of any connection.
+pub fn set_up_any(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "mmap_size", 0)?;
+    connection.pragma_update(None, "cache_size", -256)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.busy_timeout(std::time::Duration::from_millis(500))
+}
+
+/// Makes the tables of an empty file, in one transaction.
+pub fn create(connection: &mut Connection, mark: &str) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    transaction.execute_batch(TABLES)?;
+    transaction.execute("INSERT INTO spool (id, mark) VALUES (1, ?1)", [mark])?;
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    transaction.commit()
+}

@@ -1,0 +1,323 @@
+//! What the handle, the writer and the reader share: the memory ring, the ledger, and what waits to be written.
+//!
+//! One lock, held for moments and never across the disk. The memory ring is bounded in bytes; its rule for full: the
+//! oldest batch not yet stored goes, is counted and becomes a gap.
+
+use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use fieldspool_drivers::Value;
+use tokio::sync::{oneshot, watch};
+
+use super::api::{Committed, Confirmed, Keep, SpoolSettings};
+use super::ledger::Ledger;
+use super::ring::Spot;
+use super::{SpoolError, block::Header};
+use crate::model::event::{Body, Event, GapCause};
+use crate::model::{BATCH_BYTES_MAX, Batch, Reading, RunId, Stamp};
+use crate::status::Board;
+
+/// Bound of the memory ring.
+pub(super) const RING_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// A window closes when it holds this many readings, whatever the clock says.
+pub(super) const WINDOW_READINGS: usize = super::block::READINGS_MAX;
+
+/// ... or this many bytes of memory.
+pub(super) const WINDOW_BYTES: usize = 1024 * 1024;
+
+/// Records in memory; beyond it the oldest that proves nothing goes.
+const EVENTS_MAX: usize = 1024;
+
+/// A stretch of lost readings, to be recorded.
+pub(super) type Gap = (RunId, u64, u64, GapCause);
+
+/// A batch in memory.
+#[derive(Debug)]
+pub(super) struct Kept {
+    /// It.
+    pub(super) batch: Arc<Batch>,
+    /// When it came.
+    pub(super) at: Instant,
+    /// What it takes.
+    pub(super) bytes: usize,
+}
+
+/// What the handle asks of the writer.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Store everything now.
+    Flush {
+        /// Give up then.
+        deadline: Instant,
+        /// Done, or why not.
+        reply: oneshot::Sender<Result<(), SpoolError>>,
+    },
+    /// Move to the dead letters.
+    DeadLetter {
+        /// Which.
+        refused: Vec<Confirmed>,
+        /// Why.
+        reason: String,
+        /// Done, or why not.
+        reply: oneshot::Sender<Result<(), SpoolError>>,
+    },
+    /// The reader found a block that cannot be decoded.
+    Damaged {
+        /// Where.
+        spot: Spot,
+        /// What it was about, if its head can be read.
+        header: Option<Header>,
+        /// What is wrong.
+        what: String,
+    },
+    /// The reader found the file damaged.
+    FileDamaged(String),
+    /// Take the new settings.
+    Reconfigure,
+    /// Store the rest and end.
+    Close {
+        /// Write a run end in order.
+        clean: bool,
+        /// Done, or why not.
+        reply: oneshot::Sender<Result<(), SpoolError>>,
+    },
+}
+
+/// Behind the lock.
+#[derive(Debug)]
+pub(super) struct Inner {
+    /// In force.
+    pub(super) settings: SpoolSettings,
+    /// This life.
+    pub(super) run: RunId,
+    /// Not yet given to the writer.
+    pub(super) ring: VecDeque<Kept>,
+    /// Bytes of the ring and of what the writer has in hand.
+    pub(super) bytes: usize,
+    /// Arrival of the oldest batch that the writer has in hand.
+    pub(super) in_hand: Option<Instant>,
+    /// Readings of the ring.
+    pub(super) readings: usize,
+    /// Records not yet stored.
+    pub(super) events: VecDeque<Arc<Event>>,
+    /// Number of the next record of this run.
+    pub(super) next_event: u64,
+    /// One past the last reading numbered in this run.
+    pub(super) numbered: u64,
+    /// The books.
+    pub(super) ledger: Ledger,
+    /// Runs whose row is not what the ledger says.
+    pub(super) dirty: BTreeSet<RunId>,
+    /// Losses that are booked and not yet recorded.
+    pub(super) gaps: Vec<Gap>,
+    /// Records confirmed, and not yet marked on disk.
+    pub(super) sent: HashSet<(RunId, u64)>,
+    /// Records on disk that wait.
+    pub(super) events_waiting: u64,
+    /// For the writer.
+    pub(super) commands: VecDeque<Command>,
+    /// Blocks with a smaller number are settled.
+    pub(super) floor: u64,
+    /// No more is taken.
+    pub(super) closed: bool,
+}
+
+/// Shared by all.
+pub(super) struct Shared {
+    inner: Mutex<Inner>,
+    /// Wakes the writer.
+    pub(super) wake: Condvar,
+    /// Tells how far the disk is.
+    pub(super) committed: watch::Sender<Committed>,
+    /// Where the state is shown.
+    pub(super) board: Board,
+    /// Stamps of our own records.
+    pub(super) now: Box<dyn Fn() -> Stamp + Send + Sync>,
+    /// Row id of the newest record that a reader may have given out: it must not change any more. The writer holds the
+    /// lock while it lets a record grow.
+    pub(super) handed_out: Mutex<i64>,
+    /// Row id of the newest record on disk.
+    pub(super) newest_event: AtomicI64,
+    /// Changes when the file is another one: the reader opens anew.
+    pub(super) generation: AtomicU64,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// Around the state that opening found.
+    pub(super) fn new(inner: Inner, board: Board, now: Box<dyn Fn() -> Stamp + Send + Sync>) -> Self {
+        Self {
+            inner: Mutex::new(inner),
+            wake: Condvar::new(),
+            committed: watch::Sender::new(Committed::default()),
+            board,
+            now,
+            handed_out: Mutex::new(0),
+            newest_event: AtomicI64::new(0),
+            generation: AtomicU64::new(0),
+        }
+    }
+
+    /// Locks.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives the writer something to do.
+    pub(super) fn command(&self, command: Command) {
+        self.lock().commands.push_back(command);
+        self.wake.notify_one();
+    }
+
+    /// Waits for something to do, at most until `until`.
+    pub(super) fn wait<'a>(&self, guard: MutexGuard<'a, Inner>, until: Instant) -> MutexGuard<'a, Inner> {
+        let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        self.wake.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+impl Inner {
+    /// Takes a batch. `true`: the writer must look.
+    pub(super) fn append(&mut self, batch: Arc<Batch>, now: Instant) -> bool {
+        if self.closed {
+            return false;
+        }
+        let bytes = bytes_of(&batch);
+        let due_before = self.due(now);
+        let was_empty = self.ring.is_empty();
+        let ascends = batch.seq >= self.numbered;
+        self.numbered = self.numbered.max(batch.seq.saturating_add(batch.n()));
+        if !ascends || !storable(&batch, self.run) {
+            tracing::error!(seq = batch.seq, "a batch breaks the rules of numbering; it is dropped");
+            self.lose(self.run, batch.seq, batch.seq.saturating_add(batch.n()), GapCause::Overflow);
+            return true;
+        }
+        self.readings += batch.readings.len();
+        self.bytes += bytes;
+        self.ring.push_back(Kept { batch, at: now, bytes });
+        self.bound();
+        was_empty || (!due_before && self.due(now))
+    }
+
+    /// Drops the oldest until the ring fits its bound again.
+    pub(super) fn bound(&mut self) {
+        while self.bytes > RING_BYTES_MAX {
+            let Some(kept) = self.ring.pop_front() else { return };
+            self.bytes -= kept.bytes;
+            self.readings -= kept.batch.readings.len();
+            self.lose(kept.batch.run, kept.batch.seq, kept.batch.end(), GapCause::Overflow);
+        }
+    }
+
+    /// Books a loss, and notes it for the next commit to record.
+    pub(super) fn lose(&mut self, run: RunId, first: u64, next: u64, cause: GapCause) {
+        let lost = self.ledger.runs.entry(run).or_default().lose(first, next, cause);
+        self.dirty.insert(run);
+        for (first, next) in lost {
+            match self.gaps.last_mut() {
+                Some((of, _, end, why)) if *of == run && *end == first && *why == cause => *end = next,
+                _ => self.gaps.push((run, first, next, cause)),
+            }
+        }
+    }
+
+    /// Takes a record.
+    pub(super) fn record(&mut self, body: Body, stamp: Stamp) {
+        if self.closed {
+            return;
+        }
+        let event = Event { run: self.run, number: self.next_event, stamp, body };
+        self.next_event += 1;
+        self.events.push_back(Arc::new(event));
+        if self.events.len() > EVENTS_MAX {
+            let proves = |event: &Arc<Event>| {
+                matches!(
+                    event.body,
+                    Body::RunEnd { .. } | Body::Gap { .. } | Body::Clock { .. } | Body::Corruption { .. }
+                )
+            };
+            let at = self.events.iter().position(|event| !proves(event)).unwrap_or_default();
+            self.events.remove(at);
+        }
+    }
+
+    /// Books confirmations.
+    pub(super) fn confirm(&mut self, confirmed: &[Confirmed]) {
+        for one in confirmed {
+            match *one {
+                Confirmed::Batch { run, seq, n } => {
+                    if let Some(books) = self.ledger.runs.get_mut(&run) {
+                        books.confirm(seq, seq.saturating_add(n));
+                        self.dirty.insert(run);
+                    }
+                }
+                Confirmed::Event { run, number } => {
+                    self.sent.insert((run, number));
+                }
+            }
+        }
+    }
+
+    /// Whether the window must close now.
+    pub(super) fn due(&self, now: Instant) -> bool {
+        let old = |at: Instant| now.saturating_duration_since(at) >= self.settings.commit_every;
+        self.readings >= WINDOW_READINGS
+            || self.bytes >= WINDOW_BYTES
+            || self.ring.front().is_some_and(|kept| old(kept.at))
+    }
+
+    /// With `keep = "unsent"`: drops what was confirmed in time from the front of the window.
+    pub(super) fn skip_confirmed(&mut self) {
+        if self.settings.keep != Keep::Unsent {
+            return;
+        }
+        let own = self.run;
+        while let Some(kept) = self.ring.front() {
+            let (run, first, next) = (kept.batch.run, kept.batch.seq, kept.batch.end());
+            if !self.ledger.settled(run, first, next) {
+                return;
+            }
+            self.bytes -= kept.bytes;
+            self.readings -= kept.batch.readings.len();
+            self.ring.pop_front();
+            if let Some(books) = self.ledger.runs.get_mut(&own) {
+                books.durable = books.settled_on(books.durable);
+            }
+        }
+    }
+
+    /// How far the current run is durable or settled.
+    pub(super) fn durable(&self) -> u64 {
+        self.ledger.runs.get(&self.run).map_or(0, |books| books.durable)
+    }
+}
+
+/// What intake promises.
+fn storable(batch: &Batch, run: RunId) -> bool {
+    let fits = |reading: &Reading| usize::from(reading.point) < batch.shape.points.len();
+    batch.run == run
+        && !batch.readings.is_empty()
+        && batch.readings.len() <= super::block::READINGS_MAX
+        && batch.readings.iter().all(fits)
+        && text_bytes(batch) <= 4 * BATCH_BYTES_MAX
+}
+
+fn text_bytes(batch: &Batch) -> usize {
+    let text = |reading: &Reading| match &reading.sample.value {
+        Some(Value::Text(text)) => text.len(),
+        _ => 0,
+    };
+    batch.readings.iter().map(text).sum()
+}
+
+fn bytes_of(batch: &Batch) -> usize {
+    size_of::<Batch>() + size_of::<Kept>() + batch.readings.len() * size_of::<Reading>() + text_bytes(batch)
+}

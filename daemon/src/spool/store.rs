@@ -1,0 +1,622 @@
+//! The store: one SQLite file, written by one connection. Synchronous; knows no tokio, no thread and no clock.
+//!
+//! It does what it is told in one transaction ([`Store::commit`]) and remembers only the two ends of the ring and the
+//! dictionary. What is settled, and what therefore may be overwritten, is the ledger's business: the caller says so by
+//! `floor`, and the store never takes the row of a block at or above it.
+//!
+//! After an error of a commit the store must be dropped and opened again: a connection whose fsync failed is not to be
+//! believed.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, params};
+
+use super::block::{self, HEADER_LENGTH, Header, READINGS_MAX};
+use super::dictionary::{Dictionary, body_of};
+use super::ledger::RunBooks;
+use super::records::{Mark, books_of, books_text, event_text, run_key, run_of};
+use super::ring::{self, Extent, Heading, Spot};
+use super::schema;
+use crate::model::event::Event;
+use crate::model::{Batch, RunId};
+
+/// Name of the file in the state directory.
+pub const FILE: &str = "spool.db";
+
+/// SQLite below it can lose a log that two connections reset at once.
+const SQLITE_LEAST: i32 = 3_051_003;
+
+/// Pages kept free below the cap for the small tables.
+const SLACK_PAGES: u64 = 64;
+
+/// Sent records that stay, to be looked at.
+const SENT_EVENTS_KEPT: i64 = 1000;
+
+/// Dead letters that stay; older ones go.
+pub const DEAD_LETTERS_MAX: i64 = 1000;
+
+/// How many blocks are given up at once when the cap is reached with nothing confirmed: their gap records merge.
+const VICTIMS: usize = 64;
+
+/// Why the file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// SQLite says so.
+    #[error("{0}")]
+    Sqlite(#[from] rusqlite::Error),
+    /// No spool of ours, or its small tables make no sense.
+    #[error("{0}")]
+    Foreign(String),
+    /// Made by a newer program.
+    #[error("schema {0}")]
+    Newer(i64),
+    /// The batch breaks a rule; it would fail for ever.
+    #[error("{0}")]
+    Unencodable(#[from] block::Unencodable),
+    /// A reader kept the log from being emptied.
+    #[error("a reader is in the way")]
+    Busy,
+    /// Nothing that may be overwritten, and no room.
+    #[error("the spool is at its cap and nothing in it may go")]
+    NoRoom,
+}
+
+/// What kind of trouble an error is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// No space left.
+    Full,
+    /// The file system is read-only, or not ours to write.
+    ReadOnly,
+    /// Anything else between us and the disk.
+    Disk,
+    /// The content is damaged.
+    Damage,
+}
+
+impl StoreError {
+    /// Sorts it.
+    pub fn trouble(&self) -> Trouble {
+        let Self::Sqlite(error) = self else {
+            return if matches!(self, Self::Foreign(_)) { Trouble::Damage } else { Trouble::Disk };
+        };
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Trouble::Full,
+            Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => Trouble::ReadOnly,
+            // None: a column of another type, text that is no text. Only damage makes these.
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) | None => Trouble::Damage,
+            Some(_) => Trouble::Disk,
+        }
+    }
+}
+
+/// What is known of a run from its row.
+#[derive(Clone, Debug)]
+pub struct RunRow {
+    /// Which.
+    pub run: RunId,
+    /// A run end record exists.
+    pub ended: bool,
+    /// Wall clock of its last durable batch, if known.
+    pub last_wall_us: Option<i64>,
+    /// Its books.
+    pub books: RunBooks,
+}
+
+/// A change of a run's row.
+#[derive(Clone, Debug)]
+pub struct RunUpdate {
+    /// Which.
+    pub run: RunId,
+    /// 0 runs, 1 ended without warning, 2 ended in order.
+    pub ended: u8,
+    /// Wall clock of its last durable batch, if known.
+    pub last_wall_us: Option<i64>,
+    /// Its books, as they go to disk.
+    pub books: RunBooks,
+}
+
+/// A dead letter.
+#[derive(Clone, Debug)]
+pub struct DeadLetter {
+    /// When, µs.
+    pub at_us: i64,
+    /// Why, in the broker's words.
+    pub reason: String,
+    /// Its name: run, first seq, n. A record has n 0 and its number for seq.
+    pub name: (RunId, u64, u64),
+    /// The batch, if it was still there.
+    pub batch: Option<Arc<Batch>>,
+}
+
+/// What one commit writes.
+#[derive(Debug, Default)]
+pub struct Work<'a> {
+    /// Batches, ascending within each run.
+    pub batches: &'a [Arc<Batch>],
+    /// New records.
+    pub events: &'a [Arc<Event>],
+    /// Records in place of a row's text: a gap that grew.
+    pub grown: &'a [(i64, Arc<Event>)],
+    /// Records that were sent, by run and number.
+    pub sent: &'a [(RunId, u64)],
+    /// Rows of runs.
+    pub runs: &'a [RunUpdate],
+    /// Runs of which nothing is left.
+    pub folded: &'a [RunId],
+    /// The spool's own row.
+    pub mark: Option<&'a Mark>,
+    /// Dead letters.
+    pub dead: &'a [DeadLetter],
+    /// Blocks with a smaller number may be overwritten.
+    pub floor: u64,
+    /// Blocks and record rows from these numbers on are of a commit that failed, or seemed to: take them out first.
+    pub undo_from: Option<(u64, i64)>,
+}
+
+/// What a commit did.
+#[derive(Debug, Default)]
+pub struct Written {
+    /// The new blocks.
+    pub blocks: Vec<(Spot, Header)>,
+    /// Bytes of the new blocks.
+    pub bytes: u64,
+    /// Row ids of the new records, in order.
+    pub event_ids: Vec<i64>,
+    /// Records that were taken for sent now and were not before.
+    pub sent: u64,
+}
+
+/// The file and its one writing connection.
+#[derive(Debug)]
+pub struct Store {
+    connection: Connection,
+    path: PathBuf,
+    dictionary: Dictionary,
+    ring: Option<Extent>,
+    /// Number of the next block: never used again, also when the ring is empty.
+    next_block: u64,
+    next_event: i64,
+    pages_max: u64,
+}
+
+/// What the small tables said at opening.
+#[derive(Debug)]
+pub struct Found {
+    /// The spool's own row.
+    pub mark: Mark,
+    /// All runs, oldest first.
+    pub runs: Vec<RunRow>,
+    /// Records not sent yet.
+    pub events_waiting: u64,
+    /// Row id of the newest record.
+    pub newest_event: i64,
+}
+
+impl Store {
+    /// Opens or makes the file. `bytes_max` is the cap; `new_id` names the spool if it is made now.
+    pub fn open(path: &Path, bytes_max: u64, new_id: &str) -> Result<(Self, Found), StoreError> {
+        if rusqlite::version_number() < SQLITE_LEAST {
+            return Err(StoreError::Foreign(format!("SQLite {} is too old", rusqlite::version())));
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX
+            | OpenFlags::SQLITE_OPEN_EXRESCODE;
+        let mut connection = Connection::open_with_flags(path, flags)?;
+        let number = |connection: &Connection, name: &str| {
+            connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0))
+        };
+        let version = number(&connection, "user_version")?;
+        if version > schema::VERSION {
+            return Err(StoreError::Newer(version));
+        }
+        let pages = number(&connection, "page_count")?;
+        let application = number(&connection, "application_id")?;
+        if pages > 0 && application != schema::APPLICATION_ID {
+            return Err(StoreError::Foreign("an SQLite file that is no spool".to_owned()));
+        }
+        schema::set_up_writer(&connection)?;
+        if pages == 0 {
+            let mark = Mark { id: new_id.to_owned(), ..Mark::default() };
+            let text = serde_json::to_string(&mark).expect("numbers and a text are always JSON");
+            schema::create(&mut connection, &text)?;
+        }
+        let page_size = number(&connection, "page_size")?.cast_unsigned().max(512);
+        let found = found(&connection)?;
+        let ring = ring::extent(&connection)?;
+        let store = Self {
+            dictionary: dictionary(&connection)?,
+            path: path.to_owned(),
+            ring,
+            next_block: ring.map_or(1, |ring| ring.newest.number + 1).max(found.mark.floor).max(1),
+            next_event: found.newest_event + 1,
+            pages_max: bytes_max / page_size,
+            connection,
+        };
+        Ok((store, found))
+    }
+
+    /// The spool's own row.
+    pub fn mark(&self) -> Result<Mark, StoreError> {
+        mark(&self.connection)
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The connection, for reading.
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// The dictionary.
+    pub fn dictionary(&self) -> &Dictionary {
+        &self.dictionary
+    }
+
+    /// The ends of the ring.
+    pub fn ring(&self) -> Option<Extent> {
+        self.ring
+    }
+
+    /// What the next block and the next record row will be called.
+    pub fn next(&self) -> (u64, i64) {
+        (self.next_block, self.next_event)
+    }
+
+    /// Changes the cap. A smaller one is reached step by step, with each commit.
+    pub fn set_bytes_max(&mut self, bytes_max: u64) -> Result<(), StoreError> {
+        let page_size: i64 = self.connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
+        self.pages_max = bytes_max / page_size.cast_unsigned().max(512);
+        Ok(())
+    }
+
+    /// Pages in use, and pages in the file.
+    pub fn pages(&self) -> Result<(u64, u64), StoreError> {
+        let number = |name: &str| {
+            self.connection.pragma_query_value(None, name, |row| Ok(row.get::<_, i64>(0)?.cast_unsigned()))
+        };
+        let (count, free) = (number("page_count")?, number("freelist_count")?);
+        Ok((count.saturating_sub(free), count))
+    }
+
+    /// The header of the last block of a run, looking back over `limit` blocks.
+    pub fn last_of(&self, run: RunId, limit: u64) -> Result<Option<Header>, StoreError> {
+        let Some(ring) = self.ring else { return Ok(None) };
+        let from = ring.newest.number.saturating_sub(limit);
+        let Some(spot) = ring::locate(&self.connection, from)? else { return Ok(None) };
+        let limit = usize::try_from(limit + 1).unwrap_or(usize::MAX);
+        let headings = ring::headings(&self.connection, spot, limit)?;
+        Ok(headings.iter().rev().filter_map(|heading| heading.header).find(|header| header.run == run))
+    }
+
+    /// Blocks that must be given up before `bytes` more fit, because nothing older is settled: from `floor` on. Empty
+    /// while there is room or settled blocks to take.
+    pub fn victims(&self, bytes: u64, floor: u64) -> Result<Vec<Heading>, StoreError> {
+        let Some(ring) = self.ring else { return Ok(Vec::new()) };
+        let (used, _) = self.pages()?;
+        let need = bytes / (schema::PAGE_SIZE / 2) + 2;
+        if used + need + SLACK_PAGES <= self.pages_max {
+            return Ok(Vec::new());
+        }
+        let mut over = (used + need + SLACK_PAGES).saturating_sub(self.pages_max) * schema::PAGE_SIZE;
+        over = over.min(bytes * 4);
+        let mut victims = Vec::new();
+        let mut from = ring.oldest;
+        let mut freed = 0;
+        loop {
+            let headings = ring::headings(&self.connection, from, VICTIMS)?;
+            for heading in &headings {
+                if freed >= bytes + over && (victims.is_empty() || victims.len() >= VICTIMS) {
+                    return Ok(victims);
+                }
+                freed += heading.bytes;
+                if heading.spot.number >= floor {
+                    victims.push(*heading);
+                }
+            }
+            let Some(last) = headings.last().filter(|_| headings.len() == VICTIMS) else {
+                return Ok(victims);
+            };
+            let Some(next) = ring::locate(&self.connection, last.spot.number + 1)? else {
+                return Ok(victims);
+            };
+            from = next;
+        }
+    }
+
+    /// Does all of it or nothing. When it returns, it is on the disk.
+    pub fn commit(&mut self, work: &Work<'_>) -> Result<Written, StoreError> {
+        let before = (self.ring, self.next_block, self.next_event);
+        let mut shapes = Vec::new();
+        let done = self.transact(work, &mut shapes);
+        if done.is_err() {
+            (self.ring, self.next_block, self.next_event) = before;
+            for id in shapes {
+                self.dictionary.remove(id);
+            }
+        }
+        done
+    }
+
+    fn transact(&mut self, work: &Work<'_>, shapes: &mut Vec<u32>) -> Result<Written, StoreError> {
+        let (used, _) = self.pages()?;
+        let mut writing = Writing {
+            transaction: self.connection.unchecked_transaction()?,
+            dictionary: &mut self.dictionary,
+            ring: self.ring,
+            room: self.pages_max.saturating_sub(used + SLACK_PAGES),
+            over: used + SLACK_PAGES / 2 > self.pages_max,
+            next_block: self.next_block,
+            floor: work.floor,
+        };
+        let mut written = Written::default();
+        if let Some((block, event)) = work.undo_from {
+            writing.undo(block)?;
+            writing.transaction.execute("DELETE FROM event WHERE id >= ?1", [event])?;
+        }
+        writing.shapes(work.batches, shapes)?;
+        writing.blocks(work.batches, &mut written)?;
+        let transaction = &writing.transaction;
+        let mut next_event = self.next_event;
+        put_events(transaction, work, &mut next_event, &mut written)?;
+        put_runs(transaction, work)?;
+        put_dead(transaction, writing.dictionary, work.dead)?;
+        let Writing { transaction, ring, next_block, .. } = writing;
+        transaction.commit()?;
+        (self.ring, self.next_block, self.next_event) = (ring, next_block, next_event);
+        Ok(written)
+    }
+
+    /// Writes the whole log back into the file and empties it. `false`: a reader was in the way.
+    pub fn empty_log(&self) -> Result<bool, StoreError> {
+        let busy: i64 = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+        Ok(busy == 0)
+    }
+}
+
+fn found(connection: &Connection) -> Result<Found, StoreError> {
+    let mark = mark(connection)?;
+    let mut statement = connection.prepare("SELECT run, ended, last_wall_us, books FROM run ORDER BY run")?;
+    let mut rows = statement.query([])?;
+    let mut runs = Vec::new();
+    while let Some(row) = rows.next()? {
+        let books = books_of(row.get_ref(3)?.as_str().unwrap_or_default());
+        runs.push(RunRow {
+            run: run_of(row.get(0)?),
+            ended: row.get::<_, i64>(1)? != 0,
+            last_wall_us: row.get(2)?,
+            books: books.ok_or_else(|| StoreError::Foreign("the books of a run are no JSON".into()))?,
+        });
+    }
+    let events = "SELECT coalesce(sum(sent = 0), 0), coalesce(max(id), 0) FROM event";
+    let (waiting, newest): (i64, i64) =
+        connection.query_row(events, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(Found { mark, runs, events_waiting: waiting.cast_unsigned(), newest_event: newest })
+}
+
+fn mark(connection: &Connection) -> Result<Mark, StoreError> {
+    let mark: String = connection.query_row("SELECT mark FROM spool WHERE id = 1", [], |row| row.get(0))?;
+    serde_json::from_str(&mark).map_err(|_| StoreError::Foreign("its own row is no JSON".into()))
+}
+
+/// All entries of the file. An entry that cannot be read is left out: blocks that need it count as damaged.
+pub fn dictionary(connection: &Connection) -> rusqlite::Result<Dictionary> {
+    let mut dictionary = Dictionary::default();
+    let mut statement = connection.prepare("SELECT id, body FROM shape")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        if let Ok(id) = u32::try_from(row.get::<_, i64>(0)?) {
+            dictionary.insert(id, row.get_ref(1)?.as_bytes().unwrap_or_default());
+        }
+    }
+    Ok(dictionary)
+}
+
+/// A transaction that writes blocks.
+struct Writing<'a> {
+    transaction: Transaction<'a>,
+    dictionary: &'a mut Dictionary,
+    ring: Option<Extent>,
+    /// Pages that the file may still take.
+    room: u64,
+    /// The file is above its cap: give up more than is taken.
+    over: bool,
+    next_block: u64,
+    floor: u64,
+}
+
+impl Writing<'_> {
+    fn undo(&mut self, number: u64) -> Result<(), StoreError> {
+        while let Some(spot) = ring::locate(&self.transaction, number)? {
+            self.transaction.execute("DELETE FROM block WHERE place = ?1", [spot.place])?;
+        }
+        self.ring = ring::extent(&self.transaction)?;
+        Ok(())
+    }
+
+    fn shapes(&mut self, batches: &[Arc<Batch>], added: &mut Vec<u32>) -> Result<(), StoreError> {
+        for batch in batches {
+            if self.dictionary.id(&batch.shape).is_none() {
+                let (id, body) = (self.dictionary.next_id(), body_of(&batch.shape));
+                let text = String::from_utf8_lossy(&body);
+                self.transaction
+                    .execute("INSERT INTO shape (id, body) VALUES (?1, ?2)", params![id, text])?;
+                self.dictionary.insert(id, &body);
+                added.push(id);
+            }
+            self.dictionary.remember(&batch.shape);
+        }
+        Ok(())
+    }
+
+    fn blocks(&mut self, batches: &[Arc<Batch>], written: &mut Written) -> Result<(), StoreError> {
+        let mut rest = batches;
+        let mut bytes = Vec::new();
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(cut(rest));
+            rest = later;
+            let header = block::encode(now, self.dictionary, &mut bytes)?;
+            let spot = self.put(&bytes)?;
+            written.bytes += bytes.len() as u64;
+            written.blocks.push((spot, header));
+        }
+        Ok(())
+    }
+
+    /// Puts a block into a free place while the file may grow, else into the row of the oldest.
+    fn put(&mut self, bytes: &[u8]) -> Result<Spot, StoreError> {
+        let number = self.next_block;
+        self.next_block += 1;
+        let (head, body) = bytes.split_at(HEADER_LENGTH);
+        let need = bytes.len() as u64 / (schema::PAGE_SIZE * 9 / 10) + 1;
+        if need <= self.room
+            && let Some(place) = ring::free_place(self.ring)
+        {
+            self.room -= need;
+            let sql = "INSERT INTO block (place, number, head, body) VALUES (?1, ?2, ?3, ?4)";
+            self.transaction.execute(sql, params![place, number.cast_signed(), head, body])?;
+            return Ok(self.newest(Spot { place, number }));
+        }
+        let oldest = self.ring.map(|ring| ring.oldest).filter(|oldest| oldest.number < self.floor);
+        let Spot { place, .. } = oldest.ok_or(StoreError::NoRoom)?;
+        let mut freed = self.bytes_at(place)?;
+        let mut oldest = self.after(place)?;
+        let sql = "UPDATE block SET number = ?2, head = ?3, body = ?4 WHERE place = ?1";
+        self.transaction.execute(sql, params![place, number.cast_signed(), head, body])?;
+        // A block longer than the one before takes more than one place; so does a cap that was made smaller.
+        while freed < bytes.len() as u64 || self.over {
+            let Some(next) = oldest.filter(|next| next.place != place && next.number < self.floor) else {
+                break;
+            };
+            let more = self.bytes_at(next.place)?;
+            oldest = self.after(next.place)?;
+            self.transaction.execute("DELETE FROM block WHERE place = ?1", [next.place])?;
+            freed += more;
+            if freed >= 2 * bytes.len() as u64 {
+                break;
+            }
+        }
+        if !self.over {
+            self.room += freed.saturating_sub(bytes.len() as u64) / schema::PAGE_SIZE;
+        }
+        let newest = Spot { place, number };
+        self.ring = Some(Extent { oldest: oldest.unwrap_or(newest), newest });
+        Ok(newest)
+    }
+
+    fn newest(&mut self, newest: Spot) -> Spot {
+        self.ring = Some(Extent { oldest: self.ring.map_or(newest, |ring| ring.oldest), newest });
+        newest
+    }
+
+    fn bytes_at(&self, place: i64) -> Result<u64, StoreError> {
+        let sql = "SELECT length(head) + length(body) FROM block WHERE place = ?1";
+        Ok(self.transaction.query_row(sql, [place], |row| row.get::<_, i64>(0))?.cast_unsigned())
+    }
+
+    /// The block that follows in the order of the circle.
+    fn after(&self, place: i64) -> Result<Option<Spot>, StoreError> {
+        let one = |sql: &str, place: i64| {
+            let spot = |row: &rusqlite::Row<'_>| {
+                Ok(Spot { place: row.get(0)?, number: row.get::<_, i64>(1)?.cast_unsigned() })
+            };
+            self.transaction.query_row(sql, [place], spot).optional()
+        };
+        let next = one("SELECT place, number FROM block WHERE place > ?1 ORDER BY place LIMIT 1", place)?;
+        Ok(match next {
+            Some(next) => Some(next),
+            None => one("SELECT place, number FROM block WHERE place <= ?1 ORDER BY place LIMIT 1", place)?,
+        })
+    }
+}
+
+/// How many batches the next block takes: of one run, within its bound.
+fn cut(batches: &[Arc<Batch>]) -> usize {
+    let mut readings = 0;
+    let fits = |batch: &&Arc<Batch>| {
+        readings += batch.readings.len();
+        batch.run == batches[0].run && readings <= READINGS_MAX
+    };
+    batches.iter().take_while(fits).count().max(1)
+}
+
+fn put_events(
+    transaction: &Transaction<'_>,
+    work: &Work<'_>,
+    next_event: &mut i64,
+    written: &mut Written,
+) -> Result<(), StoreError> {
+    for event in work.events {
+        let sql = "INSERT INTO event (id, run, number, sent, body) VALUES (?1, ?2, ?3, 0, ?4)";
+        let (run, number) = (run_key(event.run), event.number.cast_signed());
+        transaction.execute(sql, params![*next_event, run, number, event_text(event)])?;
+        written.event_ids.push(*next_event);
+        *next_event += 1;
+    }
+    for (id, event) in work.grown {
+        transaction.execute("UPDATE event SET body = ?2 WHERE id = ?1", params![id, event_text(event)])?;
+    }
+    if work.sent.is_empty() {
+        return Ok(());
+    }
+    let sent: HashSet<(i64, i64)> =
+        work.sent.iter().map(|(run, number)| (run_key(*run), number.cast_signed())).collect();
+    let mut statement = transaction.prepare("SELECT id, run, number FROM event WHERE sent = 0")?;
+    let waiting = statement.query_map([], |row| Ok((row.get::<_, i64>(0)?, (row.get(1)?, row.get(2)?))))?;
+    let waiting: Vec<_> = waiting.collect::<Result<_, _>>()?;
+    for (id, _) in waiting.iter().filter(|(_, name)| sent.contains(name)) {
+        transaction.execute("UPDATE event SET sent = 1 WHERE id = ?1", [id])?;
+        written.sent += 1;
+    }
+    let old = *next_event - SENT_EVENTS_KEPT;
+    transaction.execute("DELETE FROM event WHERE sent = 1 AND id < ?1", [old])?;
+    Ok(())
+}
+
+fn put_runs(transaction: &Transaction<'_>, work: &Work<'_>) -> Result<(), StoreError> {
+    for update in work.runs {
+        let sql = "INSERT INTO run (run, ended, last_wall_us, books) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (run) DO
+                   UPDATE SET ended = max(ended, excluded.ended), last_wall_us = excluded.last_wall_us, books = excluded.books";
+        let books = books_text(&update.books);
+        transaction.execute(sql, params![run_key(update.run), update.ended, update.last_wall_us, books])?;
+    }
+    for run in work.folded {
+        transaction.execute("DELETE FROM run WHERE run = ?1", [run_key(*run)])?;
+    }
+    if let Some(mark) = work.mark {
+        let text = serde_json::to_string(mark).expect("numbers and a text are always JSON");
+        transaction.execute("UPDATE spool SET mark = ?1 WHERE id = 1", [text])?;
+    }
+    Ok(())
+}
+
+fn put_dead(
+    transaction: &Transaction<'_>,
+    dictionary: &Dictionary,
+    dead: &[DeadLetter],
+) -> Result<(), StoreError> {
+    let mut bytes = Vec::new();
+    for letter in dead {
+        bytes.clear();
+        if let Some(batch) = &letter.batch {
+            block::encode(std::slice::from_ref(batch), dictionary, &mut bytes)?;
+        }
+        let (head, body) = bytes.split_at(HEADER_LENGTH.min(bytes.len()));
+        let sql =
+            "INSERT INTO dead (at_us, reason, run, seq, n, head, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        let (run, seq, n) = letter.name;
+        let (run, seq, n) = (run_key(run), seq.cast_signed(), n.cast_signed());
+        transaction.execute(sql, params![letter.at_us, letter.reason, run, seq, n, head, body])?;
+    }
+    if !dead.is_empty() {
+        let old = "DELETE FROM dead WHERE id <= (SELECT max(id) FROM dead) - ?1";
+        transaction.execute(old, [DEAD_LETTERS_MAX])?;
+    }
+    Ok(())
+}
