@@ -77,6 +77,12 @@ pub struct Cursor {
 impl Cursor {
     /// Before the oldest waiting item.
     pub const START: Self = Self { block: 0, event: 0 };
+
+    /// After a block, for tests of those who hold cursors.
+    #[cfg(test)]
+    pub(crate) fn after(block: u64) -> Self {
+        Self { block, event: 0 }
+    }
 }
 
 /// One thing that waits to be sent.

@@ -72,9 +72,9 @@ impl LiveQueue {
         }
     }
 
-    /// The batch that goes next.
-    pub(super) fn front(&self) -> Option<&Arc<Batch>> {
-        self.batches.front()
+    /// `seq` of the oldest and of the newest that wait.
+    pub(super) fn ends(&self) -> Option<(u64, u64)> {
+        Some((self.batches.front()?.seq, self.batches.back()?.seq))
     }
 
     /// Takes the batch that goes next.
@@ -142,7 +142,7 @@ mod tests {
         for seq in 0..300 {
             queue.push(batch("a", seq, 1));
         }
-        assert_eq!(queue.front().unwrap().seq, 44);
+        assert_eq!(queue.batches.front().unwrap().seq, 44);
         assert_eq!(queue.dropped, 44);
         assert!(queue.has(&batch("a", 299, 1)));
         assert!(!queue.has(&batch("a", 43, 1)));

@@ -1,10 +1,32 @@
 //! The uplink: takes batches as they come and what waits in the spool, and brings them to the broker.
+//!
+//! This file is the handle and the start; the rest in the order of a message's way:
+//!
+//! * [`config`] what the user says; [`tls`] certificates and key from their files
+//! * `live` the queue of the live lane; `session` decides what goes when, and what is confirmed (pure)
+//! * [`payload`] and `records` the messages; `client` one connection, MQTT 5 or 3.1.1
+//! * `task` carries out what the session decides
+//! * `pace` how much backlog may be on its way; [`backoff`] when to connect again; `words` why a connection ended
+//!
+//! Promises: a batch is confirmed only by a PUBACK with a success reason (P3); nothing here blocks or grows without
+//! bound (P7); live batches go first (P8). What the client library remembers is a cache: after each connection everything
+//! unconfirmed is sent again from the spool.
 
 pub mod backoff;
 pub mod config;
-#[allow(dead_code)] // the task that empties it follows
-mod live;
 pub mod payload;
+pub mod tls;
+
+mod client;
+mod live;
+mod pace;
+mod records;
+mod session;
+mod task;
+mod words;
+
+#[cfg(test)]
+mod broker;
 #[cfg(test)]
 mod sample;
 
@@ -77,14 +99,8 @@ pub struct Surroundings {
 /// Starts the uplink's task on the current runtime. It ends after `stop` was cancelled, within `stop_within`.
 pub fn start(config: UplinkConfig, around: Surroundings) -> (Uplink, JoinHandle<()>) {
     let uplink = Uplink { shared: Arc::new(Shared::default()) };
-    let task = tokio::spawn(async move {
-        around.board.update(|status| {
-            status.uplink.configured = true;
-            status.uplink.broker = config.broker.to_string();
-        });
-        around.stop.cancelled().await;
-    });
-    (uplink, task)
+    let task = task::Task::new(config, around, uplink.shared.clone());
+    (uplink, tokio::spawn(task.run()))
 }
 
 /// What a clock record says ([`Body::Clock`](crate::model::event::Body)).
@@ -112,7 +128,6 @@ struct Shared {
 
 /// What came in since the task last looked.
 #[derive(Debug, Default)]
-#[allow(dead_code)] // the task that reads it follows
 struct Inbox {
     batches: LiveQueue,
     config: Option<UplinkConfig>,
@@ -161,3 +176,6 @@ impl Uplink {
         self.shared.wake.notify_one();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,7 +15,7 @@
 
 use fieldspool_drivers::{Quality, Value};
 
-use crate::model::{Batch, ClockQuality, PointMeta, RunId, Shape};
+use crate::model::{Batch, ClockQuality, PointMeta, RunId, Shape, Stamp};
 
 /// Which lane a message travels in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -66,14 +66,14 @@ impl Message {
         Self { text, batches: 0, limit }
     }
 
-    /// Adds a batch; `false` and nothing added if the message would exceed its limit. The first batch is always
+    /// Adds a batch, its stamp as it is known now; `false` and nothing added if the message would exceed its limit. The first batch is always
     /// taken: a batch is never cut, and whether the broker takes one so large is for the caller to see.
-    pub fn push(&mut self, batch: &Batch) -> bool {
+    pub fn push(&mut self, batch: &Batch, stamp: &Stamp) -> bool {
         let before = self.text.len();
         if self.batches > 0 {
             self.text.push(b',');
         }
-        write_batch(&mut self.text, batch);
+        write_batch(&mut self.text, batch, stamp);
         if self.batches > 0 && self.len() > self.limit {
             self.text.truncate(before);
             return false;
@@ -95,7 +95,7 @@ impl Message {
     }
 }
 
-fn write_batch(out: &mut Vec<u8>, batch: &Batch) {
+fn write_batch(out: &mut Vec<u8>, batch: &Batch, stamp: &Stamp) {
     out.extend_from_slice(b"{\"device\":");
     string(out, &batch.shape.device);
     out.extend_from_slice(b",\"seq\":");
@@ -108,8 +108,8 @@ fn write_batch(out: &mut Vec<u8>, batch: &Batch) {
         None => out.extend_from_slice(b"null"),
     }
     out.extend_from_slice(b",\"time\":");
-    time(out, batch.stamp.wall_us);
-    if let Some(word) = clock_word(batch.stamp.clock) {
+    time(out, stamp.wall_us);
+    if let Some(word) = clock_word(stamp.clock) {
         out.extend_from_slice(b",\"clock\":");
         string(out, word);
     }

@@ -3,13 +3,18 @@ use proptest::prelude::*;
 use serde_json::Value as Json;
 
 use super::*;
-use crate::model::{BootId, Reading, Stamp};
+use crate::model::{BootId, Reading};
 use crate::uplink::sample::{RUN, batch, shape, stamp};
 
 fn message(batch: &Batch) -> String {
     let mut message = Message::new("plant7-gw1", RUN, Lane::Live, 65_536);
-    assert!(message.push(batch));
+    assert!(message.push(batch, &batch.stamp));
     String::from_utf8(message.finish()).unwrap()
+}
+
+fn push(message: &mut Message, seq: u64, n: u16) -> bool {
+    let batch = batch("meter-01", seq, n);
+    message.push(&batch, &batch.stamp)
 }
 
 fn example() -> Batch {
@@ -112,7 +117,7 @@ fn text_of_any_kind_is_escaped() {
 fn a_batch_that_does_not_fit_is_left_out_whole() {
     let mut message = Message::new("g", RUN, Lane::Backlog, 600);
     let mut taken = 0;
-    while message.push(&batch("meter-01", taken * 4, 4)) {
+    while push(&mut message, taken * 4, 4) {
         taken += 1;
     }
     assert!(taken > 1);
@@ -128,8 +133,8 @@ fn a_batch_that_does_not_fit_is_left_out_whole() {
 #[test]
 fn a_batch_larger_than_the_limit_still_travels_alone() {
     let mut message = Message::new("g", RUN, Lane::Backlog, 600);
-    assert!(message.push(&batch("meter-01", 0, 500)));
-    assert!(!message.push(&batch("meter-01", 500, 1)));
+    assert!(push(&mut message, 0, 500));
+    assert!(!push(&mut message, 500, 1));
     assert!(message.len() > 600);
 }
 

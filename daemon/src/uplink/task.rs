@@ -1,0 +1,409 @@
+//! The task: performs what the session decides, on one connection after the other.
+//!
+//! One task owns client and event loop. Per event one future of the client's poll is pinned and only borrowed by `select!`:
+//! a new batch, a commit, a span from the spool or a timer wakes the task and fills the window while the poll stays
+//! where it is (dropped, it could lose a publish between its packet id and the socket). Only the end of the connection drops it.
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ring::rand::SecureRandom;
+use rumqttc::{TlsConfiguration, Transport};
+use tokio::sync::watch;
+
+use super::client::{self, Dial, Event, Ledger, Link, Publisher, Will};
+use super::config::Protocol;
+use super::records::{self, Life};
+use super::session::{Action, Numbers, Session, Settings};
+use super::tls::Credentials;
+use super::words::{Cause, End};
+use super::{Shared, Surroundings, UplinkConfig};
+use crate::spool::{Committed, Span, SpoolError};
+
+/// The board is told at most so often, edges apart.
+const SHOW_EVERY: Duration = Duration::from_millis(250);
+/// While there is no connection, how often the seconds to the next attempt are counted down.
+const COUNT_DOWN: Duration = Duration::from_secs(1);
+
+type Answer = Pin<Box<dyn Future<Output = Result<Option<Span>, SpoolError>> + Send>>;
+
+pub(super) struct Task {
+    config: UplinkConfig,
+    around: Surroundings,
+    shared: Arc<Shared>,
+    session: Session,
+    credentials: Credentials,
+    committed: watch::Receiver<Committed>,
+    asked: Option<Answer>,
+    stopping: bool,
+    shown: Shown,
+}
+
+/// What the board was told last.
+#[derive(Debug, Default)]
+struct Shown {
+    at: Option<Instant>,
+    connected: bool,
+    numbers: Numbers,
+    trouble: Option<String>,
+}
+
+/// What a connection needs to publish.
+struct Wire {
+    publisher: Publisher,
+    ledger: Ledger,
+}
+
+impl Task {
+    pub(super) fn new(config: UplinkConfig, around: Surroundings, shared: Arc<Shared>) -> Self {
+        let settings = Settings::new(&config, around.gateway.clone(), around.run);
+        let committed = around.spool.committed();
+        let broker = config.broker.to_string();
+        around.board.update(|status| {
+            status.uplink.configured = true;
+            status.uplink.broker = broker;
+        });
+        Self {
+            config,
+            around,
+            shared,
+            session: Session::new(settings, now()),
+            credentials: Credentials::default(),
+            committed,
+            asked: None,
+            stopping: false,
+            shown: Shown::default(),
+        }
+    }
+
+    /// Until the stop.
+    pub(super) async fn run(mut self) {
+        loop {
+            self.take_in();
+            match self.session.next(now()) {
+                Some(Action::Connect) => {
+                    let end = self.connection().await;
+                    let connected = self.shown.connected;
+                    self.session.on_ended(now(), end, chance());
+                    self.say_ended(connected);
+                }
+                Some(Action::Done) => break,
+                Some(action) => self.settle(action),
+                None => {
+                    self.show(now(), false);
+                    self.idle().await;
+                }
+            }
+        }
+        self.show(now(), true);
+    }
+
+    /// Waits, while there is no connection.
+    async fn idle(&mut self) {
+        let until = self.session.deadline().map(|at| at.min(now() + COUNT_DOWN));
+        tokio::select! {
+            () = self.shared.wake.notified() => {}
+            () = self.around.stop.cancelled(), if !self.stopping => self.stop(),
+            () = sleep_until(until), if until.is_some() => {}
+        }
+    }
+
+    /// One connection, from its first packet to its end.
+    async fn connection(&mut self) -> End {
+        let dial = match self.dial() {
+            Ok(dial) => dial,
+            Err(end) => return end,
+        };
+        self.show(now(), true);
+        let (publisher, mut link) = client::dial(dial);
+        let mut wire = Wire { publisher, ledger: Ledger::default() };
+        let end = loop {
+            match self.event(&mut wire, &mut link).await {
+                Ok(event) => self.on_event(&mut wire, event),
+                Err(end) => break end,
+            }
+        };
+        for event in link.rest() {
+            if !matches!(event, Event::Connected(_)) {
+                self.on_event(&mut wire, event);
+            }
+        }
+        if wire.ledger.odd > 0 {
+            tracing::debug!(count = wire.ledger.odd, "acknowledgements without a message");
+        }
+        self.asked = None;
+        end
+    }
+
+    /// The next event of the connection, or its end; meanwhile everything else that comes.
+    async fn event(&mut self, wire: &mut Wire, link: &mut Link) -> Result<Event, End> {
+        let mut poll = pin!(link.poll());
+        loop {
+            self.take_in();
+            while let Some(action) = self.session.next(now()) {
+                self.perform(wire, action)?;
+            }
+            let shown_late = self.show(now(), false);
+            let until = [self.session.deadline(), shown_late].into_iter().flatten().min();
+            tokio::select! {
+                biased;
+                event = &mut poll => return event,
+                answer = answered(&mut self.asked) => self.on_answer(answer),
+                () = self.shared.wake.notified() => {}
+                Ok(()) = self.committed.changed() => self.session.on_stored(),
+                () = self.around.stop.cancelled(), if !self.stopping => self.stop(),
+                () = sleep_until(until), if until.is_some() => {}
+            }
+        }
+    }
+
+    fn on_event(&mut self, wire: &mut Wire, event: Event) {
+        match event {
+            Event::Connected(granted) => {
+                self.session.on_connected(now(), granted);
+                tracing::info!(attempt = self.session.numbers().connects, "connected to the broker");
+                self.show(now(), true);
+            }
+            Event::Sent(id) => wire.ledger.sent(id),
+            Event::Acked(id, code) => {
+                if let Some(token) = wire.ledger.acked(id) {
+                    self.session.on_puback(now(), token, code);
+                }
+            }
+            Event::Left | Event::Other => {}
+        }
+    }
+
+    fn on_answer(&mut self, answer: Result<Option<Span>, SpoolError>) {
+        self.asked = None;
+        match answer {
+            Ok(span) => self.session.on_span(now(), span),
+            Err(error) => {
+                tracing::warn!(%error, "the spool gives no backlog now");
+                self.session.on_no_span(now());
+            }
+        }
+    }
+
+    fn perform(&mut self, wire: &mut Wire, action: Action) -> Result<(), End> {
+        match action {
+            Action::Publish { token, topic, payload, retain } => {
+                wire.publish(token, topic, payload, retain)?;
+            }
+            Action::Status { token, state, topic, retain } => {
+                let life = self.life();
+                let us = (self.around.wall_us)();
+                let payload = self.around.board.read(|board| records::status(life, state, us, board));
+                wire.publish(token, topic, payload, retain)?;
+            }
+            Action::Span(cursor) => {
+                let spool = self.around.spool.clone();
+                self.asked = Some(Box::pin(async move { spool.span(cursor).await }));
+            }
+            Action::Leave => {
+                wire.publisher.disconnect();
+            }
+            Action::GiveUp(end) => return Err(end),
+            Action::Done => return Err(End::new(Cause::Ours, "stopped")),
+            other => self.settle(other),
+        }
+        Ok(())
+    }
+
+    /// What is done with or without a connection.
+    fn settle(&mut self, action: Action) {
+        match action {
+            Action::Confirm(what) => self.around.spool.confirm(&what),
+            Action::DeadLetter(what, reason) => {
+                tracing::error!(count = what.len(), error = %reason, "message refused for good; kept as a dead letter");
+                let spool = self.around.spool.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = spool.dead_letter(what, reason).await {
+                        // It stays in the backlog and is refused again later.
+                        tracing::warn!(%error, "dead letter not stored");
+                    }
+                });
+            }
+            Action::Connect
+            | Action::Publish { .. }
+            | Action::Status { .. }
+            | Action::Span(_)
+            | Action::Leave
+            | Action::GiveUp(_)
+            | Action::Done => {}
+        }
+    }
+
+    /// Takes in what the handle was given.
+    fn take_in(&mut self) {
+        let mut inbox = std::mem::take(&mut *self.shared.inbox());
+        if inbox.batches.dropped > 0 {
+            self.session.missed(now());
+        }
+        for batch in inbox.batches.drain() {
+            self.session.offer(batch);
+        }
+        for clock in inbox.clocks {
+            self.session.on_clock(clock);
+        }
+        if let Some(devices) = inbox.meta {
+            self.session.on_meta(devices);
+        }
+        if let Some(config) = inbox.config.filter(|config| *config != self.config) {
+            self.config = config;
+            self.credentials.forget();
+            let broker = self.config.broker.to_string();
+            self.around.board.update(|status| status.uplink.broker = broker);
+            self.session
+                .on_config(now(), Settings::new(&self.config, self.around.gateway.clone(), self.around.run));
+        }
+        if inbox.kick {
+            self.session.kick(now());
+        }
+    }
+
+    fn stop(&mut self) {
+        self.stopping = true;
+        self.session.on_stop(now() + self.around.stop_within);
+    }
+
+    fn life(&self) -> Life<'_> {
+        Life { gateway: &self.around.gateway, run: self.around.run, connect: self.session.numbers().connects }
+    }
+
+    /// How to connect, with the files as they are now.
+    fn dial(&mut self) -> Result<Dial, End> {
+        let (loaded, fault) = match self.credentials.load(&self.config) {
+            Ok(loaded) => loaded,
+            Err(fault) => return Err(End::new(Cause::Ours, fault.to_string())),
+        };
+        if let Some(error) = fault {
+            tracing::warn!(%error, "new certificate files cannot be used; the old ones stay");
+        }
+        self.around.board.update(|status| status.uplink.certificate_expires_us = loaded.expires_us);
+        let config = &self.config;
+        let transport = match loaded.tls {
+            Some(tls) => Transport::tls_with_config(TlsConfiguration::Rustls(tls)),
+            None => Transport::tcp(),
+        };
+        let user = config.user.clone().or_else(|| loaded.password.as_ref().map(|_| String::new()));
+        let will = config.will.then(|| Will {
+            topic: config.topics.status.topic(&self.around.gateway, ""),
+            payload: records::will(self.life()),
+            retain: config.retain,
+        });
+        // The client puts host and port together with a colon: an IPv6 address needs its brackets.
+        let host = if config.broker.host.contains(':') {
+            format!("[{}]", config.broker.host)
+        } else {
+            config.broker.host.clone()
+        };
+        Ok(Dial {
+            v5: config.protocol == Protocol::V5,
+            host,
+            port: config.broker.port,
+            transport,
+            client_id: config.client_id.clone().unwrap_or_else(|| self.around.gateway.to_string()),
+            credentials: user.map(|user| (user, loaded.password.unwrap_or_default())),
+            keep_alive: config
+                .keep_alive
+                .clamp(*super::config::KEEP_ALIVE.start(), *super::config::KEEP_ALIVE.end()),
+            connect_timeout: config.connect_timeout,
+            will,
+            window: config
+                .in_flight
+                .clamp(*super::config::IN_FLIGHT.start(), *super::config::IN_FLIGHT.end()),
+        })
+    }
+
+    fn say_ended(&mut self, was_connected: bool) {
+        let at = now();
+        let retry_in =
+            self.session.attempt_at().map_or(0, |next| next.saturating_duration_since(at).as_secs());
+        if let Some(error) = self.session.trouble().filter(|_| !self.stopping) {
+            if was_connected {
+                tracing::warn!(error, retry_in, "connection to the broker lost");
+            } else {
+                tracing::warn!(error, retry_in, "no connection to the broker");
+            }
+        }
+        self.show(at, true);
+    }
+
+    /// Writes the uplink's section of the board. Returns when it must be called again, if it put something off.
+    fn show(&mut self, at: Instant, at_once: bool) -> Option<Instant> {
+        let connected = self.session.is_connected();
+        let edge =
+            connected != self.shown.connected || self.session.trouble() != self.shown.trouble.as_deref();
+        let changed = edge || *self.session.numbers() != self.shown.numbers || !connected;
+        if !changed {
+            return None;
+        }
+        let due = self.shown.at.map_or(at, |last| last + SHOW_EVERY);
+        if due > at && !edge && !at_once {
+            return Some(due);
+        }
+        let flipped = connected != self.shown.connected || self.shown.at.is_none();
+        let numbers = self.session.numbers().clone();
+        let trouble = self.session.trouble().map(str::to_owned);
+        let retry_in = self.session.attempt_at().map(|next| next.saturating_duration_since(at).as_secs());
+        let us = flipped.then(self.around.wall_us);
+        self.around.board.update(|status| {
+            let uplink = &mut status.uplink;
+            uplink.connected = connected;
+            uplink.since_us = us.or(uplink.since_us);
+            uplink.error.clone_from(&trouble);
+            uplink.retry_in = retry_in;
+            uplink.connects = numbers.connects;
+            uplink.confirmed = numbers.confirmed;
+            uplink.messages = numbers.messages;
+            uplink.bytes = numbers.bytes;
+            uplink.nobody_listening = numbers.nobody_listening;
+            uplink.dead_letters = numbers.dead_letters;
+        });
+        self.shown = Shown { at: Some(at), connected, numbers, trouble };
+        None
+    }
+}
+
+impl Wire {
+    fn publish(&mut self, token: u64, topic: String, payload: Vec<u8>, retain: bool) -> Result<(), End> {
+        // The channel has room for the window, so this fails only for a topic that configuration let through.
+        if !self.publisher.publish(topic, payload, retain) {
+            return Err(End::new(Cause::Ours, "a message cannot be published: check the topics"));
+        }
+        self.ledger.queued(token);
+        Ok(())
+    }
+}
+
+/// The spool's answer, when there is a question.
+async fn answered(asked: &mut Option<Answer>) -> Result<Option<Span>, SpoolError> {
+    match asked {
+        Some(answer) => answer.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    if let Some(at) = at {
+        tokio::time::sleep_until(tokio::time::Instant::from_std(at)).await;
+    }
+}
+
+/// The runtime's clock, so that tests can turn it.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// Drawn evenly from 0 to 1.
+fn chance() -> f64 {
+    let mut bytes = [0_u8; 4];
+    // Without random numbers all gateways of a fleet wait alike, which is bad, but no reason to stop.
+    if ring::rand::SystemRandom::new().fill(&mut bytes).is_err() {
+        return 1.0;
+    }
+    f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
+}
