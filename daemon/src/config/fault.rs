@@ -46,6 +46,8 @@ pub struct Fault {
     pub what: String,
     /// What to do.
     pub remedy: String,
+    /// The text could not be parsed here: other faults of the same line only follow from this one.
+    pub is_syntax: bool,
 }
 
 impl fmt::Display for Fault {

@@ -1,8 +1,8 @@
 //! The configuration: from files to what the daemon is told to do.
 //!
-//! The road: `folders` finds and reads the files, `document` makes trees of them in which every key and value knows
+//! The road: [`folders`] finds and reads the files, `document` makes trees of them in which every key and value knows
 //! its place, `meaning` turns the merged tree into a [`Config`], `surroundings` looks at what the configuration
-//! points to (certificates, keys, ports), `report` prints it all for `fieldspool check`, `diff` compares two.
+//! points to (certificates, keys, ports), [`report`] prints it all for `fieldspool check`, [`mod@diff`] compares two.
 //!
 //! Promises: all faults at once, each with file, line and column and what to do; a text that is not understood is
 //! never half applied (P9); what N.0 accepts, all N.x accept. No input makes it panic. Not here: the shape of a
@@ -11,9 +11,18 @@
 //! A fault of the *text* leaves no [`Config`]. What is wrong *around* it (an expired certificate, a key that others
 //! can read) is a fault for `check`, and does not keep the daemon from sampling.
 
+mod document;
+mod meaning;
+mod surroundings;
+mod table;
+mod words;
+
 pub mod diff;
 pub mod fault;
+pub mod folders;
+pub mod report;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +35,13 @@ use crate::uplink::UplinkConfig;
 
 pub use diff::{Change, diff};
 pub use fault::{Fault, Place, Unchecked};
+pub use folders::Folders;
+pub use report::{CheckReport, check};
+
+use document::Tree;
+use folders::Reader;
+use meaning::{Machine, Pointer, Reading};
+use table::Findings;
 
 /// Everything the daemon is told. Each part takes its own slice.
 #[derive(Clone, Debug, PartialEq)]
@@ -108,4 +124,115 @@ pub struct Loaded {
     pub warnings: Vec<Fault>,
     /// What could not be read as this user.
     pub unchecked: Vec<Unchecked>,
+    pointers: Vec<Pointer>,
 }
+
+impl Loaded {
+    /// Why there is no configuration, in one line; `None` if there is one.
+    pub fn refusal(&self) -> Option<String> {
+        if self.config.is_some() {
+            return None;
+        }
+        let all = self.faults.len() + self.unchecked.len();
+        let first = self.faults.first().map(ToString::to_string);
+        let first = first.or_else(|| self.unchecked.first().map(ToString::to_string)).unwrap_or_default();
+        Some(if all > 1 { format!("{first} (and {} more: fieldspool check)", all - 1) } else { first })
+    }
+
+    /// A look at what the configuration points to: files and ports. None of it makes the configuration invalid;
+    /// each is one line for the log. `now_us` is the wall clock, µs since 1970.
+    pub fn look_around(&self, now_us: i64) -> Vec<String> {
+        let look = surroundings::look(&self.pointers, now_us);
+        look.faults.iter().chain(&look.warnings).map(ToString::to_string).collect()
+    }
+}
+
+/// Reads the configuration.
+pub fn load(folders: &Folders) -> Loaded {
+    let gathered = gather(folders, Machine::this());
+    let whole = gathered.faults.is_empty() && gathered.unread.is_empty();
+    Loaded {
+        config: whole.then_some(gathered.draft),
+        faults: gathered.faults,
+        warnings: gathered.warnings,
+        unchecked: gathered.unchecked,
+        pointers: gathered.pointers,
+    }
+}
+
+/// Everything that reading brings, before anybody judges it.
+#[derive(Debug)]
+struct Gathered {
+    /// Complete only if there is no fault and nothing unread.
+    draft: Config,
+    tree: Tree,
+    files: usize,
+    faults: Vec<Fault>,
+    warnings: Vec<Fault>,
+    unchecked: Vec<Unchecked>,
+    /// Of `unchecked`, those without which the draft is not the configuration.
+    unread: Vec<PathBuf>,
+    pointers: Vec<Pointer>,
+}
+
+impl Gathered {
+    /// By place, each once: a fault in a profile concerns every device that uses it.
+    fn tidy(&mut self) {
+        for findings in [&mut self.faults, &mut self.warnings] {
+            findings.sort();
+            findings.dedup();
+        }
+        // What follows from a syntax error on the same line is no news.
+        let line = |fault: &Fault| fault.place.clone().map(|place| (place.file, place.line));
+        let slips: BTreeSet<_> =
+            self.faults.iter().filter(|fault| fault.is_syntax).filter_map(line).collect();
+        self.faults.retain(|fault| fault.is_syntax || !line(fault).is_some_and(|line| slips.contains(&line)));
+        self.unchecked.dedup();
+    }
+}
+
+fn gather(folders: &Folders, machine: Machine) -> Gathered {
+    gather_with(folders, machine, &[], meaning::config)
+}
+
+fn gather_with(
+    folders: &Folders,
+    machine: Machine,
+    profiles: &[String],
+    read: impl FnOnce(&Tree, &mut Reading<'_>) -> Config,
+) -> Gathered {
+    let findings = Findings::default();
+    let mut reader = Reader::new(&findings);
+    let tree = reader.configuration(folders);
+    let mut wanted = meaning::profiles_asked_for(&tree);
+    wanted.extend_from_slice(profiles);
+    let profile_names = reader.profile_names(folders);
+    let profiles = reader.profiles(folders, &wanted);
+    let mut reading = Reading {
+        findings: &findings,
+        profiles: &profiles,
+        profile_names: &profile_names,
+        machine,
+        unchecked: std::mem::take(&mut reader.unchecked),
+        pointers: Vec::new(),
+    };
+    let draft = read(&tree, &mut reading);
+    let (unchecked, pointers) = (reading.unchecked, reading.pointers);
+    let files = reader.files;
+    let draft = Config { hash: reader.hash(), ..draft };
+    let mut gathered = Gathered {
+        draft,
+        files,
+        faults: findings.faults.take(),
+        warnings: findings.warnings.take(),
+        unread: unchecked.iter().map(|unchecked| unchecked.path.clone()).collect(),
+        unchecked,
+        pointers,
+        tree,
+    };
+    gathered.tidy();
+    gathered
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,202 @@
+//! `[bus.NAME]`: one link, its devices, and what is wrong with them together.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fieldspool_drivers::Section;
+use fieldspool_drivers::bus::{BusSpec, DeviceSpec, Link, Protocol};
+
+use super::device::{self, Inherited, Placed};
+use super::{Pointer, PointsTo, Reading};
+use crate::config::ConfiguredBus;
+use crate::config::fault::Place;
+use crate::config::table::Table;
+use crate::config::words::{did_you_mean, either, nearest, quoted};
+
+/// Range of every `period`.
+pub(super) const PERIOD: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_secs(86_400);
+
+/// Range of every `heartbeat`.
+pub(super) const HEARTBEAT: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(86_400);
+
+const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(60);
+
+/// A line takes its time, and so does whatever stands behind a terminal server.
+const PERIOD_SERIAL: Duration = Duration::from_secs(10);
+const PERIOD_TCP: Duration = Duration::from_secs(1);
+
+/// Above this share of its time a line has no room for a device that is slow to answer.
+const LOAD_MAX: f64 = 0.8;
+
+/// All buses.
+pub(super) fn all(top: &mut Table<'_>, reading: &mut Reading<'_>) -> Vec<ConfiguredBus> {
+    let Some(mut buses) = top.table("bus") else { return Vec::new() };
+    let mut read: Vec<ConfiguredBus> = Vec::new();
+    let mut taken: Vec<(String, String)> = Vec::new();
+    for (entry, mut table) in buses.named() {
+        if !is_name(&entry.key) {
+            let what = format!("{} cannot be the name of a bus", quoted(&entry.key));
+            reading.findings.fault(entry.key_place.clone(), "bus".to_owned(), what, NAME_REMEDY.to_owned());
+        }
+        let bus = one(&entry.key, &mut table, reading, &mut taken);
+        table.finish();
+        read.extend(bus);
+    }
+    read
+}
+
+/// What a wrong name of a bus or device should be.
+pub(super) const NAME_REMEDY: &str = "write 1 to 64 of A-Z a-z 0-9 _ -, and free text as label";
+
+/// Whether a bus or device may be called so.
+pub(super) fn is_name(name: &str) -> bool {
+    (1..=64).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
+fn one(
+    name: &str,
+    table: &mut Table<'_>,
+    reading: &mut Reading<'_>,
+    taken: &mut Vec<(String, String)>,
+) -> Option<ConfiguredBus> {
+    let (tag, link) = link(name, table, reading);
+    if let Some((link, place, key)) = &link {
+        same_place(name, link, (place, key), taken, reading);
+    }
+    let protocol = match (&link, &tag) {
+        (Some((link, ..)), _) => Some(link.protocol()),
+        (None, Some(tag)) => Some(if tag.starts_with("modbus") { Protocol::Modbus } else { Protocol::Line }),
+        (None, None) => None,
+    };
+    let tcp = tag.as_deref() == Some("modbus-tcp");
+    let inherited = Inherited {
+        period: table.duration("period", PERIOD).unwrap_or(if tcp { PERIOD_TCP } else { PERIOD_SERIAL }),
+        heartbeat: table.duration("heartbeat", HEARTBEAT).unwrap_or(HEARTBEAT_DEFAULT),
+    };
+    let mut devices = Vec::new();
+    let mut described = table.table("device");
+    if let Some(protocol) = protocol {
+        for (entry, device) in described.iter_mut().flat_map(Table::named) {
+            devices.extend(device::read(entry, device, protocol, inherited, reading));
+        }
+    }
+    if described.is_none() {
+        let remedy = format!("add [bus.{name}.device]");
+        table.warn("device", "no devices: nothing is polled here".to_owned(), remedy);
+    }
+    let (link, ..) = link?;
+    let mut spec = BusSpec { name: Arc::from(name), link, devices: Vec::new() };
+    let (mut infos, mut places) = (Vec::new(), Vec::new());
+    for Placed { spec: device, info, place, points } in devices {
+        spec.devices.push(device);
+        infos.push(info);
+        places.push((place, points));
+    }
+    together(&spec, &places, reading);
+    load(&spec, table);
+    Some(ConfiguredBus { spec, devices: infos })
+}
+
+/// The tag under `link`, and the link with the place and path of its table.
+fn link(
+    name: &str,
+    table: &mut Table<'_>,
+    reading: &mut Reading<'_>,
+) -> (Option<String>, Option<(Link, Place, String)>) {
+    let mut links = table.table("link").map(|mut links| links.named()).unwrap_or_default();
+    if links.is_empty() && !table.has("link") {
+        let remedy = format!("add [bus.{name}.link.TAG] with one of {}", Link::tags().join(", "));
+        table.fault("link", "a bus without a link".to_owned(), remedy);
+    }
+    if let [_, (second, _), ..] = links.as_slice() {
+        let what = "a second link: a bus is one line".to_owned();
+        let path = format!("bus.{name}.link");
+        reading.findings.fault(second.key_place.clone(), path, what, "make it a bus of its own".to_owned());
+        return (None, None);
+    }
+    let Some((entry, mut table)) = links.pop() else { return (None, None) };
+    let Some(tag) = Link::tags().iter().find(|tag| **tag == entry.key) else {
+        let remedy = did_you_mean(&entry.key, Link::tags().iter().copied(), || {
+            format!("write {}", either(Link::tags()))
+        });
+        let what = format!("unknown link {}", quoted(&entry.key));
+        reading.findings.fault(entry.key_place.clone(), format!("bus.{name}.link"), what, remedy);
+        // The devices are checked as if that had been typed.
+        return (nearest(&entry.key, Link::tags().iter().copied()).map(str::to_owned), None);
+    };
+    let link = Link::from_section(tag, &mut table);
+    if let Some((port, (place, key))) = link.as_ref().and_then(Link::serial_port).zip(table.spot("port")) {
+        reading.pointers.push(Pointer { place, key, to: PointsTo::SerialPort(port.into()) });
+    }
+    let placed = table.spot(if table.has("port") { "port" } else { "host" });
+    table.finish();
+    (Some((*tag).to_owned()), link.zip(placed).map(|(link, (place, key))| (link, place, key)))
+}
+
+/// Two buses on one line would talk into each other's answers.
+fn same_place(
+    name: &str,
+    link: &Link,
+    (place, key): (&Place, &str),
+    taken: &mut Vec<(String, String)>,
+    reading: &Reading<'_>,
+) {
+    let real = match link.serial_port() {
+        // by-id, by-path and ttyUSB0 are names of one thing.
+        Some(port) => {
+            std::fs::canonicalize(port).map_or_else(|_| port.to_owned(), |path| path.display().to_string())
+        }
+        None => link.place(),
+    };
+    let Some((_, other)) = taken.iter().find(|(there, _)| *there == real) else {
+        taken.push((real, name.to_owned()));
+        return;
+    };
+    let what = format!("bus {} is on {} already", quoted(other), link.place());
+    let remedy = format!("move the devices of this bus to bus {}", quoted(other));
+    if link.tag() == "modbus-tcp" {
+        reading.findings.warn(place.clone(), key.to_owned(), what, remedy);
+    } else {
+        reading.findings.fault(place.clone(), key.to_owned(), what, remedy);
+    }
+}
+
+type DevicePlaces = ((Place, String), Vec<(Place, String)>);
+
+/// What the driver finds wrong when it sees the devices together.
+fn together(spec: &BusSpec, places: &[DevicePlaces], reading: &Reading<'_>) {
+    for fault in spec.faults() {
+        let Some(((device, device_path), points)) = places.get(fault.device) else { continue };
+        let (place, path) = fault
+            .point
+            .and_then(|point| points.get(point))
+            .cloned()
+            .unwrap_or_else(|| (device.clone(), device_path.clone()));
+        reading.findings.fault(place, path, fault.what, fault.remedy);
+    }
+}
+
+/// Share of its time that a line is in use; 0 where it cannot be foretold.
+pub(in crate::config) fn share(spec: &BusSpec) -> f64 {
+    let period =
+        |device: &DeviceSpec, group: usize| device.groups.get(group).map(|group| group.period.as_secs_f64());
+    spec.plan()
+        .iter()
+        .filter_map(|request| {
+            let period = period(spec.devices.get(request.device)?, request.group)?;
+            Some(request.cost.as_secs_f64() / period.max(0.001))
+        })
+        .sum()
+}
+
+fn load(spec: &BusSpec, table: &mut Table<'_>) {
+    let share = share(spec);
+    if share > LOAD_MAX {
+        let what = format!("polling takes {:.0} % of the line's time", share * 100.0);
+        let cure = "poll less often (period), fewer points (only), at a higher speed, or on a second line";
+        table.warn("period", what, format!("{cure}; fieldspool check --plan shows each request"));
+    }
+}

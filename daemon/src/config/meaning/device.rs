@@ -1,0 +1,209 @@
+//! `[bus.NAME.device]`: one device, its profile below it, and its points in groups.
+//!
+//! A device's own words count before its profile's, key by key, for points too. What only a device can say (its unit
+//! id, its label, how often) a profile may not, and what only a profile says (`name`, `source`, `factory`) a device
+//! may not.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fieldspool_drivers::Section;
+use fieldspool_drivers::bus::{Defaults, DeviceSpec, Group, Protocol};
+use fieldspool_drivers::point::Point;
+
+use super::bus::{HEARTBEAT, NAME_REMEDY, PERIOD, is_name};
+use super::{Reading, free_text, point};
+use crate::config::document::{self, Entry};
+use crate::config::fault::Place;
+use crate::config::table::Table;
+use crate::config::words::{did_you_mean, quoted};
+use crate::config::{DeviceInfo, PointInfo};
+
+/// Longest label, characters.
+pub(super) const LABEL_MAX: usize = 128;
+
+/// Most points of one device: its last poll must fit into memory many times over.
+const POINTS_MAX: usize = 10_000;
+
+/// Keys that a profile has for itself.
+const PROFILE_ONLY: &[&str] = &["name", "source", "factory"];
+
+/// Keys that belong to one device and no other.
+const DEVICE_ONLY: &[&str] = &["unit_id", "profile", "label", "only", "period", "heartbeat"];
+
+/// What a device or point has from above unless it says otherwise.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Inherited {
+    pub(super) period: Duration,
+    pub(super) heartbeat: Duration,
+}
+
+/// A device, and where it and its points stand.
+#[derive(Debug)]
+pub(super) struct Placed {
+    pub(super) spec: DeviceSpec,
+    pub(super) info: DeviceInfo,
+    pub(super) place: (Place, String),
+    pub(super) points: Vec<(Place, String)>,
+}
+
+/// Reads one device. `None` if it has no address; its faults are reported all the same.
+pub(super) fn read(
+    entry: &Entry,
+    own: Table<'_>,
+    protocol: Protocol,
+    inherited: Inherited,
+    reading: &mut Reading<'_>,
+) -> Option<Placed> {
+    let findings = reading.findings;
+    if !is_name(&entry.key) {
+        let what = format!("{} cannot be the name of a device", quoted(&entry.key));
+        findings.fault(entry.key_place.clone(), parent(own.path()), what, NAME_REMEDY.to_owned());
+    }
+    let path = own.path().to_owned();
+    let (mut table, profile) = with_profile(own, reading);
+    let label = free_text(&mut table, "label", LABEL_MAX);
+    let address = protocol.address(&mut table);
+    let inherited = Inherited {
+        period: table.duration("period", PERIOD).unwrap_or(inherited.period),
+        heartbeat: table.duration("heartbeat", HEARTBEAT).unwrap_or(inherited.heartbeat),
+    };
+    let points = points(&mut table, protocol, inherited);
+    table.finish();
+    let name = Arc::from(entry.key.as_str());
+    let Points { specs, infos, places, groups, headline } = points;
+    Some(Placed {
+        spec: DeviceSpec { name, address: address?, points: specs, groups },
+        info: DeviceInfo { label, profile, headline, points: infos },
+        place: (entry.key_place.clone(), path),
+        points: places,
+    })
+}
+
+/// Checks a profile by itself, as if a device that says nothing more used it; how many points it has.
+pub(in crate::config) fn profile_alone(name: &str, protocol: Protocol, reading: &mut Reading<'_>) -> usize {
+    let unit_id = match protocol {
+        Protocol::Modbus => "unit_id = 1,",
+        Protocol::Line => "",
+    };
+    let text = format!("check = {{ {unit_id} profile = \"{}\" }}", name.escape_default());
+    let document = document::parse(&Arc::from(Path::new("")), &text);
+    let mut all =
+        Table::new(&document.tree, String::new(), Place::file(Arc::from(Path::new(""))), reading.findings);
+    let inherited = Inherited { period: Duration::from_secs(10), heartbeat: Duration::from_secs(60) };
+    let read =
+        all.named().into_iter().filter_map(|(entry, table)| read(entry, table, protocol, inherited, reading));
+    read.map(|placed| placed.spec.points.len()).sum()
+}
+
+/// The device's table over its profile's, and the profile's name.
+fn with_profile<'a>(mut own: Table<'a>, reading: &Reading<'a>) -> (Table<'a>, Option<Arc<str>>) {
+    let Some(name) = own.text("profile") else { return (own, None) };
+    let Some(profile) = reading.profiles.get(&name) else {
+        // A profile that is there and could not be read has had its own fault.
+        if !reading.profile_names.contains(&name) {
+            let known = reading.profile_names.iter().map(String::as_str);
+            let remedy = did_you_mean(&name, known, || {
+                format!("put it into profiles/{}.toml beside the configuration", name.escape_debug())
+            });
+            own.fault("profile", format!("there is no profile {}", quoted(&name)), remedy);
+        }
+        return (own, None);
+    };
+    let place = Place { file: Arc::clone(&profile.file), line: 1, column: 1 };
+    let mut below = Table::new(&profile.tree, String::new(), place, reading.findings);
+    profile_keys(&mut below);
+    let table = own.over(below.restricted(PROFILE_ONLY, DEVICE_ONLY));
+    (table, Some(Arc::from(name)))
+}
+
+/// What a profile says about itself.
+fn profile_keys(table: &mut Table<'_>) {
+    for key in ["name", "source"] {
+        let _for_people_only = free_text(table, key, 512);
+    }
+    if let Some(mut factory) = table.table("factory") {
+        let _for_people_only = (
+            factory.integer("speed", 300..=4_000_000),
+            factory.text("format"),
+            factory.integer("unit_id", 0..=255),
+        );
+        factory.finish();
+    }
+}
+
+/// The points of a device; the lists are parallel.
+#[derive(Debug, Default)]
+struct Points {
+    specs: Vec<Point>,
+    infos: Vec<PointInfo>,
+    places: Vec<(Place, String)>,
+    groups: Vec<Group>,
+    headline: Vec<u16>,
+}
+
+fn points(table: &mut Table<'_>, protocol: Protocol, inherited: Inherited) -> Points {
+    let defaults = match table.table("defaults") {
+        Some(mut defaults) => {
+            let read = protocol.defaults(&mut defaults);
+            defaults.finish();
+            read.unwrap_or_default()
+        }
+        None => Defaults::default(),
+    };
+    let mut described = table.table("points").map(|mut points| points.named()).unwrap_or_default();
+    // A profile that does not exist has had its own fault.
+    if described.is_empty() && !table.has("profile") {
+        let remedy = "name a profile, or add points = { ... }".to_owned();
+        table.fault("points", "a device without points".to_owned(), remedy);
+    }
+    if described.len() > POINTS_MAX {
+        table.fault(
+            "points",
+            format!("{} points", described.len()),
+            format!("at most {POINTS_MAX} a device"),
+        );
+        described.truncate(POINTS_MAX);
+    }
+    let names: Vec<&str> = described.iter().map(|(entry, _)| entry.key.as_str()).collect();
+    let only = table.texts("only");
+    known_points(table, "only", only.as_deref().unwrap_or_default(), &names);
+    let headline = table.texts("headline").unwrap_or_default();
+    known_points(table, "headline", &headline, &names);
+
+    let mut points = Points::default();
+    let mut groups: BTreeMap<Duration, Vec<u16>> = BTreeMap::new();
+    for (entry, table) in described {
+        let place = (entry.key_place.clone(), table.path().to_owned());
+        let Some((spec, info)) = point::read(entry, table, (protocol, &defaults), inherited) else {
+            continue;
+        };
+        let wanted = only.as_ref().is_none_or(|only| only.contains(&entry.key));
+        let (true, Ok(index)) = (wanted, u16::try_from(points.specs.len())) else { continue };
+        groups.entry(spec.period).or_default().push(index);
+        points.specs.push(spec);
+        points.infos.push(info);
+        points.places.push(place);
+    }
+    let index_of = |name: &String| points.specs.iter().position(|point| *point.name == **name);
+    let headline =
+        headline.iter().filter_map(index_of).filter_map(|index| u16::try_from(index).ok()).collect();
+    points.headline = headline;
+    points.groups = groups.into_iter().map(|(period, points)| Group { period, points }).collect();
+    points
+}
+
+/// Reports names that are no points of the device.
+fn known_points(table: &mut Table<'_>, key: &'static str, wanted: &[String], names: &[&str]) {
+    for name in wanted.iter().filter(|name| !names.contains(&name.as_str())) {
+        let remedy = did_you_mean(name, names.iter().copied(), || "name points of this device".to_owned());
+        table.fault(key, format!("there is no point {}", quoted(name)), remedy);
+    }
+}
+
+/// The path of the table around a table.
+pub(super) fn parent(path: &str) -> String {
+    path.rsplit_once('.').map_or("", |(parent, _)| parent).to_owned()
+}

@@ -1,0 +1,55 @@
+//! `[spool]`, and where the state lives.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use fieldspool_drivers::Section;
+
+use crate::config::document::Data;
+use crate::config::table::Table;
+use crate::config::words::{bytes, bytes_words, quoted};
+use crate::spool::{BYTES_MAX_LEAST, Keep, SpoolSettings};
+
+/// Longest loss window: beyond it a power cut costs more than anybody expects.
+const COMMIT_EVERY_MAX: Duration = Duration::from_secs(60);
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+pub(super) fn read(top: &mut Table<'_>, directory: PathBuf) -> SpoolSettings {
+    let mut settings = SpoolSettings::new(directory);
+    let Some(mut table) = top.table("spool") else { return settings };
+    settings.bytes_max = size(&mut table, "cap", BYTES_MAX_LEAST, 1 << 44);
+    let every = table.duration("commit_every", Duration::ZERO..=COMMIT_EVERY_MAX);
+    settings.commit_every = every.unwrap_or(settings.commit_every);
+    settings.keep = match table.choice("keep", &["all", "unsent"]) {
+        Some(1) => Keep::Unsent,
+        _ => Keep::All,
+    };
+    settings.require_durable = table.flag("require_durable").unwrap_or(false);
+    settings.age_max = table.duration("max_age", Duration::from_secs(3_600)..=DAY * 3_650);
+    table.finish();
+    settings
+}
+
+/// A number of bytes, `"1 GiB"` or plain, from `least` to `most`.
+pub(super) fn size(table: &mut Table<'_>, key: &'static str, least: u64, most: u64) -> Option<u64> {
+    let size = match &table.value(key)?.data {
+        Data::Integer(number) => u64::try_from(*number).ok(),
+        Data::Text(text) => bytes(text),
+        _ => {
+            // The wording for a wrong kind is the text's.
+            let _always_a_fault = table.text(key);
+            return None;
+        }
+    };
+    let range = || format!("write a size from {} to {}", bytes_words(least), bytes_words(most));
+    match size {
+        Some(size) if (least..=most).contains(&size) => return Some(size),
+        Some(size) => table.fault(key, format!("{} is out of range", bytes_words(size)), range()),
+        None => {
+            let shown = table.text(key).map_or_else(|| "a negative number".to_owned(), |text| quoted(&text));
+            table.fault(key, format!("{shown} is not a size"), format!("{}, like \"1 GiB\"", range()));
+        }
+    }
+    None
+}

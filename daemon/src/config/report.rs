@@ -1,0 +1,199 @@
+//! `fieldspool check`: everything that is wrong, to be wondered at, or not checked, and what will be polled.
+//!
+//! The text goes to standard output as it is; the exit code is 0, 66 (nothing there to check) or 78 (faults).
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use super::document::Data;
+use super::fault::Fault;
+use super::folders::Folders;
+use super::meaning::{self, Machine, Reading};
+use super::words::duration_words;
+use super::{Config, Gathered, gather, surroundings};
+
+/// Nothing is wrong.
+const EXIT_OK: u8 = 0;
+/// There is no such file (sysexits EX_NOINPUT).
+const EXIT_NO_INPUT: u8 = 66;
+/// Something is wrong (sysexits EX_CONFIG).
+const EXIT_CONFIG: u8 = 78;
+
+/// What `fieldspool check` prints and returns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckReport {
+    /// Lines for standard output.
+    pub text: String,
+    /// Exit code.
+    pub exit: u8,
+}
+
+/// Checks a folder, a configuration file or a profile; without a path the standard folders. `now_us` is the wall
+/// clock, µs since 1970, for the certificates.
+pub fn check(path: Option<&Path>, plan: bool, now_us: i64) -> CheckReport {
+    let folders = Folders::of(path);
+    if let Some(path) = path.filter(|path| !path.exists()) {
+        let text = format!("{}: there is no such file or folder\n", path.display());
+        return CheckReport { text, exit: EXIT_NO_INPUT };
+    }
+    check_in(&folders, plan, now_us)
+}
+
+/// As [`check`], with the folders given.
+pub fn check_in(folders: &Folders, plan: bool, now_us: i64) -> CheckReport {
+    let mut gathered = gather(folders, Machine::this());
+    if let Some(report) = profile(folders, &gathered) {
+        return report;
+    }
+    let look = surroundings::look(&gathered.pointers, now_us);
+    gathered.faults.extend(look.faults);
+    gathered.warnings.extend(look.warnings);
+    gathered.unchecked.extend(look.unchecked);
+    gathered.tidy();
+    let mut text = findings(&gathered);
+    if plan {
+        plan_words(&gathered.draft, &mut text);
+    }
+    summary(&gathered, folders, &mut text);
+    let exit = if gathered.faults.is_empty() { EXIT_OK } else { EXIT_CONFIG };
+    CheckReport { text, exit }
+}
+
+fn findings(gathered: &Gathered) -> String {
+    let mut text = String::new();
+    for fault in &gathered.faults {
+        line(&mut text, format_args!("{fault}"));
+    }
+    for warning in &gathered.warnings {
+        line(&mut text, format_args!("{}", warning_words(warning)));
+    }
+    for unchecked in &gathered.unchecked {
+        line(&mut text, format_args!("{unchecked}"));
+    }
+    text
+}
+
+/// A warning as it is printed: the place first, as compilers do.
+pub(super) fn warning_words(warning: &Fault) -> String {
+    let mut marked = warning.clone();
+    marked.what = format!("warning: {}", warning.what);
+    marked.to_string()
+}
+
+fn line(text: &mut String, words: std::fmt::Arguments<'_>) {
+    // Writing into a string cannot fail.
+    let _infallible = writeln!(text, "{words}");
+}
+
+fn counted(number: usize, one: &str) -> String {
+    let plural = match one {
+        "bus" => "buses".to_owned(),
+        other => format!("{other}s"),
+    };
+    if number == 1 { format!("1 {one}") } else { format!("{number} {plural}") }
+}
+
+fn summary(gathered: &Gathered, folders: &Folders, text: &mut String) {
+    let config = &gathered.draft;
+    let devices: usize = config.buses.iter().map(|bus| bus.spec.devices.len()).sum();
+    let points: usize =
+        config.buses.iter().flat_map(|bus| &bus.spec.devices).map(|device| device.points.len()).sum();
+    let counts = format!(
+        "{}, {}, {}, {}",
+        counted(gathered.files, "file"),
+        counted(config.buses.len(), "bus"),
+        counted(devices, "device"),
+        counted(points, "point"),
+    );
+    let judged = match gathered.faults.len() {
+        0 => "ok".to_owned(),
+        faults => counted(faults, "fault"),
+    };
+    let mut verdict = vec![judged];
+    if !gathered.warnings.is_empty() {
+        verdict.push(counted(gathered.warnings.len(), "warning"));
+    }
+    if !gathered.unchecked.is_empty() {
+        verdict.push(format!("{} not checked", counted(gathered.unchecked.len(), "file")));
+    }
+    if gathered.files == 0 && gathered.faults.is_empty() && gathered.unchecked.is_empty() {
+        let looked: Vec<String> = folders.config.iter().map(|folder| folder.display().to_string()).collect();
+        line(text, format_args!("no configuration in {}: nothing is polled", looked.join(", ")));
+        return;
+    }
+    line(text, format_args!("{counts}: {}", verdict.join(", ")));
+}
+
+/// A file that is a profile is checked as one.
+fn profile(folders: &Folders, gathered: &Gathered) -> Option<CheckReport> {
+    let [path] = folders.config.as_slice() else { return None };
+    let is_profile = path.is_file()
+        && matches!(gathered.tree.get("points").map(|entry| &entry.node.data), Some(Data::Table(_)))
+        && ["bus", "uplink", "gateway"].iter().all(|key| gathered.tree.get(key).is_none());
+    if !is_profile {
+        return None;
+    }
+    let name = path.file_stem()?.to_str()?.to_owned();
+    let alone = Folders { config: Vec::new(), profiles: vec![path.parent()?.to_path_buf()], named: false };
+    // Which protocol it is for, a profile does not say: the one that understands most of it.
+    let (points, best) = meaning::PROTOCOLS
+        .iter()
+        .map(|protocol| {
+            gathered_profile(&alone, &name, |reading| meaning::profile_alone(&name, *protocol, reading))
+        })
+        .min_by_key(|(_, gathered)| gathered.faults.len())?;
+    let mut text = findings(&best);
+    let verdict = if best.faults.is_empty() { "ok".to_owned() } else { counted(best.faults.len(), "fault") };
+    line(&mut text, format_args!("profile {name}, {}: {verdict}", counted(points, "point")));
+    let exit = if best.faults.is_empty() { EXIT_OK } else { EXIT_CONFIG };
+    Some(CheckReport { text, exit })
+}
+
+fn gathered_profile(
+    folders: &Folders,
+    name: &str,
+    read: impl FnOnce(&mut Reading<'_>) -> usize,
+) -> (usize, Gathered) {
+    let mut points = 0;
+    let gathered = super::gather_with(folders, Machine::this(), &[name.to_owned()], |_, reading| {
+        points = read(reading);
+        meaning::nothing(&reading.machine)
+    });
+    (points, gathered)
+}
+
+/// What will be polled, and what it costs.
+fn plan_words(config: &Config, text: &mut String) {
+    for bus in &config.buses {
+        let spec = &bus.spec;
+        line(text, format_args!("bus {}: {} {}", spec.name, spec.link.tag(), spec.link.place()));
+        let mut requests_per_second = 0.0;
+        for request in spec.plan() {
+            let Some(device) = spec.devices.get(request.device) else { continue };
+            let Some(group) = device.groups.get(request.group) else { continue };
+            let period = group.period.as_secs_f64().max(0.001);
+            requests_per_second += 1.0 / period;
+            let every = duration_words(group.period);
+            let cost = if request.cost.is_zero() {
+                String::new()
+            } else {
+                let share = request.cost.as_secs_f64() / period * 100.0;
+                format!("  {:.1} ms  {share:.2} %", request.cost.as_secs_f64() * 1e3)
+            };
+            line(text, format_args!("  {}  every {every}  {}{cost}", device.name, request.words));
+        }
+        let points: f64 = spec
+            .devices
+            .iter()
+            .flat_map(|device| &device.groups)
+            .map(|group| group.points.len() as f64 / group.period.as_secs_f64().max(0.001))
+            .sum();
+        let share = meaning::share(spec);
+        let busy = if share > 0.0 {
+            format!("{:.1} % of the line's time", share * 100.0)
+        } else {
+            "the time this takes depends on the network and the devices".to_owned()
+        };
+        line(text, format_args!("  {requests_per_second:.2} requests/s, {points:.2} readings/s; {busy}"));
+    }
+}

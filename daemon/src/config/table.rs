@@ -1,0 +1,450 @@
+//! One table of the configuration, asked key by key: the daemon's side of [`Section`].
+//!
+//! A table may have layers (a device's own words over those of its profile): the first that has a key gives the
+//! value, and a fault names the place where that value stands. Whoever reads a table asks for every key it knows,
+//! then calls [`Table::finish`], which reports the keys that nobody asked for. Nothing stops at the first fault.
+
+use std::cell::{Cell, RefCell};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use fieldspool_drivers::Section;
+
+use super::document::{Data, Entry, Node, Tree};
+use super::fault::{Fault, Place};
+use super::words::{did_you_mean, duration, duration_words, either, nearest, quoted};
+
+/// Longest text that any key takes, bytes.
+pub(super) const TEXT_MAX: usize = 1024;
+
+/// Collects what is found, from everywhere at once.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    pub(super) faults: RefCell<Vec<Fault>>,
+    pub(super) warnings: RefCell<Vec<Fault>>,
+    /// Some file has syntax errors: nothing may be called missing.
+    pub(super) damaged: Cell<bool>,
+}
+
+impl Findings {
+    pub(super) fn fault(&self, place: Place, key: String, what: String, remedy: String) {
+        self.faults.borrow_mut().push(Fault { place: Some(place), key, what, remedy, is_syntax: false });
+    }
+
+    pub(super) fn warn(&self, place: Place, key: String, what: String, remedy: String) {
+        self.warnings.borrow_mut().push(Fault { place: Some(place), key, what, remedy, is_syntax: false });
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Layer<'a> {
+    tree: &'a Tree,
+    path: String,
+    place: Place,
+    /// Keys that are known in this layer although nobody asks for them.
+    also: &'static [&'static str],
+    /// Keys that do not count in this layer.
+    barred: &'static [&'static str],
+}
+
+impl<'a> Layer<'a> {
+    fn new(tree: &'a Tree, path: String, place: Place) -> Self {
+        Self { tree, path, place, also: &[], barred: &[] }
+    }
+
+    fn get(&self, key: &str) -> Option<&'a Entry> {
+        self.tree.get(key).filter(|_| !self.barred.contains(&key))
+    }
+
+    /// The table under an entry of this one.
+    fn inner(&self, entry: &'a Entry) -> Option<Layer<'a>> {
+        match &entry.node.data {
+            Data::Table(tree) => Some(Self::new(tree, join(&self.path, &entry.key), entry.key_place.clone())),
+            _ => None,
+        }
+    }
+}
+
+/// A table that is being read.
+#[derive(Debug)]
+pub(super) struct Table<'a> {
+    layers: Vec<Layer<'a>>,
+    asked: Vec<&'static str>,
+    findings: &'a Findings,
+}
+
+impl<'a> Table<'a> {
+    /// A table without layers. `place` is where a fault of the whole table is shown.
+    pub(super) fn new(tree: &'a Tree, path: String, place: Place, findings: &'a Findings) -> Self {
+        Self { layers: vec![Layer::new(tree, path, place)], asked: Vec::new(), findings }
+    }
+
+    fn sibling(&self) -> Table<'a> {
+        Table { layers: Vec::new(), asked: Vec::new(), findings: self.findings }
+    }
+
+    /// Puts `other` below this table: its keys count where this one has none.
+    pub(super) fn over(mut self, other: Table<'a>) -> Table<'a> {
+        self.layers.extend(other.layers);
+        self
+    }
+
+    /// Lets the keys of `also` stand here unasked, and those of `barred` not at all.
+    pub(super) fn restricted(
+        mut self,
+        also: &'static [&'static str],
+        barred: &'static [&'static str],
+    ) -> Table<'a> {
+        for layer in &mut self.layers {
+            (layer.also, layer.barred) = (also, barred);
+        }
+        self
+    }
+
+    /// Path of the table in its document.
+    pub(super) fn path(&self) -> &str {
+        self.layers.first().map_or("", |layer| layer.path.as_str())
+    }
+
+    /// Where the table stands.
+    pub(super) fn place(&self) -> Option<Place> {
+        self.layers.first().map(|layer| layer.place.clone())
+    }
+
+    /// Marks a key as known.
+    fn ask(&mut self, key: &'static str) {
+        if !self.asked.contains(&key) {
+            self.asked.push(key);
+        }
+    }
+
+    fn find(&self, key: &str) -> Option<(&Layer<'a>, &'a Entry)> {
+        self.layers.iter().find_map(|layer| Some((layer, layer.get(key)?)))
+    }
+
+    /// The value of a key and where it stands.
+    pub(super) fn value(&mut self, key: &'static str) -> Option<&'a Node> {
+        self.ask(key);
+        self.find(key).map(|(_, entry)| &entry.node)
+    }
+
+    /// The table under a key, with all its layers; `None` if no layer has one.
+    pub(super) fn table(&mut self, key: &'static str) -> Option<Table<'a>> {
+        self.ask(key);
+        let mut inner = self.sibling();
+        for layer in &self.layers {
+            let Some(entry) = layer.get(key) else { continue };
+            match layer.inner(entry) {
+                Some(found) => inner.layers.push(found),
+                None => self.wrong_kind(key, entry, "a table", String::new()),
+            }
+        }
+        (!inner.layers.is_empty()).then_some(inner)
+    }
+
+    /// The tables under this table, by name, each with its layers; names from the lowest layer first, so that a
+    /// profile's points keep their order. For tables whose keys are names.
+    pub(super) fn named(&mut self) -> Vec<(&'a Entry, Table<'a>)> {
+        let mut names: Vec<(&'a Entry, Table<'a>)> = Vec::new();
+        for layer in self.layers.iter().rev() {
+            for entry in &layer.tree.entries {
+                let Some(found) = layer.inner(entry) else {
+                    let path = join(&layer.path, &entry.key);
+                    let what =
+                        format!("{} is {}, a table is needed", quoted(&entry.key), entry.node.data.words());
+                    let remedy = format!("write {} = {{ ... }}", entry.key);
+                    self.findings.fault(entry.key_place.clone(), path, what, remedy);
+                    continue;
+                };
+                match names.iter_mut().find(|(old, _)| old.key == entry.key) {
+                    Some((old, table)) => {
+                        *old = entry;
+                        table.layers.insert(0, found);
+                    }
+                    None => names.push((entry, Table { layers: vec![found], ..self.sibling() })),
+                }
+            }
+        }
+        names
+    }
+
+    fn wrong_kind(&self, key: &str, entry: &Entry, wanted: &str, remedy: String) {
+        let words = entry.node.data.words();
+        let what = match &entry.node.data {
+            Data::Other(_) => format!("{words}, {wanted} is needed"),
+            data => format!("{} is {words}, {wanted} is needed", shown(data)),
+        };
+        self.findings.fault(entry.node.place.clone(), join(self.path_of(key), key), what, remedy);
+    }
+
+    fn path_of(&self, key: &str) -> &str {
+        self.find(key).map_or(self.path(), |(layer, _)| layer.path.as_str())
+    }
+
+    /// A fault somewhere else than at a key of this table.
+    pub(super) fn fault_at(&self, place: Place, path: String, what: String, remedy: String) {
+        self.findings.fault(place, path, what, remedy);
+    }
+
+    /// A warning about a key, or about the whole table if the key is absent.
+    pub(super) fn warn(&mut self, key: &'static str, what: String, remedy: String) {
+        self.ask(key);
+        if let Some((place, path)) = self.spot(key) {
+            self.findings.warn(place, path, what, remedy);
+        }
+    }
+
+    /// Where a key stands (else the table), and its path.
+    pub(super) fn spot(&self, key: &str) -> Option<(Place, String)> {
+        match self.find(key) {
+            Some((layer, entry)) => Some((entry.node.place.clone(), join(&layer.path, key))),
+            None => Some((self.place()?, self.path().to_owned())),
+        }
+    }
+
+    /// An integer of one's own kind that a text stands for; `read` gives `None` for what it does not understand.
+    pub(super) fn parsed<T, E>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(&str) -> Result<T, E>,
+        words: impl FnOnce(E) -> (String, String),
+    ) -> Option<T> {
+        let text = self.text(key)?;
+        match read(&text) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                let (what, remedy) = words(error);
+                self.fault(key, what, remedy);
+                None
+            }
+        }
+    }
+
+    /// Reports every key that nobody asked for.
+    pub(super) fn finish(self) {
+        for layer in &self.layers {
+            for entry in &layer.tree.entries {
+                let key = entry.key.as_str();
+                let barred = layer.barred.contains(&key);
+                if (self.asked.contains(&key) && !barred) || layer.also.contains(&key) {
+                    continue;
+                }
+                let mut known: Vec<&str> = self.asked.iter().chain(layer.also).copied().collect();
+                known.retain(|known| !layer.barred.contains(known));
+                known.sort_unstable();
+                let (what, remedy) = if barred && self.asked.contains(&key) {
+                    (
+                        format!("{} is not for all devices of a kind", quoted(key)),
+                        "write it at each device".to_owned(),
+                    )
+                } else {
+                    let remedy = did_you_mean(key, known.iter().copied(), || {
+                        format!("known here: {}", known.join(", "))
+                    });
+                    (format!("unknown key {}", quoted(key)), remedy)
+                };
+                self.findings.fault(entry.key_place.clone(), layer.path.clone(), what, remedy);
+            }
+        }
+    }
+}
+
+/// A key's path as it could be typed; names from outside are made harmless.
+pub(super) fn join(path: &str, key: &str) -> String {
+    let bare = !key.is_empty()
+        && key.len() <= 64
+        && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+    let key = if bare { key.to_owned() } else { quoted(key) };
+    if path.is_empty() { key } else { format!("{path}.{key}") }
+}
+
+/// A value for a message.
+fn shown(data: &Data) -> String {
+    match data {
+        Data::Text(text) => quoted(text),
+        Data::Integer(number) => number.to_string(),
+        Data::Float(number) => format!("{number:?}"),
+        Data::Flag(flag) => flag.to_string(),
+        Data::List(_) => "[...]".to_owned(),
+        Data::Table(_) => "{ ... }".to_owned(),
+        Data::Other(_) => "this".to_owned(),
+    }
+}
+
+/// A finite number.
+fn number_of(data: &Data) -> Option<f64> {
+    match data {
+        // Every integer that makes sense as a factor, a limit or a sentinel is far below 2^53.
+        Data::Integer(number) => Some(*number as f64),
+        Data::Float(number) if number.is_finite() => Some(*number),
+        _ => None,
+    }
+}
+
+/// What to do about a value of the wrong kind where a number is needed.
+fn unquote(data: &Data) -> String {
+    match data {
+        Data::Text(text) if text.trim().parse::<f64>().is_ok_and(f64::is_finite) => {
+            format!("write {}, without quotes", text.trim())
+        }
+        _ => String::new(),
+    }
+}
+
+impl Section for Table<'_> {
+    fn has(&self, key: &str) -> bool {
+        self.find(key).is_some()
+    }
+
+    fn text(&mut self, key: &'static str) -> Option<String> {
+        self.ask(key);
+        let (_, entry) = self.find(key)?;
+        match &entry.node.data {
+            Data::Text(text) if text.len() > TEXT_MAX => {
+                let what = format!("a text of {} bytes", text.len());
+                self.fault(key, what, format!("at most {TEXT_MAX} bytes"));
+                None
+            }
+            Data::Text(text) => Some(text.clone()),
+            other => {
+                let remedy = match other {
+                    Data::Integer(_) | Data::Float(_) | Data::Flag(_) => {
+                        format!("write {}, with quotes", quoted(&shown(other)))
+                    }
+                    _ => String::new(),
+                };
+                self.wrong_kind(key, entry, "a text", remedy);
+                None
+            }
+        }
+    }
+
+    fn integer(&mut self, key: &'static str, range: RangeInclusive<i64>) -> Option<i64> {
+        self.ask(key);
+        let (_, entry) = self.find(key)?;
+        match entry.node.data {
+            Data::Integer(number) if range.contains(&number) => Some(number),
+            Data::Integer(number) => {
+                let remedy = format!("write a number from {} to {}", range.start(), range.end());
+                self.fault(key, format!("{number} is out of range"), remedy);
+                None
+            }
+            ref other => {
+                self.wrong_kind(key, entry, "an integer", unquote(other));
+                None
+            }
+        }
+    }
+
+    fn number(&mut self, key: &'static str) -> Option<f64> {
+        self.ask(key);
+        let (_, entry) = self.find(key)?;
+        let number = number_of(&entry.node.data);
+        if number.is_none() {
+            self.wrong_kind(key, entry, "a finite number", unquote(&entry.node.data));
+        }
+        number
+    }
+
+    fn flag(&mut self, key: &'static str) -> Option<bool> {
+        self.ask(key);
+        let (_, entry) = self.find(key)?;
+        match &entry.node.data {
+            Data::Flag(flag) => Some(*flag),
+            other => {
+                let remedy = match other {
+                    Data::Text(text) if text == "true" || text == "false" => {
+                        format!("write {text}, without quotes")
+                    }
+                    _ => String::new(),
+                };
+                self.wrong_kind(key, entry, "true or false", remedy);
+                None
+            }
+        }
+    }
+
+    fn duration(&mut self, key: &'static str, range: RangeInclusive<Duration>) -> Option<Duration> {
+        self.ask(key);
+        let (_, entry) = self.find(key)?;
+        match &entry.node.data {
+            Data::Text(text) => match duration(text) {
+                Some(duration) if range.contains(&duration) => Some(duration),
+                Some(_) => {
+                    let (least, most) = (duration_words(*range.start()), duration_words(*range.end()));
+                    let what = format!("{} is out of range", quoted(text));
+                    self.fault(key, what, format!("write a duration from {least} to {most}"));
+                    None
+                }
+                None => {
+                    let what = format!("{} is not a duration", quoted(text));
+                    self.fault(key, what, "write a number and us, ms, s, min, h or d: \"10s\"".to_owned());
+                    None
+                }
+            },
+            number @ (Data::Integer(_) | Data::Float(_)) => {
+                let number = shown(number);
+                self.fault(key, format!("{number} has no unit"), format!("for seconds write \"{number}s\""));
+                None
+            }
+            _ => {
+                self.wrong_kind(key, entry, "a duration", "write it like \"10s\"".to_owned());
+                None
+            }
+        }
+    }
+
+    fn choice(&mut self, key: &'static str, choices: &[&'static str]) -> Option<usize> {
+        let text = self.text(key)?;
+        if let Some(index) = choices.iter().position(|choice| *choice == text) {
+            return Some(index);
+        }
+        let remedy = match nearest(&text, choices.iter().copied()) {
+            Some(near) => format!("did you mean {}?", quoted(near)),
+            None => format!("write {}", either(choices)),
+        };
+        self.fault(key, format!("{} is not known here", quoted(&text)), remedy);
+        None
+    }
+
+    fn numbers(&mut self, key: &'static str) -> Option<Vec<f64>> {
+        self.ask(key);
+        let (_, entry) = self.find(key)?;
+        let numbers = match &entry.node.data {
+            Data::List(items) => items.iter().map(|item| number_of(&item.data)).collect(),
+            other => number_of(other).map(|number| vec![number]),
+        };
+        if numbers.is_none() {
+            self.wrong_kind(key, entry, "a list of finite numbers", "write it like [65535]".to_owned());
+        }
+        numbers
+    }
+
+    fn texts(&mut self, key: &'static str) -> Option<Vec<String>> {
+        self.ask(key);
+        let (_, entry) = self.find(key)?;
+        let text_of = |data: &Data| match data {
+            Data::Text(text) if text.len() <= TEXT_MAX => Some(text.clone()),
+            _ => None,
+        };
+        let texts = match &entry.node.data {
+            Data::List(items) => items.iter().map(|item| text_of(&item.data)).collect(),
+            other => text_of(other).map(|text| vec![text]),
+        };
+        if texts.is_none() {
+            self.wrong_kind(key, entry, "a list of texts", "write it like [\"a\", \"b\"]".to_owned());
+        }
+        texts
+    }
+
+    fn fault(&mut self, key: &'static str, what: String, remedy: String) {
+        self.ask(key);
+        // What a syntax error has swallowed is not missing.
+        if !self.has(key) && self.findings.damaged.get() {
+            return;
+        }
+        if let Some((place, path)) = self.spot(key) {
+            self.findings.fault(place, path, what, remedy);
+        }
+    }
+}

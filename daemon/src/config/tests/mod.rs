@@ -1,0 +1,97 @@
+//! The configuration, from files on disk to what it means.
+
+use std::fs;
+use std::path::Path;
+
+use fieldspool_drivers::bus::DeviceSpec;
+
+use super::{Folders, Loaded, load};
+
+/// Loads these files as if they were a whole configuration folder; (path below it, text).
+fn loaded(files: &[(&str, &str)]) -> (tempfile::TempDir, Loaded) {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    let loaded = load(&only(folder.path()));
+    (folder, loaded)
+}
+
+/// This folder and no other.
+fn only(folder: &Path) -> Folders {
+    Folders { config: vec![folder.to_path_buf()], profiles: vec![folder.join("profiles")], named: true }
+}
+
+/// The configuration that the documentation begins with.
+const PLANT: &str = r#"
+gateway = "plant7-gw1"
+[uplink]
+broker = "mqtts://mqtt.example.com:8883"
+ca     = "tls/ca.pem"
+cert   = "tls/gateway.pem"
+key    = "tls/gateway.key"
+[bus.hall]
+period = "10s"
+[bus.hall.link.modbus-rtu]
+port   = "/dev/serial/by-path/platform-fd500000.pcie-usb-0:1.3:1.0-port0"
+speed  = 9600
+format = "8N1"
+[bus.hall.device]
+meter-01 = { unit_id = 1, profile = "eastron-sdm630", label = "Incomer" }
+meter-02 = { unit_id = 2, profile = "eastron-sdm630", label = "Compressor 2", period = "2s" }
+"#;
+
+const METER: &str = r#"
+name     = "Eastron SDM630-Modbus V2"
+source   = "manual, document number, page"
+factory  = { speed = 9600, format = "8N1", unit_id = 1 }
+headline = ["power", "energy_import"]
+defaults = { type = "f32", order = "ABCD" }
+[points]
+voltage_l1    = { input = 0,   unit = "V",   decimals = 1 }
+power         = { input = 52,  unit = "W",   decimals = 0 }
+energy_import = { ref = 30073, unit = "kWh", decimals = 2, period = "60s" }
+"#;
+
+#[test]
+fn the_first_example_means_what_it_says() {
+    let (folder, loaded) = loaded(&[("plant.toml", PLANT), ("profiles/eastron-sdm630.toml", METER)]);
+    assert_eq!(loaded.faults, []);
+    let config = loaded.config.unwrap();
+    assert_eq!(&*config.gateway, "plant7-gw1");
+    let identity = config.uplink.unwrap().identity.unwrap();
+    assert_eq!(identity.key, folder.path().join("tls/gateway.key"), "relative to the file's own folder");
+    let [bus] = config.buses.as_slice() else { panic!("one bus") };
+    let [first, second] = bus.spec.devices.as_slice() else { panic!("two devices") };
+    let periods = |device: &DeviceSpec| -> Vec<(u64, Vec<u16>)> {
+        device.groups.iter().map(|group| (group.period.as_secs(), group.points.clone())).collect()
+    };
+    assert_eq!(periods(first), [(10, vec![0, 1]), (60, vec![2])]);
+    assert_eq!(periods(second), [(2, vec![0, 1]), (60, vec![2])]);
+    assert_eq!(&*bus.devices[1].label, "Compressor 2");
+    assert_eq!(bus.devices[0].headline, [1, 2]);
+    assert_eq!(bus.devices[0].points[2].unit.as_ref(), "kWh");
+}
+
+#[test]
+fn no_configuration_at_all_is_idle_and_no_fault() {
+    let folder = tempfile::tempdir().unwrap();
+    let nowhere = folder.path().join("absent");
+    let folders = Folders { config: vec![nowhere.clone()], profiles: vec![nowhere], named: false };
+    let loaded = load(&folders);
+    assert_eq!(loaded.faults, []);
+    assert!(loaded.config.unwrap().is_idle());
+}
+
+#[test]
+fn a_faulty_file_leaves_no_configuration() {
+    let (_folder, loaded) = loaded(&[("a.toml", "trust_rtc = true\n"), ("b.toml", "trust_rtv = true\n")]);
+    assert_eq!(loaded.config, None);
+    let refusal = loaded.refusal().unwrap();
+    assert!(
+        refusal.contains("b.toml:1:1: unknown key \"trust_rtv\"; did you mean \"trust_rtc\"?"),
+        "{refusal}"
+    );
+}
