@@ -6,8 +6,9 @@
 use nix::libc;
 
 /// Whether the kernel considers its clock set: `adjtimex` without `STA_UNSYNC` (adjtimex(2)). An NTP client clears
-/// that flag when it has found the time; a machine that nobody told the time has it set. `false` if the call fails.
-pub(crate) fn clock_is_synced() -> bool {
+/// that flag when it has found the time; a machine that nobody told the time has it set. `None` if the call fails,
+/// as in the unit's sandbox.
+pub(crate) fn clock_is_synced() -> Option<bool> {
     // SAFETY: `timex` is a plain C structure for which all-zero is a valid value, and `modes = 0` asks for a
     // read-only call: the kernel only writes into the structure, which lives until the call returns.
     let (state, timex) = unsafe {
@@ -15,5 +16,5 @@ pub(crate) fn clock_is_synced() -> bool {
         let state = libc::adjtimex(&raw mut timex);
         (state, timex)
     };
-    state >= 0 && timex.status & libc::STA_UNSYNC == 0
+    (state >= 0).then_some(timex.status & libc::STA_UNSYNC == 0)
 }

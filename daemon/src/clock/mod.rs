@@ -5,11 +5,16 @@
 //! much the earlier stamps are wrong; receivers and the backlog apply it. Nothing in the daemon orders, expires or
 //! schedules by wall time.
 //!
-//! [`ClockWatch`] is the pure part: it is told what the clocks show and decides. [`Clock`] asks the kernel.
+//! [`ClockWatch`] is the pure part: it is told what the clocks show and decides. [`Clock`] asks the kernel, and where
+//! the unit's sandbox forbids that, [`timedate`].
+
+mod timedate;
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_gettime};
+
+use timedate::Told;
 
 use crate::model::event::Body;
 use crate::model::{BootId, ClockQuality, Stamp};
@@ -80,12 +85,19 @@ fn base_us(shown: Shown) -> i64 {
 #[derive(Debug)]
 pub struct Clock {
     watch: ClockWatch,
+    /// Who tells whether the clock is set, where the kernel may not be asked.
+    told: Option<Told>,
 }
 
 impl Clock {
     /// Asks the kernel for the boot id and the clocks.
     pub fn new(trust_rtc: bool) -> Self {
-        Self { watch: ClockWatch::new(boot_id(), trust_rtc, shown()) }
+        let ask = !trust_rtc && sys::clock_is_synced().is_none();
+        let told = ask.then(Told::start).and_then(|told| {
+            told.inspect_err(|error| tracing::warn!(%error, "clock not watched: stamps stay unsynced")).ok()
+        });
+        let watch = ClockWatch::new(boot_id(), trust_rtc, shown(told.as_ref()));
+        Self { watch, told }
     }
 
     /// A stamp for something that happened at `at`, not long ago.
@@ -101,7 +113,7 @@ impl Clock {
 
     /// Looks at the clock; to be called about once a second. The record, if the clock was just set.
     pub fn look(&mut self) -> Option<Body> {
-        self.watch.look(shown())
+        self.watch.look(shown(self.told.as_ref()))
     }
 
     /// Whether stamps can be trusted.
@@ -127,8 +139,9 @@ fn mono_us() -> u64 {
     u64::try_from(now).unwrap_or(0)
 }
 
-fn shown() -> Shown {
-    Shown { wall_us: wall_us(), mono_us: mono_us(), synced: sys::clock_is_synced() }
+fn shown(told: Option<&Told>) -> Shown {
+    let synced = sys::clock_is_synced().unwrap_or_else(|| told.is_some_and(Told::is_synced));
+    Shown { wall_us: wall_us(), mono_us: mono_us(), synced }
 }
 
 /// The kernel's id of this boot; zero where /proc does not tell.
