@@ -138,7 +138,13 @@ impl Scaling {
         let power = 10_f64.powi(i32::from(decimals.min(9)));
         let shifted = scaled * power;
         // Beyond 2^53 there is no digit left to round, and far beyond it the product overflows.
-        if shifted.abs() < 9e15 { shifted.round() / power } else { scaled }
+        if shifted.abs() >= 9e15 {
+            return scaled;
+        }
+        // 1005 × 0.001 is a half in decimals and a hair less in binary. Factor, offset, sum and shift are each off
+        // by at most half a unit in the last place, so what lies within four of a half was one. Dividing two whole
+        // numbers gives the float nearest to the decimal.
+        (shifted + shifted * (4.0 * f64::EPSILON)).round() / power
     }
 }
 
@@ -153,6 +159,8 @@ mod tests {
     #[test]
     fn scaled_values_are_rounded_to_their_decimals() {
         assert_eq!(scaling().apply(Value::Int(2_303)), Sample::good(Value::F64(230.3)));
+        let thousandths = Scaling { scale: Some(0.001), decimals: Some(2), ..Scaling::default() };
+        assert_eq!(thousandths.apply(Value::Uint(1_005)), Sample::good(Value::F64(1.01)), "a half in decimals");
         let half = Scaling { scale: Some(0.5), decimals: Some(0), ..Scaling::default() };
         assert_eq!(half.apply(Value::Int(-5)), Sample::good(Value::F64(-3.0)));
     }

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+const TEXT_BYTES_MAX: usize = 256;
+
 /// The value of one point after decoding and scaling.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
@@ -53,6 +55,22 @@ impl Value {
         }
     }
 
+    /// Text as an instrument sent it, made safe to show and to log: trailing spaces and NULs go; invalid UTF-8,
+    /// control characters and characters that change the direction of text or have no width become U+FFFD; at most
+    /// 256 bytes.
+    pub fn text(bytes: &[u8]) -> Self {
+        let lossy = String::from_utf8_lossy(bytes);
+        let mut text = String::with_capacity(lossy.len().min(TEXT_BYTES_MAX));
+        for c in lossy.trim_end_matches([' ', '\0']).chars() {
+            let c = if c.is_control() || is_invisible(c) { char::REPLACEMENT_CHARACTER } else { c };
+            if text.len() + c.len_utf8() > TEXT_BYTES_MAX {
+                break;
+            }
+            text.push(c);
+        }
+        Self::Text(text.into())
+    }
+
     /// The value as a number, for deadbands and trends; `None` for text.
     pub fn as_f64(&self) -> Option<f64> {
         match *self {
@@ -64,6 +82,11 @@ impl Value {
             Self::Text(_) => None,
         }
     }
+}
+
+/// Characters that reorder or hide their neighbours (Unicode Bidirectional Algorithm, UAX 9, 2; format characters).
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// Whether a value can be trusted.
@@ -184,6 +207,21 @@ impl Sample {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn text_is_safe_to_show() {
+        let shown = |bytes: &[u8]| match Value::text(bytes) {
+            Value::Text(text) => text.to_string(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(shown(b"EM24-DIN  \0\0"), "EM24-DIN");
+        assert_eq!(shown(b"\0\0"), "");
+        assert_eq!(shown(b"a\x1b[2Jb\nc"), "a\u{fffd}[2Jb\u{fffd}c");
+        assert_eq!(shown("ab\u{202e}cd\u{200b}".as_bytes()), "ab\u{fffd}cd\u{fffd}");
+        assert_eq!(shown(b"\xff\xfeV"), "\u{fffd}\u{fffd}V");
+        assert_eq!(shown("ä".repeat(200).as_bytes()).len(), 256);
+        assert_eq!(shown(&[0xff; 250]).len(), 255, "whole characters only");
+    }
 
     #[test]
     fn every_cause_survives_its_code() {
