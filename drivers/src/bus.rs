@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::point::{Point, Scaling, Source};
-use crate::value::{Cause, Sample};
+use crate::value::Sample;
 use crate::{Section, line, modbus};
 
 /// What the configuration says about a line, by driver. The names of the variants in kebab case are the tags
@@ -323,7 +323,11 @@ impl Bus {
     pub fn open_lazily(spec: BusSpec) -> Self {
         let driver = match &spec.link {
             Link::SerialLine(link) => Driver::Line(Box::new(line::Driver::new(link.clone(), &spec.devices))),
-            _ => Driver::Modbus(Box::new(modbus::Client::new(spec))),
+            Link::ModbusTcp(link) => Driver::Modbus(Box::new(modbus::Client::tcp(&link.clone(), spec))),
+            Link::ModbusRtu(link) => Driver::Modbus(Box::new(modbus::Client::rtu(&link.clone(), spec))),
+            Link::ModbusRtuTcp(link) => {
+                Driver::Modbus(Box::new(modbus::Client::rtu_tcp(&link.clone(), spec)))
+            }
         };
         Self { driver }
     }
@@ -371,13 +375,5 @@ impl Bus {
             Driver::Modbus(client) => client.is_up(),
             Driver::Line(line) => line.is_up(),
         }
-    }
-}
-
-impl Poll {
-    /// Nothing could be asked: the port or connection is down.
-    pub(crate) fn link_down(points: &[u16]) -> Self {
-        let samples = points.iter().map(|&point| (point, Sample::bad(Cause::LinkDown))).collect();
-        Self { samples, at: Instant::now(), outcome: Outcome::LinkDown, busy: Duration::ZERO }
     }
 }

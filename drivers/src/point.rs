@@ -160,7 +160,11 @@ mod tests {
     fn scaled_values_are_rounded_to_their_decimals() {
         assert_eq!(scaling().apply(Value::Int(2_303)), Sample::good(Value::F64(230.3)));
         let thousandths = Scaling { scale: Some(0.001), decimals: Some(2), ..Scaling::default() };
-        assert_eq!(thousandths.apply(Value::Uint(1_005)), Sample::good(Value::F64(1.01)), "a half in decimals");
+        assert_eq!(
+            thousandths.apply(Value::Uint(1_005)),
+            Sample::good(Value::F64(1.01)),
+            "a half in decimals"
+        );
         let half = Scaling { scale: Some(0.5), decimals: Some(0), ..Scaling::default() };
         assert_eq!(half.apply(Value::Int(-5)), Sample::good(Value::F64(-3.0)));
     }

@@ -27,8 +27,9 @@ impl Backoff {
     /// An attempt failed.
     pub(crate) fn failed(&mut self, now: Instant) {
         let pause = if self.jitter {
-            let random = u32::try_from(RandomState::new().build_hasher().finish() & 0xffff).unwrap_or_default();
-            self.pause - self.pause / 2 * random / 0x1_0000
+            let random =
+                u32::try_from(RandomState::new().build_hasher().finish() & 0xffff).unwrap_or_default();
+            self.pause.saturating_sub(self.pause / 2 * random / 0x1_0000)
         } else {
             self.pause
         };

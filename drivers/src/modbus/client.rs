@@ -10,7 +10,7 @@ use super::plan::{self, Item, Request};
 use super::rtu::Line;
 use super::tcp::Connection;
 use super::transaction::{Answer, Ask, Failure};
-use super::{Device, decode};
+use super::{Device, RtuLink, RtuTcpLink, TcpLink, decode};
 use crate::bus::{Address, BusSpec, Counters, DeviceSpec, Group, Link, Outcome, Poll};
 use crate::point::{Point, Scaling, Source};
 use crate::value::{Cause, Sample};
@@ -32,6 +32,7 @@ pub(crate) struct Client {
 
 /// How requests travel.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // one for each bus
 enum Envelope {
     Rtu(Line),
     Tcp(Connection),
@@ -69,7 +70,9 @@ impl Plan {
 
     /// Replaces a request by narrower ones. `false`: nothing is left to cut.
     fn narrow(&mut self, index: usize, now: Instant) -> bool {
-        let Some(parts) = self.now.get(index).and_then(|planned| planned.request.narrower()) else { return false };
+        let Some(parts) = self.now.get(index).and_then(|planned| planned.request.narrower()) else {
+            return false;
+        };
         self.now.splice(index..=index, parts.into_iter().map(Planned::new));
         self.relearn_at.get_or_insert(now + RELEARN_AFTER);
         true
@@ -103,7 +106,8 @@ fn modbus_device(device: &DeviceSpec) -> Option<&Device> {
 /// The requests of each group of a device. `distinct`: with shapes of their own, for lines without transaction ids.
 pub(super) fn requests_of(device: &DeviceSpec, distinct: bool) -> Vec<Vec<Request>> {
     let Some(modbus) = modbus_device(device) else { return Vec::new() };
-    let points = |group: &Group| items(group.points.iter().filter_map(|&p| device.points.get(usize::from(p))));
+    let points =
+        |group: &Group| items(group.points.iter().filter_map(|&p| device.points.get(usize::from(p))));
     let mut groups: Vec<Vec<Request>> =
         device.groups.iter().map(|group| plan::merged(&points(group), modbus)).collect();
     if distinct {
@@ -118,21 +122,26 @@ pub(super) fn needs_distinct_shapes(link: &Link) -> bool {
 }
 
 impl Client {
-    /// `None` if the link is not a Modbus one.
-    pub(crate) fn new(spec: BusSpec) -> Option<Self> {
-        let line = match &spec.link {
-            Link::ModbusTcp(link) => Envelope::Tcp(Connection::new(link)),
-            Link::ModbusRtu(link) => Envelope::Rtu(Line::serial(link)),
-            Link::ModbusRtuTcp(link) => Envelope::Rtu(Line::network(link)),
-            Link::SerialLine(_) => return None,
-        };
+    pub(crate) fn tcp(link: &TcpLink, spec: BusSpec) -> Self {
+        Self::new(Envelope::Tcp(Connection::new(link)), spec)
+    }
+
+    pub(crate) fn rtu(link: &RtuLink, spec: BusSpec) -> Self {
+        Self::new(Envelope::Rtu(Line::serial(link)), spec)
+    }
+
+    pub(crate) fn rtu_tcp(link: &RtuTcpLink, spec: BusSpec) -> Self {
+        Self::new(Envelope::Rtu(Line::network(link)), spec)
+    }
+
+    fn new(line: Envelope, spec: BusSpec) -> Self {
         let distinct = needs_distinct_shapes(&spec.link);
         let plans = spec
             .devices
             .iter()
             .map(|device| requests_of(device, distinct).into_iter().map(Plan::new).collect())
             .collect();
-        Some(Self { spec, line, plans })
+        Self { spec, line, plans }
     }
 
     pub(crate) async fn poll(&mut self, device: usize, group: usize, deadline: Instant) -> Poll {
@@ -302,7 +311,8 @@ impl<'a> Reading<'a> {
             Err(Failure::Silent) => {
                 self.asked = true;
                 planned.silences = planned.silences.saturating_add(1);
-                if !planned.answered && planned.silences >= SILENCES_UNPROVEN && planned.request.has_guesses() {
+                if !planned.answered && planned.silences >= SILENCES_UNPROVEN && planned.request.has_guesses()
+                {
                     plan.narrow(index, Instant::now());
                 }
                 if self.turnaround.is_some() { Next::Forward } else { Next::Stop }
@@ -338,7 +348,9 @@ impl<'a> Reading<'a> {
             let Some((_, sample)) = self.samples.get_mut(item.slot) else { continue };
             let scaling = self.scalings.get(item.slot).copied().flatten();
             *sample = match decode::value(&item.source, data, request.address) {
-                Some(raw) => scaling.map_or_else(|| Sample::good(raw.clone()), |scaling| scaling.apply(raw.clone())),
+                Some(raw) => {
+                    scaling.map_or_else(|| Sample::good(raw.clone()), |scaling| scaling.apply(raw.clone()))
+                }
                 None => Sample::bad(Cause::BadFrame),
             };
         }

@@ -21,7 +21,7 @@ pub(super) fn value(source: &Source, data: &[u8], first: u16) -> Option<Value> {
         let text = text.get_mut(..length)?;
         text.copy_from_slice(registers);
         if source.order.swap_bytes {
-            text.chunks_exact_mut(2).for_each(|pair| pair.reverse());
+            text.chunks_exact_mut(2).for_each(<[u8]>::reverse);
         }
         return Some(Value::text(text));
     }
@@ -136,7 +136,11 @@ mod tests {
         let bit = |bit| value(&source(Type::Bit(bit), Order::BIG), &data, 10);
         assert_eq!([bit(0), bit(1), bit(15)], [true, false, true].map(|b| Some(Value::Bool(b))));
         let coil = |address| {
-            value(&Source { table: Table::Coil, address, kind: Type::Bool, order: Order::BIG }, &[0x01, 0x02], 8)
+            value(
+                &Source { table: Table::Coil, address, kind: Type::Bool, order: Order::BIG },
+                &[0x01, 0x02],
+                8,
+            )
         };
         assert_eq!([coil(8), coil(9), coil(17)], [true, false, true].map(|b| Some(Value::Bool(b))));
         assert_eq!(coil(24), None);

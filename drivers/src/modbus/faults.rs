@@ -45,7 +45,10 @@ fn of_points(index: usize, device: &DeviceSpec, max_registers: u16, faults: &mut
         if last > 65_535 {
             fault(
                 format!("{source} would end at {last}, past the end of the table"),
-                format!("the last address is 65535: begin at {} or lower", 65_536 - u32::from(source.registers())),
+                format!(
+                    "the last address is 65535: begin at {} or lower",
+                    65_536 - u32::from(source.registers())
+                ),
             );
         } else if !source.table.is_bits() && source.registers() > max_registers {
             fault(
@@ -110,7 +113,12 @@ mod tests {
                 .enumerate()
                 .map(|(i, &(address, kind))| Point {
                     name: format!("p{i}").into(),
-                    source: point::Source::Modbus(Source { table: Table::Input, address, kind, order: Order::BIG }),
+                    source: point::Source::Modbus(Source {
+                        table: Table::Input,
+                        address,
+                        kind,
+                        order: Order::BIG,
+                    }),
                     scaling: Scaling::default(),
                     period: Duration::from_secs(1),
                 })

@@ -144,9 +144,9 @@ pub(super) fn make_distinct<'a>(requests: impl Iterator<Item = &'a mut Request>,
             let before = request.address.checked_sub(more);
             [after, before].into_iter().flatten().map(move |address| (address, more))
         });
-        let free = wider
-            .map(|(address, more)| (address, request.count + more))
-            .find(|(_, count)| !taken.contains(&Request { count: *count, items: Vec::new(), ..*request }.shape()));
+        let free = wider.map(|(address, more)| (address, request.count + more)).find(|(_, count)| {
+            !taken.contains(&Request { count: *count, items: Vec::new(), ..*request }.shape())
+        });
         if let Some((address, count)) = free {
             (request.address, request.count) = (address, count);
         }
@@ -156,7 +156,12 @@ pub(super) fn make_distinct<'a>(requests: impl Iterator<Item = &'a mut Request>,
 
 /// How long a serial line is in use for a request and its answer: 8 characters, the turnaround or the silence before
 /// the answer, 5 characters and the data, and the silence after it.
-pub(super) fn wire_time(request: &Request, character: Duration, silence: Duration, turnaround: Duration) -> Duration {
+pub(super) fn wire_time(
+    request: &Request,
+    character: Duration,
+    silence: Duration,
+    turnaround: Duration,
+) -> Duration {
     character * (8 + 5 + u32::from(request.data_bytes())) + turnaround.max(silence) + silence
 }
 
@@ -172,7 +177,11 @@ mod tests {
     }
 
     fn inputs(places: &[(u16, Type)]) -> Vec<Item> {
-        places.iter().enumerate().map(|(slot, &(address, kind))| item(slot, Table::Input, address, kind)).collect()
+        places
+            .iter()
+            .enumerate()
+            .map(|(slot, &(address, kind))| item(slot, Table::Input, address, kind))
+            .collect()
     }
 
     fn spans(requests: &[Request]) -> Vec<(u16, u16)> {
@@ -181,13 +190,19 @@ mod tests {
 
     fn any_item() -> impl Strategy<Value = (Table, u16, Type)> {
         let kind = prop_oneof![
-            Just(Type::U16), Just(Type::F32), Just(Type::F64), Just(Type::Bit(3)), (1_u16..20).prop_map(Type::Text)
+            Just(Type::U16),
+            Just(Type::F32),
+            Just(Type::F64),
+            Just(Type::Bit(3)),
+            (1_u16..20).prop_map(Type::Text)
         ];
-        (0_u8..4, prop_oneof![0_u16..300, 65_400_u16..=65_516], kind).prop_map(|(table, address, kind)| match table {
-            0 => (Table::Coil, address, Type::Bool),
-            1 => (Table::Discrete, address, Type::Bool),
-            2 => (Table::Holding, address, kind),
-            _ => (Table::Input, address, kind),
+        (0_u8..4, prop_oneof![0_u16..300, 65_400_u16..=65_516], kind).prop_map(|(table, address, kind)| {
+            match table {
+                0 => (Table::Coil, address, Type::Bool),
+                1 => (Table::Discrete, address, Type::Bool),
+                2 => (Table::Holding, address, kind),
+                _ => (Table::Input, address, kind),
+            }
         })
     }
 
@@ -230,7 +245,8 @@ mod tests {
     #[test]
     fn near_points_share_a_request_and_far_ones_do_not() {
         let device = Device::new(1);
-        let items = inputs(&[(52, Type::F32), (0, Type::F32), (60, Type::U16), (69, Type::U16), (79, Type::U16)]);
+        let items =
+            inputs(&[(52, Type::F32), (0, Type::F32), (60, Type::U16), (69, Type::U16), (79, Type::U16)]);
         assert_eq!(spans(&merged(&items, &device)), [(0, 2), (52, 18), (79, 1)]);
         let none = Device { max_gap: 0, ..device };
         assert_eq!(merged(&items, &none).len(), 5);
@@ -249,7 +265,11 @@ mod tests {
         let items = inputs(&[(0, Type::F32), (100, Type::F32), (200, Type::F32), (65_534, Type::F32)]);
         let mut requests = merged(&items, &device);
         make_distinct(requests.iter_mut(), &device);
-        assert_eq!(spans(&requests), [(0, 2), (100, 3), (200, 4), (65_534, 2)], "three can differ, the fourth cannot");
+        assert_eq!(
+            spans(&requests),
+            [(0, 2), (100, 3), (200, 4), (65_534, 2)],
+            "three can differ, the fourth cannot"
+        );
         let mut bits: Vec<Request> =
             merged(&[item(0, Table::Coil, 0, Type::Bool), item(1, Table::Coil, 1_000, Type::Bool)], &device);
         make_distinct(bits.iter_mut(), &device);
@@ -269,9 +289,15 @@ mod tests {
 
     #[test]
     fn a_request_is_named_as_a_technician_reads_it() {
-        let request = merged(&inputs(&[(52, Type::F32), (74, Type::F32), (60, Type::F32), (66, Type::F32)]), &Device::new(1));
+        let request = merged(
+            &inputs(&[(52, Type::F32), (74, Type::F32), (60, Type::F32), (66, Type::F32)]),
+            &Device::new(1),
+        );
         assert_eq!(request[0].words(1), "unit 1, input registers 52 to 75 (24)");
-        assert_eq!(merged(&inputs(&[(7, Type::U16)]), &Device::new(1))[0].words(9), "unit 9, input register 7");
+        assert_eq!(
+            merged(&inputs(&[(7, Type::U16)]), &Device::new(1))[0].words(9),
+            "unit 9, input register 7"
+        );
     }
 
     #[test]
@@ -279,7 +305,8 @@ mod tests {
         let request = Request { table: Table::Holding, address: 0, count: 10, items: Vec::new() };
         let character = Duration::from_nanos(11 * 1_000_000_000 / 9_600);
         let polls = |turnaround| {
-            1.0 / wire_time(&request, character, character * 7 / 2, Duration::from_millis(turnaround)).as_secs_f64()
+            1.0 / wire_time(&request, character, character * 7 / 2, Duration::from_millis(turnaround))
+                .as_secs_f64()
         };
         assert!((polls(0) - 21.8).abs() < 0.05 && (polls(20) - 16.2).abs() < 0.05);
     }

@@ -178,7 +178,9 @@ impl Connection {
         self.counters.requests += 1;
         self.counters.bytes += request.len() as u64;
         loop {
-            let Some(stream) = &mut self.stream else { return Err(io::Error::from(io::ErrorKind::NotConnected)) };
+            let Some(stream) = &mut self.stream else {
+                return Err(io::Error::from(io::ErrorKind::NotConnected));
+            };
             let Ok(read) = tokio::time::timeout_at(deadline.into(), stream.read_buf(&mut self.buffer)).await
             else {
                 return Ok(Err(self.unanswered()));
@@ -189,7 +191,7 @@ impl Connection {
             }
             let at = Instant::now();
             self.counters.bytes += count as u64;
-            if let Some(verdict) = self.believe(&ask)? {
+            if let Some(verdict) = self.believe(ask)? {
                 let turnaround = at.saturating_duration_since(sent);
                 return Ok(verdict.map(|exception| Answer { exception, at, turnaround }));
             }
@@ -209,7 +211,7 @@ impl Connection {
     }
 
     /// Looks for the answer in what has been received. `Err`: the framing is lost.
-    fn believe(&mut self, ask: &Ask) -> io::Result<Option<Result<Option<u8>, Failure>>> {
+    fn believe(&mut self, ask: Ask) -> io::Result<Option<Result<Option<u8>, Failure>>> {
         loop {
             match self.first_frame() {
                 Frame::Partial => return Ok(None),
@@ -231,7 +233,7 @@ impl Connection {
     }
 
     /// The frame at the beginning of the buffer has our transaction id: is it the answer?
-    fn judge(&mut self, ask: &Ask, length: usize) -> Result<Option<u8>, Failure> {
+    fn judge(&mut self, ask: Ask, length: usize) -> Result<Option<u8>, Failure> {
         // Whatever it is worth, the peer is alive.
         (self.unanswered, self.proven) = (0, true);
         self.backoff.succeeded();
@@ -260,7 +262,9 @@ impl Connection {
     }
 
     fn first_frame(&self) -> Frame {
-        let [id_high, id_low, protocol_high, protocol_low, length_high, length_low, ..] = *self.buffer.as_slice() else {
+        let [id_high, id_low, protocol_high, protocol_low, length_high, length_low, ..] =
+            *self.buffer.as_slice()
+        else {
             return Frame::Partial;
         };
         let length = usize::from(u16::from_be_bytes([length_high, length_low]));
@@ -319,10 +323,15 @@ fn connect_words(endpoint: &Endpoint, error: &io::Error) -> String {
             format!("{endpoint} does not answer; check its power, the network cable and the address")
         }
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
-            format!("there is no way to {endpoint} ({error}); check the gateway's own network and the address")
+            format!(
+                "there is no way to {endpoint} ({error}); check the gateway's own network and the address"
+            )
         }
         _ if endpoint.host.parse::<IpAddr>().is_err() && error.raw_os_error().is_none() => {
-            format!("the name {} is not known ({error}); write the address instead, or check the DNS", endpoint.host)
+            format!(
+                "the name {} is not known ({error}); write the address instead, or check the DNS",
+                endpoint.host
+            )
         }
         _ => format!("cannot connect to {endpoint} ({error})"),
     }

@@ -24,7 +24,7 @@ impl Ask {
     }
 
     /// Unit id and request as both envelopes carry them: unit, function, address, count.
-    pub(crate) fn body(&self) -> [u8; 6] {
+    pub(crate) fn body(self) -> [u8; 6] {
         let [address_high, address_low] = self.address.to_be_bytes();
         let [count_high, count_low] = self.count.to_be_bytes();
         [self.unit, self.function, address_high, address_low, count_high, count_low]

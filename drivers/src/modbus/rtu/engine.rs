@@ -103,15 +103,11 @@ impl Engine {
         self.timing.paced = paced;
     }
 
-    pub(crate) fn timing(&self) -> &Timing {
-        &self.timing
-    }
-
     /// Takes a request, to be answered by `deadline`. `Err`: nothing of this shape may be asked of this unit
     /// until then. A transaction that was given up halfway becomes a debt.
     pub(crate) fn begin(&mut self, ask: Ask, now: Instant, deadline: Instant) -> Result<(), Instant> {
         self.give_up();
-        if let Some(until) = self.ledger.held(&ask, now) {
+        if let Some(until) = self.ledger.held(ask, now) {
             return Err(until);
         }
         self.state = State::Pending { ask, deadline };
@@ -119,14 +115,14 @@ impl Engine {
     }
 
     /// Until when a request of this shape would be refused.
-    pub(crate) fn held(&mut self, ask: &Ask, now: Instant) -> Option<Instant> {
+    pub(crate) fn held(&mut self, ask: Ask, now: Instant) -> Option<Instant> {
         self.ledger.held(ask, now)
     }
 
     /// Ends the transaction from outside: a cancelled poll, a port that is gone.
     pub(crate) fn give_up(&mut self) {
         if let State::Sent { ask, sent_until, .. } = self.state {
-            self.ledger.owe(&ask, sent_until + self.timing.hold_off);
+            self.ledger.owe(ask, sent_until + self.timing.hold_off);
         }
         self.state = State::Idle;
     }
@@ -194,7 +190,7 @@ impl Engine {
     }
 
     fn send(&mut self, ask: Ask, now: Instant, deadline: Instant) -> [u8; 8] {
-        let frame = frame::request(&ask);
+        let frame = frame::request(ask);
         let character = self.timing.character;
         let on_wire = character * 8;
         let sent_until = if self.timing.paced { now + on_wire } else { now };
@@ -255,7 +251,7 @@ impl Engine {
     /// Strips our own request from the beginning of the buffer, once.
     fn strip_echo(&mut self) -> bool {
         let State::Sent { ask, echo_due, .. } = &mut self.state else { return false };
-        let frame = frame::request(ask);
+        let frame = frame::request(*ask);
         if !*echo_due || !self.buffer.starts_with(&frame) {
             return false;
         }

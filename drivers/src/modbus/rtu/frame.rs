@@ -7,31 +7,23 @@
 use super::crc;
 use crate::modbus::transaction::Ask;
 
-/// The longest RTU frame (Modbus over Serial Line V1.02, 2.5.1).
-pub(super) const FRAME_MAX: usize = 256;
-
 /// The request on the line.
-pub(super) fn request(ask: &Ask) -> [u8; 8] {
-    let [a, b, c, d, e, f] = ask.body();
-    let [crc_low, crc_high] = crc::crc(&ask.body()).to_le_bytes();
-    [a, b, c, d, e, f, crc_low, crc_high]
+pub(super) fn request(ask: Ask) -> [u8; 8] {
+    let sum = crc::crc(&ask.body()).to_le_bytes();
+    let mut frame = [0; 8];
+    for (place, byte) in frame.iter_mut().zip(ask.body().into_iter().chain(sum)) {
+        *place = byte;
+    }
+    frame
 }
 
 /// What a whole frame says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Meaning {
     /// An answer with so many data bytes.
-    Data {
-        unit: u8,
-        function: u8,
-        data_bytes: u8,
-    },
+    Data { unit: u8, function: u8, data_bytes: u8 },
     /// An exception.
-    Exception {
-        unit: u8,
-        function: u8,
-        code: u8,
-    },
+    Exception { unit: u8, function: u8, code: u8 },
     /// Somebody's request, or the answer to a write.
     Other,
 }
@@ -120,7 +112,10 @@ mod tests {
             assert_eq!(head(&followed, false), Head::Whole(length, meaning), "{body:?}");
             if body.len() < 9 {
                 for cut in 0..length {
-                    assert!(matches!(head(&frame[..cut], false), Head::Partial(1..)), "{body:?} cut at {cut}");
+                    assert!(
+                        matches!(head(&frame[..cut], false), Head::Partial(1..)),
+                        "{body:?} cut at {cut}"
+                    );
                 }
             }
         }
@@ -140,8 +135,8 @@ mod tests {
             bytes in prop::collection::vec(any::<u8>(), 0..600), ended: bool,
         ) {
             match head(&bytes, ended) {
-                Head::Whole(length, _) => prop_assert!(length <= bytes.len() && length <= FRAME_MAX),
-                Head::Partial(missing) => prop_assert!(missing > 0 && bytes.len() + missing <= FRAME_MAX),
+                Head::Whole(length, _) => prop_assert!(length <= bytes.len() && length <= 256),
+                Head::Partial(missing) => prop_assert!(missing > 0 && bytes.len() + missing <= 256),
                 Head::Noise => {}
             }
         }

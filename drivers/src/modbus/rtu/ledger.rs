@@ -25,13 +25,17 @@ pub(super) struct Ledger {
 
 impl Ledger {
     /// Until when a request of this shape must wait.
-    pub(super) fn held(&mut self, ask: &Ask, now: Instant) -> Option<Instant> {
+    pub(super) fn held(&mut self, ask: Ask, now: Instant) -> Option<Instant> {
         self.debts.retain(|debt| debt.until > now);
-        self.debts.iter().filter(|debt| debt.is_of(ask.unit, ask.function, ask.data_bytes)).map(|d| d.until).max()
+        self.debts
+            .iter()
+            .filter(|debt| debt.is_of(ask.unit, ask.function, ask.data_bytes))
+            .map(|d| d.until)
+            .max()
     }
 
     /// The request got no believed answer.
-    pub(super) fn owe(&mut self, ask: &Ask, until: Instant) {
+    pub(super) fn owe(&mut self, ask: Ask, until: Instant) {
         self.debts.retain(|debt| !debt.is_of(ask.unit, ask.function, ask.data_bytes));
         self.debts.push(Debt { unit: ask.unit, function: ask.function, data_bytes: ask.data_bytes, until });
     }

@@ -114,7 +114,7 @@ impl Line {
 
     /// One request and its answer, by `deadline`. The data of a believed answer is in [`Line::data`].
     pub(crate) async fn transact(&mut self, ask: Ask, deadline: Instant) -> Result<Answer, Failure> {
-        if let Some(until) = self.engine.held(&ask, Instant::now()) {
+        if let Some(until) = self.engine.held(ask, Instant::now()) {
             return Err(Failure::Held(until));
         }
         self.open(deadline).await?;
@@ -200,7 +200,10 @@ impl Line {
         self.backoff.failed(Instant::now());
         let words = match &self.place {
             Place::Serial(port) => {
-                format!("the adapter at {} is gone ({error}); check the plug, it is opened again by itself", port.path)
+                format!(
+                    "the adapter at {} is gone ({error}); check the plug, it is opened again by itself",
+                    port.path
+                )
             }
             Place::Network(endpoint) => tcp::lost_words(endpoint, error),
         };
@@ -287,8 +290,10 @@ async fn read_empty<S: AsyncRead + Unpin>(engine: &mut Engine, stream: &mut S) -
 }
 
 async fn sleep_until(timer: &mut Option<PreciseTimer>, until: Instant) {
-    match timer {
-        Some(timer) if timer.sleep_until(until).await.is_ok() => {}
-        _ => precise_sleep_until(until).await,
+    if let Some(timer) = timer
+        && timer.sleep_until(until).await.is_ok()
+    {
+        return;
     }
+    precise_sleep_until(until).await;
 }
