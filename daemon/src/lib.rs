@@ -26,3 +26,5 @@ pub mod page;
 pub mod control;
 
 pub mod supervise;
+
+pub mod demo;

@@ -18,3 +18,19 @@ pub(crate) fn clock_is_synced() -> Option<bool> {
     };
     (state >= 0).then_some(timex.status & libc::STA_UNSYNC == 0)
 }
+
+/// Makes the child of `command` get SIGKILL when the thread that starts it ends, however that comes about
+/// (PR_SET_PDEATHSIG, prctl(2)).
+pub(crate) fn die_with_parent(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt as _;
+
+    let parent = nix::unistd::getpid();
+    let in_the_child = move || {
+        nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+        // The parent may have died before the call; then nobody would send the signal.
+        if nix::unistd::getppid() == parent { Ok(()) } else { Err(nix::errno::Errno::ESRCH.into()) }
+    };
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed; these are two system calls without
+    // allocation or lock, and errors made of plain numbers.
+    unsafe { command.pre_exec(in_the_child) };
+}

@@ -24,6 +24,9 @@ pub use pty::Pty;
 
 use crate::serial_port::PortSettings;
 
+/// Speed of the Modbus RTU line, 8N1. A pty has none; the simulated meters answer as slowly as they would at it.
+pub const RTU_SPEED: u32 = 19_200;
+
 /// The instruments, in the order of their numbers from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Instrument {
@@ -87,7 +90,7 @@ impl Simulation {
             units
         };
         let tasks = &mut simulation.tasks;
-        let character_time = PortSettings::new("").character_time();
+        let character_time = PortSettings { speed: RTU_SPEED, ..PortSettings::new("") }.character_time();
         tasks.spawn(modbus::serve_rtu(rtu, units(silent.clone(), rtu_unit), character_time));
         tasks.spawn(modbus::serve_tcp(listener, units(silent.clone(), tcp_unit)));
         tasks.spawn(speak(weather, silent.clone(), now));
