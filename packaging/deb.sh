@@ -23,7 +23,7 @@ fi
 
 generated=$(dirname "$binary")/generated
 mkdir -p "$generated"
-"${run[@]}" man >"$generated/fieldspool.1"
+"${run[@]}" man | gzip -9n >"$generated/fieldspool.1.gz"
 for shell in bash zsh fish; do
     "${run[@]}" completions "$shell" >"$generated/fieldspool.$shell"
 done
