@@ -145,6 +145,7 @@ fn explain_io(error: &io::Error) -> End {
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable | io::ErrorKind::NetworkDown => {
             "there is no route to the broker: check cable, modem and gateway"
         }
+        io::ErrorKind::UnexpectedEof if !error.to_string().contains("handshake") => return closed(),
         io::ErrorKind::UnexpectedEof => {
             return End::new(
                 Cause::Closed,
@@ -376,7 +377,10 @@ fn disconnected(code: v5::mqttbytes::v5::DisconnectReasonCode, said: Option<&str
 }
 
 /// Two gateways with one identity: cloned cards, mostly.
-pub(super) const TAKEN_OVER: &str = "another device connects with our client id and takes our place: look for a copy of this gateway (a cloned card?)";
+const TAKEN_OVER: &str = "another device connects with our client id and takes our place: look for a copy of this gateway (a cloned card?)";
+
+/// The same, as far as it shows with a broker that does not say so.
+pub(super) const OFTEN_CLOSED: &str = "this has now happened several times: perhaps another device connects with our client id (a cloned card?), or the broker restarts again and again";
 
 /// Why a message is refused, MQTT 5 3.4.2.1.
 pub(super) fn puback_words(code: u8) -> String {

@@ -79,6 +79,13 @@ impl Backlog {
         }
     }
 
+    /// The connection is over, and a question with it: its answer does not come.
+    pub(super) fn forget(&mut self) {
+        self.reset();
+        self.stale = false;
+        self.fetch = Fetch::Wanted;
+    }
+
     /// Something was passed without being sent: begin anew, not before `at`.
     pub(super) fn rewind(&mut self, at: Instant) {
         self.rewind = Some(self.rewind.map_or(at, |before| before.min(at)));

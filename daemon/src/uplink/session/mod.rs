@@ -27,7 +27,7 @@ use super::config::{NobodyListens, Topics, UplinkConfig};
 use super::live::LiveQueue;
 use super::pace::{Mark, Pace};
 use super::records::State;
-use super::words::{Cause, End, TAKEN_OVER, puback_words};
+use super::words::{Cause, End, OFTEN_CLOSED, puback_words};
 use super::{ClockCorrection, DeviceMeta};
 use backlog::Backlog;
 
@@ -60,7 +60,7 @@ pub(super) enum Action {
     Publish { token: Token, topic: String, payload: Vec<u8>, retain: bool },
     /// Publish the status as it is now.
     Status { token: Token, state: State, topic: String, retain: bool },
-    /// Ask the spool for the span after this place.
+    /// Ask the spool for the span after this place. The question is dropped with the connection.
     Span(Cursor),
     /// Tell the spool.
     Confirm(Vec<Confirmed>),
@@ -462,7 +462,7 @@ impl Session {
         for batch in newest {
             self.live.push(batch);
         }
-        self.backlog.reset();
+        self.backlog.forget();
         let line = self.line.take();
         match self.phase {
             Phase::Leaving { for_good: true, .. } | Phase::Done => self.phase = Phase::Done,
@@ -502,7 +502,7 @@ impl Session {
                 }
                 self.young.push_back(now);
                 if self.young.len() >= YOUNG_MAX {
-                    (Failure::Refused, format!("{}; seen now: {TAKEN_OVER}", end.words))
+                    (Failure::Refused, format!("{}; {OFTEN_CLOSED}", end.words))
                 } else {
                     (Failure::Unreachable, end.words)
                 }

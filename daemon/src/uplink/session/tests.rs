@@ -47,6 +47,9 @@ struct World {
     /// Published on this connection and not yet acknowledged.
     out: Vec<Out>,
     connects: Vec<Instant>,
+    /// The spool answers when the test says so.
+    slow: bool,
+    question: Option<Cursor>,
     ended: Option<End>,
     left: bool,
     done: bool,
@@ -66,6 +69,8 @@ impl World {
             dead: Vec::new(),
             out: Vec::new(),
             connects: Vec::new(),
+            slow: false,
+            question: None,
             ended: None,
             left: false,
             done: false,
@@ -124,6 +129,7 @@ impl World {
                 Action::Status { token, topic, .. } => {
                     self.out.push(Out { token, topic, json: None, bytes: 0 });
                 }
+                Action::Span(cursor) if self.slow => self.question = Some(cursor),
                 Action::Span(cursor) => self.answer(cursor),
                 Action::Confirm(what) => {
                     self.spool.retain(|(_, item)| !what.contains(&Self::key(item)));
@@ -176,6 +182,7 @@ impl World {
 
     fn end(&mut self, end: End) {
         self.out.clear();
+        self.question = None;
         self.session.on_ended(self.now, end.clone(), 0.5);
         self.ended = Some(end);
         self.run();
@@ -362,7 +369,7 @@ fn a_take_over_is_recognised_by_its_pattern() {
         world.connect(Granted::default());
         world.ack_all();
         world.end(End::new(Cause::Closed, "closed"));
-        let said = world.session.trouble().unwrap().contains("another device");
+        let said = world.session.trouble().unwrap().contains("cloned card");
         assert_eq!(said, turn == 2);
         world.pass(Duration::from_secs(60));
     }
@@ -669,6 +676,7 @@ enum Turn {
     Close,
     Pass(u64),
     Connect(u16),
+    Answer,
 }
 
 fn turn() -> impl Strategy<Value = Turn> {
@@ -682,6 +690,7 @@ fn turn() -> impl Strategy<Value = Turn> {
         1 => Just(Turn::Close),
         3 => (0_u64..40).prop_map(Turn::Pass),
         2 => (1_u16..20).prop_map(Turn::Connect),
+        6 => Just(Turn::Answer),
     ]
 }
 
@@ -706,6 +715,12 @@ fn play(world: &mut World, turn: Turn, seq: &mut u64) {
         Turn::Connect(receive_max) if world.session.phase == Phase::Connecting => {
             world.connect(Granted { receive_max, ..Granted::default() });
         }
+        Turn::Answer => {
+            if let Some(cursor) = world.question.take() {
+                world.answer(cursor);
+                world.run();
+            }
+        }
         _ => {}
     }
 }
@@ -719,6 +734,7 @@ proptest! {
     ) {
         let mut world = World::new(&config());
         world.run();
+        world.slow = true;
         let mut seq = 0;
         for turn in turns {
             play(&mut world, turn, &mut seq);
@@ -730,7 +746,11 @@ proptest! {
             }
             prop_assert!(carried.values().all(|times| *times == 1), "in flight twice: {:?}", carried);
         }
-        // From now on the broker behaves.
+        // From now on broker and spool behave.
+        world.slow = false;
+        if let Some(cursor) = world.question.take() {
+            world.answer(cursor);
+        }
         for _ in 0..400 {
             if world.spool.is_empty() {
                 break;
