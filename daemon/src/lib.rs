@@ -27,4 +27,5 @@ pub mod control;
 
 pub mod supervise;
 
+pub mod cli;
 pub mod demo;

@@ -34,3 +34,31 @@ pub(crate) fn die_with_parent(command: &mut std::process::Command) {
     // allocation or lock, and errors made of plain numbers.
     unsafe { command.pre_exec(in_the_child) };
 }
+
+/// How many characters fit into a line of the terminal on standard output; `None` if it is no terminal.
+pub(crate) fn terminal_width() -> Option<usize> {
+    // SAFETY: `winsize` is a plain C structure for which all-zero is valid; TIOCGWINSZ (ioctl_tty(2)) only writes
+    // into it, and it lives until the call returns. Standard output may be closed: then the call fails.
+    let (result, size) = unsafe {
+        let mut size: libc::winsize = std::mem::zeroed();
+        let result = libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &raw mut size);
+        (result, size)
+    };
+    (result == 0 && size.ws_col > 0).then(|| usize::from(size.ws_col))
+}
+
+/// Gives freed memory back to the system: glibc's thresholds grow with use and then keep the peak of every thread; fixed
+/// at 128 KiB they do not (mallopt(3)). To be called before the first thread starts. Elsewhere than on glibc: nothing.
+pub(crate) fn give_freed_memory_back() {
+    #[cfg(target_env = "gnu")]
+    {
+        const BYTES: libc::c_int = 128 * 1024;
+        // SAFETY: mallopt only sets parameters of the allocator and takes two integers; no other thread runs yet. A
+        // refused parameter leaves the default, which costs memory and nothing else.
+        unsafe {
+            libc::mallopt(libc::M_MMAP_THRESHOLD, BYTES);
+            libc::mallopt(libc::M_TRIM_THRESHOLD, BYTES);
+            libc::mallopt(libc::M_ARENA_MAX, 1);
+        }
+    }
+}

@@ -8,6 +8,8 @@
 //! its own command line of the same version, and promise nothing to others: those have the page's API.
 
 pub mod client;
+pub mod probe;
+pub mod rows;
 pub mod server;
 
 use std::path::{Path, PathBuf};
@@ -38,10 +40,10 @@ pub enum Request {
         device: String,
         /// Only this point; `None`: all.
         point: Option<String>,
-        /// With the raw registers.
-        raw: bool,
+        /// In every type and word order.
+        all_types: bool,
     },
-    /// Stored readings, oldest first: one item for each reading.
+    /// Stored readings, oldest first: one item for each batch, a list of [`rows::Row`].
     Export {
         /// Only this device.
         device: Option<String>,
@@ -68,8 +70,8 @@ pub struct PointNow {
     pub unit: String,
     /// `good`, or why not: `uncertain: above limit`, `bad: exception 2`.
     pub quality: String,
-    /// The registers as they came over the wire, if asked for.
-    pub raw: Vec<u16>,
+    /// With `all_types`: the type it was read as, and the column of its word order.
+    pub read_as: Option<(String, usize)>,
 }
 
 /// One line of a reply.

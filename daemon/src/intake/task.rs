@@ -32,6 +32,10 @@ pub enum Command {
     Describe(Vec<Vec<Device>>),
     /// A record of the gateway's own: a configuration was taken or refused.
     Record(Body),
+    /// The uplink came or went with a new configuration.
+    Uplink(Option<Uplink>),
+    /// `commit_every` became zero, or ceased to be.
+    StoreFirst(bool),
 }
 
 /// Everything intake hands batches to, and what it is told by.
@@ -154,6 +158,14 @@ impl Task {
                 self.intake.describe(buses);
             }
             Command::Record(body) => self.record(body),
+            Command::Uplink(uplink) => self.around.uplink = uplink,
+            Command::StoreFirst(store_first) => {
+                self.around.store_first = store_first;
+                if !store_first {
+                    // What waited for its commit reaches the broker as backlog.
+                    self.waiting.clear();
+                }
+            }
         }
     }
 

@@ -32,6 +32,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use limiter::{Limiter, Verdict};
 use words::Words;
+pub use words::escape;
 
 /// Fields of one event that reach the journal; the closed list has 18 names.
 const FIELDS_MAX: usize = 20;

@@ -39,8 +39,11 @@ impl Words {
         let mut line = self.message.clone();
         let outer = around.iter().filter(|(name, _)| self.get(name).is_none());
         for (name, value) in outer.chain(&self.fields) {
-            let quote = if value.is_empty() || value.contains([' ', '=', '"']) { "\"" } else { "" };
-            let _ = write!(line, " {name}={quote}{value}{quote}");
+            if value.is_empty() || value.contains([' ', '=', '"']) {
+                let _ = write!(line, " {name}=\"{}\"", value.replace('"', "\\\""));
+            } else {
+                let _ = write!(line, " {name}={value}");
+            }
         }
         if held > 0 {
             let _ = write!(line, " ({held} more like it since the last such line)");
@@ -60,7 +63,7 @@ impl Visit for Words {
 }
 
 /// Replaces control characters (and the Unicode marks that reverse a line's direction) by their escapes, and cuts at [`VALUE_MAX`].
-pub(super) fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     let mut clean = String::with_capacity(text.len().min(VALUE_MAX));
     for c in text.chars() {
         if clean.len() >= VALUE_MAX {

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::model::BootId;
+use crate::spool::SpoolError;
 
 /// So many starts in [`WINDOW`] are a loop.
 const STARTS: usize = 5;
@@ -68,6 +69,15 @@ impl Starts {
             text
         });
         write_whole(&self.path, &text)
+    }
+
+    /// The start did not happen because another instance holds the state directory: it counts for nobody.
+    pub(super) fn not_ours(mut self, error: &SpoolError) -> io::Result<()> {
+        if matches!(error, SpoolError::Locked { .. }) {
+            self.starts.pop();
+            return self.remember();
+        }
+        Ok(())
     }
 
     /// A stop in order: the count begins anew.

@@ -1,6 +1,153 @@
-//! The process: start, stop, reload, and what systemd is told.
+//! The process: what is wired to what, how it starts, stops and takes a new configuration.
+//!
+//! [`run`] is called once. Reading order: [`Gateway::start`](gateway::Gateway::start) in `gateway` is the wiring diagram;
+//! `buses` and `tasks` start and end what runs; `reload` applies what changed; `stop` ends all in stages; `desk` answers the
+//! command line; `watchdog`, `notify`, `crash_loop` and `identity` look after the process itself.
+//!
+//! Nobody uses this module but the command line. The first task that ends unasked ends the process, with exit code
+//! 70; systemd starts it anew. A panic aborts it (release profile): half a gateway is worse than a restart.
 
+mod buses;
 pub mod crash_loop;
+mod describe;
+mod desk;
+mod gateway;
 pub mod identity;
 pub mod notify;
+mod reload;
+mod stop;
+mod tasks;
 pub mod watchdog;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::config::folders::Folders;
+use crate::config::{self, Config};
+use crate::log::{self, Verbosity};
+use crate::spool::SpoolError;
+use crate::sys;
+use gateway::Gateway;
+
+/// Why the daemon does not run (any more). The words are for the log and the terminal.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The configuration has faults; a person mends them. Each is one line.
+    #[error("{}", .0.join("\n"))]
+    Config(Vec<String>),
+    /// The spool cannot be opened.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// Threads, signals or sockets cannot be had; systemd tries again.
+    #[error("the system refuses what the daemon needs to start ({0}); it is tried again")]
+    System(#[from] io::Error),
+    /// A part ended by itself: a fault of this program.
+    #[error("{0} ended by itself; the process is started anew")]
+    PartEnded(String),
+}
+
+impl RunError {
+    /// sysexits.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) => 78,
+            Self::Spool(error) => error.exit_code(),
+            Self::System(_) => 75,
+            Self::PartEnded(_) => 70,
+        }
+    }
+}
+
+/// Runs the daemon until it is told to stop. `place`: a folder or file given by `--config`.
+pub fn run(place: Option<&Path>, verbosity: Verbosity) -> Result<(), RunError> {
+    sys::give_freed_memory_back();
+    let tail = log::init(verbosity);
+    let config = load(place)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let ended = runtime.block_on(life(config, place.map(Path::to_owned), tail));
+    // A thread that the kernel holds must not keep the process from ending.
+    runtime.shutdown_background();
+    ended
+}
+
+/// The configuration in force, or all that is wrong with it. What is worth a word is logged.
+fn load(place: Option<&Path>) -> Result<Config, RunError> {
+    let loaded = config::load(&Folders::of(place));
+    for warning in &loaded.warnings {
+        tracing::warn!(error = %warning, "configuration");
+    }
+    loaded.config.ok_or_else(|| {
+        let unread = loaded.unchecked.iter().map(ToString::to_string);
+        RunError::Config(loaded.faults.iter().map(ToString::to_string).chain(unread).collect())
+    })
+}
+
+async fn life(config: Config, place: Option<PathBuf>, tail: log::Tail) -> Result<(), RunError> {
+    // Before anything else: a signal during a long opening must not kill the process unasked.
+    let mut signals = Signals::new()?;
+    let opening = Gateway::start(config, place, tail);
+    let mut gateway = tokio::select! {
+        started = opening => started?,
+        () = signals.stop() => return Ok(()),
+    };
+    notify::ready();
+    let ended = loop {
+        tokio::select! {
+            asked = signals.next() => match asked {
+                Asked::Stop => break Ok(()),
+                Asked::Reload => gateway.reload().await,
+            },
+            name = gateway.part_ended() => break Err(RunError::PartEnded(name)),
+        }
+    };
+    if let Err(error) = &ended {
+        tracing::error!(%error, "a part of the daemon ended by itself; stopping");
+    }
+    notify::stopping();
+    gateway.stop(ended.is_ok()).await;
+    ended
+}
+
+/// The signals that are obeyed. Once asked for, they never kill the process, so a second SIGTERM during the stop is safe.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Stop,
+    Reload,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Asked {
+        tokio::select! {
+            biased;
+            _ = self.terminate.recv() => Asked::Stop,
+            _ = self.interrupt.recv() => Asked::Stop,
+            _ = self.hangup.recv() => Asked::Reload,
+        }
+    }
+
+    /// Waits for a stop; what is not yet running needs no reload.
+    async fn stop(&mut self) {
+        while self.next().await != Asked::Stop {}
+    }
+}
+
+/// How much longer systemd is asked to wait while the spool opens, and how often.
+const OPENING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));

@@ -12,6 +12,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio_util::sync::CancellationToken;
+
+use super::notify;
+use crate::log::Tail;
+use crate::status::Board;
+
 /// The deadlines of one loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadlines {
@@ -89,6 +95,42 @@ impl Pulse {
 impl Drop for Pulse {
     fn drop(&mut self) {
         self.own.done.store(true, Ordering::Relaxed);
+    }
+}
+
+/// How often the STATUS line is brought up to date, and the loops are looked at without a watchdog.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// The task: tells systemd that we live as long as nothing is stuck, and what waits; says it loudly if something is.
+pub(super) async fn keep(heartbeat: Heartbeat, board: Board, tail: Tail, stop: CancellationToken) {
+    let watched = notify::watchdog_period();
+    // Half the period, as sd_watchdog_enabled(3) recommends.
+    let every = watched.map_or(LOOK_EVERY, |period| (period / 2).min(LOOK_EVERY));
+    let mut line = String::new();
+    let mut settled = Instant::now();
+    loop {
+        let now = Instant::now();
+        let stuck = heartbeat.stuck(now, held_by_kernel);
+        for (name, quiet) in &stuck {
+            let (error, elapsed) = (format!("{name} makes no progress"), format!("{} s", quiet.as_secs()));
+            tracing::error!(error, elapsed, "a loop is stuck; systemd is not told that we live");
+        }
+        if stuck.is_empty() && watched.is_some() {
+            notify::alive();
+        }
+        let news = board.read(notify::status_line);
+        if news != line {
+            notify::status(&news);
+            line = news;
+        }
+        if now.duration_since(settled) >= Duration::from_secs(60) {
+            settled = now;
+            tail.settle();
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(every) => {}
+        }
     }
 }
 

@@ -1,0 +1,287 @@
+//! What `fieldspool status`, `spool status` and `read` print: plain text, problems first, nothing by colour alone.
+
+use std::fmt::Write;
+
+use super::table::{Table, wrapped};
+use crate::control::{PointNow, rows};
+use crate::page::problems::{Severity, summary};
+use crate::status::{BusStatus, CounterStatus, SpoolStatus, Status, UplinkStatus};
+
+/// Everything on one screen: is all well, what is wrong and what to do, then the facts.
+pub(super) fn status(status: &Status, now_us: i64, width: Option<usize>) -> String {
+    let mut text = String::new();
+    let judged = summary(status, now_us);
+    let name = if status.gateway.id.is_empty() { "fieldspool" } else { &status.gateway.id };
+    let _ = writeln!(text, "{}", wrapped(&format!("{name}: {}", judged.sentence), 0, width));
+    for problem in &judged.problems {
+        let mark = match problem.severity {
+            Severity::Fault => "FAULT   ",
+            Severity::Warning => "WARNING ",
+            Severity::Note => "NOTE    ",
+        };
+        let sentence = problem.text(rows::minute_text);
+        let _ = writeln!(text, "  {mark}{}", wrapped(sentence.trim(), 10, width));
+    }
+    text.push('\n');
+    facts(&mut text, status, now_us, width);
+    devices(&mut text, &status.buses, now_us, width);
+    buses(&mut text, &status.buses, width);
+    text
+}
+
+fn facts(text: &mut String, status: &Status, now_us: i64, width: Option<usize>) {
+    let gateway = &status.gateway;
+    let mut line = |title: &str, fact: String| {
+        let _ = writeln!(text, "{title:<12}{}", wrapped(&fact, 12, width));
+    };
+    let up = age(now_us, gateway.started_us);
+    line("Daemon", format!("version {}, running for {up}, run {}", gateway.version, gateway.run));
+    line("Server", server(&status.uplink, now_us));
+    for (title, fact) in spool_lines(&status.spool, now_us) {
+        line(title, fact);
+    }
+    line("Clock", if status.clock.synced { "set".into() } else { "not set: times may be wrong".into() });
+}
+
+fn server(uplink: &UplinkStatus, now_us: i64) -> String {
+    if !uplink.configured {
+        return "none configured; readings are kept here".into();
+    }
+    let since = uplink.since_us.map(|since| format!(" for {}", age(now_us, since))).unwrap_or_default();
+    let mut fact =
+        format!("{}connected to {}{since}", if uplink.connected { "" } else { "NOT " }, uplink.broker);
+    if let Some(expires) = uplink.certificate_expires_us {
+        let days = expires.saturating_sub(now_us) / 86_400_000_000;
+        let _ = write!(fact, "; certificate good for {days} days");
+    }
+    fact
+}
+
+fn spool_lines(spool: &SpoolStatus, now_us: i64) -> Vec<(&'static str, String)> {
+    let oldest = spool.oldest_us.filter(|_| spool.waiting > 0);
+    let oldest = oldest.map(|us| format!(", the oldest for {}", age(now_us, us))).unwrap_or_default();
+    let full =
+        spool.hours_until_full.map(|hours| format!("; room for {hours:.0} h more")).unwrap_or_default();
+    let mut lines = vec![("To be sent", format!("{} readings{oldest}{full}", spool.waiting))];
+    let mut stored = format!("{} of {}", bytes(spool.bytes), bytes(spool.bytes_max));
+    if let Some(each) = spool.bytes_per_reading {
+        let _ = write!(stored, "; {each:.0} bytes written per reading");
+    }
+    if let Some(daily) = spool.gigabytes_per_day {
+        let _ = write!(stored, ", {daily:.2} GB a day");
+    }
+    lines.push(("Stored", stored));
+    let lost = [
+        ("dropped to make room", spool.evicted),
+        ("lost to damage", spool.damaged),
+        ("dropped while the disk failed", spool.dropped),
+        ("refused by the server", spool.dead_lettered),
+    ];
+    let lost: Vec<String> =
+        lost.iter().filter(|(_, count)| *count > 0).map(|(what, count)| format!("{count} {what}")).collect();
+    if !lost.is_empty() {
+        lines.push(("Lost", lost.join(", ")));
+    }
+    lines
+}
+
+/// `fieldspool spool status`: the facts of the spool alone.
+pub(super) fn spool(spool: &SpoolStatus, now_us: i64) -> String {
+    let mut text = String::new();
+    let mut lines = spool_lines(spool, now_us);
+    lines.insert(
+        0,
+        ("State", spool.error.clone().map_or(spool.state.clone(), |e| format!("{}: {e}", spool.state))),
+    );
+    lines.push((
+        "Numbered",
+        format!("{} readings in this run, {} not yet stored", spool.numbered, spool.open),
+    ));
+    lines.push(("Confirmed", format!("{} readings", spool.confirmed)));
+    if let Some(why) = &spool.not_durable {
+        lines.push(("Durable", format!("NO: {why}")));
+    }
+    for (title, fact) in lines {
+        let _ = writeln!(text, "{title:<12}{fact}");
+    }
+    text
+}
+
+fn devices(text: &mut String, buses: &[BusStatus], now_us: i64, width: Option<usize>) {
+    let mut table = Table::new(&["Device", "Name", "Bus", "Address", "State", "Answer time", "Missed"]);
+    for bus in buses {
+        for device in &bus.devices {
+            let since =
+                device.since_us.map(|since| format!(" for {}", age(now_us, since))).unwrap_or_default();
+            let state = match device.answering {
+                Some(true) => "answers".to_owned(),
+                Some(false) => format!("SILENT{since}"),
+                None => "not asked yet".to_owned(),
+            };
+            let time = device.turnaround_us.map(|(median, _)| millis(median)).unwrap_or_default();
+            let missed = if device.missed > 0 { device.missed.to_string() } else { String::new() };
+            let (name, label) = (device.name.clone(), device.label.clone());
+            table.row(vec![name, label, bus.name.clone(), device.address.clone(), state, time, missed]);
+        }
+    }
+    if !table.is_empty() {
+        let _ = write!(text, "\n{}", table.text(width));
+    }
+}
+
+fn buses(text: &mut String, buses: &[BusStatus], width: Option<usize>) {
+    let mut table = Table::new(&["Bus", "Driver", "Line", "State", "In use", "Errors"]);
+    for bus in buses {
+        let state = match (&bus.error, bus.up) {
+            (_, true) => "open".to_owned(),
+            (Some(error), false) => format!("DOWN: {error}"),
+            (None, false) => "not open".to_owned(),
+        };
+        let load = format!("{:.0} %", bus.load * 100.0);
+        let cells =
+            vec![bus.name.clone(), bus.driver.clone(), bus.place.clone(), state, load, errors(&bus.counters)];
+        table.row(cells);
+    }
+    if !table.is_empty() {
+        let _ = write!(text, "\n{}", table.text(width));
+    }
+}
+
+fn errors(counters: &CounterStatus) -> String {
+    let kinds = [
+        ("no answer", counters.timeouts),
+        ("CRC", counters.crc_errors),
+        ("exceptions", counters.exceptions),
+        ("foreign", counters.foreign_frames),
+        ("malformed", counters.bad_frames),
+    ];
+    let said: Vec<String> =
+        kinds.iter().filter(|(_, count)| *count > 0).map(|(what, count)| format!("{what} {count}")).collect();
+    if said.is_empty() { "none".into() } else { said.join(", ") }
+}
+
+/// `fieldspool read`: point, value, unit, quality, place.
+pub(super) fn points(points: &[PointNow], width: Option<usize>) -> String {
+    let mut table = Table::new(&["Point", "Value", "Unit", "Quality", "Where"]);
+    for point in points {
+        let value = point.value.clone().unwrap_or_else(|| "-".into());
+        table.row(vec![
+            point.point.clone(),
+            value,
+            point.unit.clone(),
+            point.quality.clone(),
+            point.place.clone(),
+        ]);
+    }
+    table.text(width)
+}
+
+/// `--all-types`: one point read in every type and order. Which one shows what the display of the instrument shows?
+pub(super) fn all_types(points: &[PointNow], width: Option<usize>) -> String {
+    let mut text = String::new();
+    for same in points.chunk_by(|one, next| one.point == next.point) {
+        let _ = writeln!(text, "{}", same.first().map(|point| point.point.as_str()).unwrap_or_default());
+        let mut table = Table::new(&["  Type", "ABCD", "CDAB", "BADC", "DCBA"]);
+        for kind in same.chunk_by(|one, next| kind_of(one) == kind_of(next)) {
+            let mut cells = vec![format!("  {}", kind.first().map(kind_of).unwrap_or_default())];
+            cells.resize(5, String::new());
+            for point in kind {
+                let column = point.read_as.as_ref().map_or(0, |(_, column)| *column);
+                if let Some(cell) = cells.get_mut(column + 1) {
+                    *cell = point.value.clone().unwrap_or_else(|| point.quality.clone());
+                }
+            }
+            table.row(cells);
+        }
+        text.push_str(&table.text(width));
+    }
+    text
+}
+
+fn kind_of(point: &PointNow) -> &str {
+    point.read_as.as_ref().map_or("as configured", |(kind, _)| kind.as_str())
+}
+
+/// A stretch of time for people: `45 s`, `12 min`, `3 h 20 min`, `5 days`.
+fn age(now_us: i64, then_us: i64) -> String {
+    let seconds = now_us.saturating_sub(then_us).max(0) / 1_000_000;
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h {} min", seconds / 3_600, seconds / 60 % 60),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+fn millis(us: u64) -> String {
+    if us < 10_000 { format!("{:.1} ms", us as f64 / 1_000.0) } else { format!("{} ms", us / 1_000) }
+}
+
+fn bytes(bytes: u64) -> String {
+    const KIB: f64 = 1024.0;
+    let bytes = bytes as f64;
+    if bytes < 10.0 * KIB * KIB {
+        format!("{:.0} KiB", bytes / KIB)
+    } else if bytes < 10.0 * KIB * KIB * KIB {
+        format!("{:.0} MiB", bytes / KIB / KIB)
+    } else {
+        format!("{:.1} GiB", bytes / KIB / KIB / KIB)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::DeviceStatus;
+
+    #[test]
+    fn every_type_has_a_line_and_every_order_a_column() {
+        let cell = |kind: &str, column, value: &str| PointNow {
+            point: "power".into(),
+            value: Some(value.into()),
+            read_as: Some((kind.into(), column)),
+            ..PointNow::default()
+        };
+        let points = [
+            cell("u16", 0, "59054"),
+            cell("f32", 0, "-1.7e22"),
+            cell("f32", 1, "12345.67"),
+            PointNow { point: "text".into(), value: Some("NET".into()), ..PointNow::default() },
+        ];
+        let text = all_types(&points, None);
+        let line = |kind: &str| {
+            let line = text.lines().find(|line| line.trim_start().starts_with(kind)).unwrap();
+            line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(line("f32"), ["f32", "-1.7e22", "12345.67"], "{text}");
+        assert_eq!(line("u16"), ["u16", "59054"]);
+        assert_eq!(line("as configured"), ["as", "configured", "NET"]);
+    }
+
+    #[test]
+    fn the_status_names_the_silent_device_without_colour() {
+        let mut all = Status::default();
+        all.gateway.id = "gw1".into();
+        let device = DeviceStatus {
+            name: "meter-02".into(),
+            answering: Some(false),
+            since_us: Some(0),
+            ..Default::default()
+        };
+        all.buses =
+            vec![BusStatus { name: "hall".into(), up: true, devices: vec![device], ..Default::default() }];
+        let text = status(&all, 600_000_000, Some(80));
+        assert!(text.contains("SILENT for 10 min"), "{text}");
+        assert!(!text.contains('\u{1b}'));
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    }
+
+    #[test]
+    fn time_and_size_are_said_as_people_say_them() {
+        assert_eq!(age(45_000_000, 0), "45 s");
+        assert_eq!(age(12_000_000_000, 0), "3 h 20 min");
+        assert_eq!(age(0, 1), "0 s");
+        assert_eq!(bytes(3 << 20), "3072 KiB");
+        assert_eq!(bytes(1 << 30), "1024 MiB");
+    }
+}

@@ -1,0 +1,115 @@
+//! The manual page and the completion scripts, made from the description of the command line. Packaging calls these.
+
+use std::io::{self, Write};
+
+use clap::CommandFactory;
+
+use super::args::{Arguments, Shell};
+
+/// roff(7) on `out`.
+pub(super) fn man(out: &mut dyn Write) -> io::Result<()> {
+    let command = Arguments::command();
+    let mut page = Vec::new();
+    let man = clap_mangen::Man::new(command.clone()).section("8").manual("fieldspool");
+    man.render_title(&mut page)?;
+    man.render_name_section(&mut page)?;
+    man.render_synopsis_section(&mut page)?;
+    man.render_description_section(&mut page)?;
+    man.render_options_section(&mut page)?;
+    out.write_all(&page)?;
+    commands(&command, "fieldspool", out)?;
+    out.write_all(REST.as_bytes())
+}
+
+/// Every command with its options, on the one page: a technician searches one text.
+fn commands(command: &clap::Command, prefix: &str, out: &mut dyn Write) -> io::Result<()> {
+    if prefix == "fieldspool" {
+        writeln!(out, ".SH COMMANDS")?;
+    }
+    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help") {
+        let name = format!("{prefix} {}", sub.get_name());
+        if sub.has_subcommands() {
+            commands(sub, &name, out)?;
+            continue;
+        }
+        let about = sub.get_about().map(ToString::to_string).unwrap_or_default();
+        let places = sub.get_positionals().map(|place| {
+            let name = place.get_id().as_str().to_uppercase();
+            if place.is_required_set() { name } else { format!("[{name}]") }
+        });
+        let title: Vec<String> = std::iter::once(name).chain(places).collect();
+        writeln!(out, ".SS \"{}\"\n{}", roff(&title.join(" ")), roff(&about))?;
+        for argument in sub.get_arguments().filter(|argument| argument.get_long().is_some()) {
+            let long = argument.get_long().unwrap_or_default();
+            if matches!(long, "help" | "verbose") {
+                continue;
+            }
+            let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+            let value = argument.get_value_names().filter(|_| argument.get_action().takes_values());
+            let value =
+                value.and_then(|names| names.first()).map(|name| format!(" {name}")).unwrap_or_default();
+            writeln!(out, ".TP\n\\fB\\-\\-{}\\fR{}\n{}", roff(long), roff(&value), roff(&help))?;
+        }
+    }
+    Ok(())
+}
+
+/// Escapes hyphens and backslashes, and a full stop or quote that would begin a request.
+fn roff(text: &str) -> String {
+    let text = text.replace('\\', "\\e").replace('-', "\\-");
+    if text.starts_with(['.', '\'']) { format!("\\&{text}") } else { text }
+}
+
+const REST: &str = r".SH EXIT STATUS
+.TP
+0
+All done.
+.TP
+64
+What was typed makes no sense.
+.TP
+66
+A file, bus, device or point does not exist.
+.TP
+69
+The daemon is not running, or the device does not answer.
+.TP
+73, 74
+The disk, the runtime directory or a port cannot be used.
+.TP
+75
+Another fieldspool holds the state directory.
+.TP
+77
+Not allowed as this user.
+.TP
+78
+The configuration has faults; each is printed with its line and remedy.
+.SH FILES
+.TP
+/etc/fieldspool/*.toml
+The configuration; also /usr/lib/fieldspool and /run/fieldspool.
+.TP
+/var/lib/fieldspool
+The state: stored readings, remembered identity.
+.TP
+/run/fieldspool/control.sock
+How the commands speak to the daemon; root and the group fieldspool may.
+.SH SIGNALS
+SIGHUP reads the configuration again; a faulty one is refused and the running one kept. SIGTERM and SIGINT stop in order within five seconds.
+.SH SEE ALSO
+systemctl(1), journalctl(1), mosquitto_sub(1)
+";
+
+/// A completion script on `out`.
+pub(super) fn completions(shell: Shell, out: &mut dyn Write) -> io::Result<()> {
+    use clap_complete::shells::{Bash, Fish, Zsh};
+    let mut command = Arguments::command();
+    let mut script = Vec::new();
+    match shell {
+        Shell::Bash => clap_complete::generate(Bash, &mut command, "fieldspool", &mut script),
+        Shell::Fish => clap_complete::generate(Fish, &mut command, "fieldspool", &mut script),
+        Shell::Zsh => clap_complete::generate(Zsh, &mut command, "fieldspool", &mut script),
+    }
+    out.write_all(&script)
+}

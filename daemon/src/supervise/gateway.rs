@@ -1,0 +1,311 @@
+//! The running gateway: everything that [`Gateway::start`] wires together, and its staged stop.
+//!
+//! ```text
+//! buses ─samples→ intake ─┬→ spool  ←span, confirm─ uplink
+//!                         ├→ uplink (live lane)
+//!                         └→ live   ←watch─ page
+//! control socket → desk → buses, spool, page, board        all → board → status line, page, status topic
+//! ```
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::time::{ClockId, clock_gettime};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::buses::{Buses, Common};
+use super::crash_loop::Starts;
+use super::desk::Desk;
+use super::identity::{self, Identity, Machine};
+use super::stop::{Stage, Stopping};
+use super::tasks::{Running, Tasks};
+use super::watchdog::{self, Deadlines, Heartbeat};
+use super::{OPENING, RunError, describe, notify};
+use crate::clock::{self, Clock};
+use crate::config::Config;
+use crate::control;
+use crate::intake::{self, Intake};
+use crate::live::Live;
+use crate::log::Tail;
+use crate::model::event::Body;
+use crate::model::{RunId, Stamp};
+use crate::page::{self, Page};
+use crate::schedule::samples::{CAPACITY, Samples};
+use crate::spool::{Opened, Spool, SpoolError, SpoolSettings};
+use crate::status::Board;
+use crate::uplink::{self, Uplink};
+
+/// Commands to intake: descriptions and records of reloads.
+const INTAKE_COMMANDS: usize = 16;
+/// Intake turns at least once a second.
+const INTAKE_PULSE: Deadlines = Deadlines { turn: Duration::from_secs(30), call: Duration::from_secs(30) };
+
+/// Everything that runs.
+pub(super) struct Gateway {
+    pub(super) config: Config,
+    pub(super) place: Option<PathBuf>,
+    pub(super) safe_mode: bool,
+    pub(super) common: Common,
+    pub(super) live: Live,
+    pub(super) spool: Spool,
+    pub(super) run: RunId,
+    pub(super) tasks: Tasks,
+    pub(super) buses: Buses,
+    pub(super) intake: mpsc::Sender<intake::task::Command>,
+    intake_running: Running,
+    pub(super) uplink: Option<(Uplink, Running)>,
+    pub(super) page: Option<Running>,
+    pub(super) desk: Arc<Desk>,
+    pub(super) aside: CancellationToken,
+    starts: Starts,
+}
+
+impl Gateway {
+    /// Opens the spool and starts everything. The order matters: what takes is there before what gives.
+    pub(super) async fn start(config: Config, place: Option<PathBuf>, tail: Tail) -> Result<Self, RunError> {
+        let board = Board::default();
+        let clock = Clock::new(config.trust_rtc);
+        let starts = begin(&config.spool.directory, &clock);
+        let safe_mode = starts.looping();
+        let opened = match open(&config, &board).await {
+            Ok(opened) => opened,
+            Err(error) => {
+                // Nothing more can be done about a file that does not let itself be written.
+                let _ = starts.not_ours(&error);
+                return Err(error.into());
+            }
+        };
+        let (spool, run) = (opened.spool, opened.run);
+        introduce(&config, &board, run, safe_mode, opened.volatile);
+
+        let live = Live::new();
+        let heartbeat = Heartbeat::new(Instant::now());
+        let samples = Arc::new(Samples::new(CAPACITY));
+        let common = Common { samples, board, heartbeat };
+        let mut tasks = Tasks::default();
+        let aside = CancellationToken::new();
+
+        let (intake, commands) = mpsc::channel(INTAKE_COMMANDS);
+        let stop = CancellationToken::new();
+        let pulse = common.heartbeat.watch("intake", INTAKE_PULSE, Instant::now());
+        let around = intake::task::Surroundings {
+            samples: Arc::clone(&common.samples),
+            spool: spool.clone(),
+            uplink: None,
+            live: live.clone(),
+            board: common.board.clone(),
+            commands,
+            store_first: config.spool.commit_every.is_zero(),
+            beat: Box::new(move |now| pulse.beat(now)),
+            stop: stop.clone(),
+        };
+        let intake_running = tasks.spawn("intake", stop, intake::task::run(Intake::new(run), clock, around));
+
+        let desk = Arc::new(Desk::new(common.board.clone(), spool.clone()));
+        let looking_after =
+            watchdog::keep(common.heartbeat.clone(), common.board.clone(), tail, aside.clone());
+        tasks.spawn("watchdog", aside.clone(), looking_after);
+        let mut gateway = Self {
+            config,
+            place,
+            safe_mode,
+            common,
+            live,
+            spool,
+            run,
+            tasks,
+            intake,
+            intake_running,
+            desk,
+            aside,
+            starts,
+            buses: Buses::default(),
+            uplink: None,
+            page: None,
+        };
+        gateway.listen_to_the_command_line();
+        gateway.start_uplink().await;
+        gateway.start_page();
+        for bus in &gateway.config.buses {
+            gateway.buses.place(bus, &gateway.common.board);
+        }
+        gateway.describe_all().await;
+        gateway.buses.start(&gateway.common, &mut gateway.tasks)?;
+        gateway.desk.describe(&gateway.config, &gateway.buses);
+        gateway.record(Body::Config { hash: gateway.config.hash.clone(), refused: None }).await;
+        Ok(gateway)
+    }
+
+    /// Waits for a task that ends unasked, and names it.
+    pub(super) async fn part_ended(&mut self) -> String {
+        self.tasks.unasked().await
+    }
+
+    /// Tells every part what the devices are now. Buses that ended have handed over everything before this.
+    pub(super) async fn describe_all(&self) {
+        let gateway = &self.config.gateway;
+        let by_slot = self.buses.by_slot();
+        let devices = by_slot.map(|bus| bus.map(|bus| describe::intake(gateway, bus)).unwrap_or_default());
+        // Intake ends only with the process; then nobody needs the description.
+        let _ = self.intake.send(intake::task::Command::Describe(devices.collect())).await;
+        self.live.describe(describe::viewers(&self.config));
+        if let Some((uplink, _)) = &self.uplink {
+            uplink.meta(describe::meta(&self.config));
+        }
+        self.desk.describe(&self.config, &self.buses);
+    }
+
+    pub(super) async fn record(&self, body: Body) {
+        let _ = self.intake.send(intake::task::Command::Record(body)).await;
+    }
+
+    pub(super) async fn start_uplink(&mut self) {
+        let Some(config) = self.config.uplink.clone().filter(|_| !self.safe_mode) else { return };
+        let stop = CancellationToken::new();
+        let around = uplink::Surroundings {
+            gateway: Arc::clone(&self.config.gateway),
+            run: self.run,
+            spool: self.spool.clone(),
+            board: self.common.board.clone(),
+            wall_us: clock::wall_us,
+            stop: stop.clone(),
+            stop_within: Stage::Uplink.budget(),
+        };
+        let (uplink, task) = uplink::start(config, around);
+        uplink.meta(describe::meta(&self.config));
+        let _ = self.intake.send(intake::task::Command::Uplink(Some(uplink.clone()))).await;
+        self.uplink = Some((uplink, self.tasks.spawn("uplink", stop, task)));
+    }
+
+    pub(super) fn start_page(&mut self) {
+        let Some(config) = self.config.page.clone().filter(|_| !self.safe_mode) else { return };
+        let sources = page::Sources {
+            live: self.live.clone(),
+            board: self.common.board.clone(),
+            spool: self.spool.clone(),
+            keep: self.config.spool.keep,
+            now: Arc::new(stamps(self.config.trust_rtc)),
+            state_directory: self.config.spool.directory.clone(),
+        };
+        let stop = CancellationToken::new();
+        let (page, task): (Page, _) = page::start(config, sources, stop.clone());
+        self.desk.page(Some(page));
+        self.page = Some(self.tasks.spawn("page", stop, task));
+    }
+
+    /// Without the socket the gateway works; only the command line cannot ask it.
+    fn listen_to_the_command_line(&mut self) {
+        let path = control::socket_path(&self.config.runtime_directory);
+        match control::server::listen(&path) {
+            Ok(listener) => {
+                let serving = control::server::serve(listener, Arc::clone(&self.desk), self.aside.clone());
+                self.tasks.spawn("control", self.aside.clone(), serving);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no control socket: fieldspool status and read cannot ask this daemon");
+                let warning =
+                    format!("{} cannot be made ({error}): the command line cannot ask", path.display());
+                self.common.board.update(|status| status.gateway.warnings.push(warning));
+            }
+        }
+    }
+
+    /// The staged stop. `asked`: by a signal, so that the next start is no part of a crash loop.
+    pub(super) async fn stop(mut self, asked: bool) {
+        let mut stopping = Stopping::begin(Instant::now());
+        self.aside.cancel();
+        if let Some(page) = &self.page {
+            page.tell();
+        }
+        stopping.stage(Stage::Polls, self.buses.end_all(Stage::Polls.budget())).await;
+        stopping.stage(Stage::Intake, self.intake_running.end(Stage::Intake.budget())).await;
+        let deadline = Instant::now() + Stage::Commit.budget();
+        let flush = async { self.spool.flush(deadline).await.inspect_err(log_disk).is_ok() };
+        stopping.stage(Stage::Commit, flush).await;
+        if let Some((_, running)) = &mut self.uplink {
+            stopping.stage(Stage::Uplink, running.end(Stage::Uplink.budget())).await;
+        }
+        let clean = stopping.all_is_stored();
+        let close = async { self.spool.close(clean).await.inspect_err(log_disk).is_ok() };
+        stopping.stage(Stage::Close, close).await;
+        if asked && let Err(error) = self.starts.stopped_in_order() {
+            tracing::warn!(%error, "cannot forget the starts counted against a crash loop");
+        }
+        let _ = std::fs::remove_file(control::socket_path(&self.config.runtime_directory));
+        stopping.say(Instant::now());
+    }
+}
+
+fn log_disk(error: &SpoolError) {
+    tracing::error!(%error, "the spool could not store everything before the stop");
+}
+
+/// Stamps for parts that write records by themselves.
+fn stamps(trust_rtc: bool) -> impl Fn() -> Stamp + Send + Sync + 'static {
+    move || Clock::new(trust_rtc).stamp(Instant::now())
+}
+
+/// Counts this start, before anything that could crash.
+fn begin(state: &Path, clock: &Clock) -> Starts {
+    let now = clock.stamp(Instant::now());
+    let since_boot = clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Into::into);
+    let starts = Starts::begin(state, now.boot, since_boot);
+    // The spool says what is wrong with the directory.
+    let _ = std::fs::create_dir_all(state).and_then(|()| starts.remember());
+    starts
+}
+
+/// Opens the spool on a thread of its own, and asks systemd for more time as long as it takes.
+async fn open(config: &Config, board: &Board) -> Result<Opened, SpoolError> {
+    let settings: SpoolSettings = config.spool.clone();
+    let (board, now) = (board.clone(), stamps(config.trust_rtc));
+    let mut opening = tokio::task::spawn_blocking(move || Spool::open(settings, board, now));
+    let (more, every) = OPENING;
+    loop {
+        if let Ok(opened) = tokio::time::timeout(every, &mut opening).await {
+            return opened.unwrap_or(Err(SpoolError::Closed));
+        }
+        notify::extend_timeout(more);
+        notify::status("opening the stored readings");
+    }
+}
+
+/// Who we are, on the board and in the log.
+fn introduce(config: &Config, board: &Board, run: RunId, safe_mode: bool, volatile: bool) {
+    let state = &config.spool.directory;
+    let mut warnings = Vec::new();
+    if config.uplink.is_some() {
+        match identity::compare(state, &config.gateway, &Machine::read()) {
+            Ok(Identity::Own) => {}
+            Ok(Identity::Cloned) => warnings.push(identity::warning(&config.gateway, state)),
+            Err(error) => tracing::warn!(%error, "cannot tell whether this card is a copy"),
+        }
+    }
+    if volatile {
+        warnings
+            .push("the state directory cannot be written: what is read now is lost with the power".into());
+    }
+    for warning in &warnings {
+        tracing::error!(error = %warning, "a person must look after this gateway");
+    }
+    if safe_mode {
+        tracing::error!("five starts in ten minutes: only sampling and storing until the next stop in order");
+    }
+    if config.is_idle() {
+        tracing::info!("nothing is configured, so nothing is polled; see fieldspool check");
+    }
+    board.update(|status| {
+        status.gateway.id = config.gateway.to_string();
+        status.gateway.run = run.to_string();
+        env!("CARGO_PKG_VERSION").clone_into(&mut status.gateway.version);
+        status.gateway.started_us = clock::wall_us();
+        status.gateway.idle = config.is_idle();
+        status.gateway.safe_mode = safe_mode;
+        status.gateway.config_hash.clone_from(&config.hash);
+        status.gateway.warnings = warnings;
+        status.uplink.configured = config.uplink.is_some();
+    });
+    tracing::info!(count = config.buses.len(), "started");
+}

@@ -1,0 +1,147 @@
+//! SIGHUP: the new configuration is read and checked whole; then only what changed is touched (P9).
+//!
+//! A faulty one leaves everything as it is: one line in the log for each fault, a sentence on the page and in `status`,
+//! and a record for the receivers. Keys that cannot change while the daemon runs keep their value and are named;
+//! the rest is applied.
+
+use std::time::Duration;
+
+use super::gateway::Gateway;
+use super::{RunError, notify};
+use crate::config::{self, Change, Config};
+use crate::intake;
+use crate::model::event::Body;
+
+/// For one bus, the page or the uplink to end before its successor starts.
+const END_WITHIN: Duration = Duration::from_secs(2);
+/// Faults that are logged one by one.
+const FAULTS_LOGGED: usize = 5;
+
+impl Gateway {
+    /// Reads the configuration anew and applies it, or says why not.
+    pub(super) async fn reload(&mut self) {
+        notify::reloading();
+        let place = self.place.clone();
+        // Files on a slow card must not hold up the buses of this runtime.
+        let loaded = tokio::task::spawn_blocking(move || super::load(place.as_deref())).await;
+        match loaded {
+            Ok(Ok(new)) => self.apply(new).await,
+            Ok(Err(error)) => self.refuse(&error).await,
+            Err(error) => {
+                self.refuse(&RunError::PartEnded(format!("reading the configuration: {error}"))).await;
+            }
+        }
+        notify::ready();
+    }
+
+    async fn refuse(&mut self, error: &RunError) {
+        let faults = match error {
+            RunError::Config(faults) => faults.clone(),
+            other => vec![other.to_string()],
+        };
+        for fault in faults.iter().take(FAULTS_LOGGED) {
+            tracing::error!(error = %fault, "the new configuration is refused, the old one stays");
+        }
+        let first = faults.first().cloned().unwrap_or_default();
+        let more = faults.len().saturating_sub(1);
+        let why = if more == 0 { first } else { format!("{first} (and {more} more: fieldspool check)") };
+        self.common.board.update(|status| status.gateway.config_refused = Some(why.clone()));
+        self.record(Body::Config { hash: self.config.hash.clone(), refused: Some(why) }).await;
+    }
+
+    async fn apply(&mut self, new: Config) {
+        let changes = config::diff(&self.config, &new);
+        let mut refused = Vec::new();
+        for change in &changes {
+            if let Change::Refused { key, was, wanted } = change {
+                tracing::warn!(
+                    error = format!("{key} stays {was}, {wanted} needs a restart"),
+                    "a part of the new configuration waits for the next start"
+                );
+                refused.push(format!(
+                    "{key} stays {was} until the next start (sudo systemctl restart fieldspool)"
+                ));
+            }
+        }
+        let old = std::mem::replace(&mut self.config, new);
+        self.config.gateway = old.gateway;
+        self.config.spool.directory = old.spool.directory;
+        self.config.runtime_directory = old.runtime_directory;
+        if changes.contains(&Change::TrustRtc) {
+            self.config.trust_rtc = old.trust_rtc;
+            refused.push("trust_rtc changes at the next start (sudo systemctl restart fieldspool)".into());
+        }
+        self.apply_to_buses(&changes).await;
+        self.apply_to_parts(&changes).await;
+        let hash = self.config.hash.clone();
+        let why = (!refused.is_empty()).then(|| refused.join("; "));
+        self.common.board.update(|status| {
+            status.gateway.config_hash.clone_from(&hash);
+            status.gateway.config_refused.clone_from(&why);
+            status.gateway.idle = self.config.is_idle();
+        });
+        self.record(Body::Config { hash, refused: why }).await;
+        tracing::info!(count = changes.len(), "configuration taken");
+    }
+
+    /// Ends first, starts later: the port of a bus may now belong to another one.
+    async fn apply_to_buses(&mut self, changes: &[Change]) {
+        let board = self.common.board.clone();
+        for change in changes {
+            if let Change::BusRemoved(name) | Change::BusChanged(name) = change
+                && !self.buses.end(name, &board, END_WITHIN).await
+            {
+                tracing::warn!(bus = %name, "the bus did not end in time; its line may stay busy");
+            }
+        }
+        // What the ended buses brought is taken before their slots get new descriptions.
+        self.describe_all().await;
+        for change in changes {
+            let (Change::BusDescribed(name) | Change::BusAdded(name) | Change::BusChanged(name)) = change
+            else {
+                continue;
+            };
+            let Some(bus) = self.config.buses.iter().find(|bus| *bus.spec.name == **name) else { continue };
+            if matches!(change, Change::BusDescribed(_)) {
+                self.buses.describe(bus, &board);
+            } else {
+                self.buses.place(bus, &board);
+            }
+        }
+        self.describe_all().await;
+        if let Err(error) = self.buses.start(&self.common, &mut self.tasks) {
+            tracing::error!(%error, "a bus cannot be started; reload again to retry");
+        }
+        self.desk.describe(&self.config, &self.buses);
+    }
+
+    async fn apply_to_parts(&mut self, changes: &[Change]) {
+        if changes.contains(&Change::Spool) {
+            self.spool.reconfigure(self.config.spool.clone());
+            let store_first = self.config.spool.commit_every.is_zero();
+            let _ = self.intake.send(intake::task::Command::StoreFirst(store_first)).await;
+        }
+        if changes.contains(&Change::Uplink) {
+            match (&mut self.uplink, self.config.uplink.clone()) {
+                (Some((uplink, _)), Some(config)) => uplink.reconfigure(config),
+                (Some((_, running)), None) => {
+                    let _ = self.intake.send(intake::task::Command::Uplink(None)).await;
+                    running.end(END_WITHIN).await;
+                    self.uplink = None;
+                    self.common.board.update(|status| status.uplink = crate::status::UplinkStatus::default());
+                }
+                (None, _) => self.start_uplink().await,
+            }
+        } else if let Some((uplink, _)) = &self.uplink {
+            // Certificates may have changed behind the same names: a reload cuts a wait short.
+            uplink.kick();
+        }
+        if changes.contains(&Change::Page) {
+            if let Some(mut page) = self.page.take() {
+                self.desk.page(None);
+                page.end(END_WITHIN).await;
+            }
+            self.start_page();
+        }
+    }
+}
