@@ -1,6 +1,6 @@
 //! Fresh certificates for one demo: an authority, the broker, the gateway, and somebody who listens.
 //!
-//! Valid from yesterday (clocks differ) for a week. Keys are readable by their owner only.
+//! Valid from yesterday (clocks differ) for 90 days: shorter, and the gateway would warn. Keys are readable by their owner only.
 
 use std::fs;
 use std::io::Write;
@@ -50,7 +50,7 @@ fn named(common_name: &str, alternatives: &[&str]) -> Result<CertificateParams, 
     let now = time::OffsetDateTime::from_unix_timestamp(crate::clock::wall_us() / 1_000_000)
         .unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
     params.not_before = now - time::Duration::DAY;
-    params.not_after = now + time::Duration::WEEK;
+    params.not_after = now + time::Duration::days(90);
     Ok(params)
 }
 

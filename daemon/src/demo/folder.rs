@@ -15,6 +15,9 @@ const PREFIX: &str = "fieldspool-demo-";
 /// The configuration, with `{...}` for what differs from demo to demo.
 const GATEWAY_TOML: &str = include_str!("gateway.toml");
 
+/// The profile of its energy meters.
+const METER_TOML: &str = include_str!("energy-meter.toml");
+
 /// See the file.
 pub(super) struct Folder {
     path: PathBuf,
@@ -50,6 +53,7 @@ impl Folder {
             .replace("{weather}", &plant.weather.display().to_string())
             .replace("{scale}", &plant.scale.display().to_string())
             .replace("{tcp_port}", &plant.tcp.port().to_string());
+        fs::write(self.configuration().join("profiles/energy-meter.toml"), METER_TOML)?;
         fs::write(self.configuration().join("fieldspool.toml"), text)
     }
 
@@ -115,6 +119,31 @@ pub(super) fn tail(log: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{self, report};
+    use crate::demo::certificates;
+
+    #[tokio::test]
+    async fn the_demos_configuration_passes_the_check() {
+        let plant = Simulation::start().await.unwrap();
+        let folder = Folder::create().unwrap();
+        certificates::write(&folder.tls()).unwrap();
+        folder.configure(&plant, 8_883, 8_480).unwrap();
+        let report = report::check(Some(&folder.configuration()), true, crate::clock::wall_us());
+        folder.remove().unwrap();
+        assert_eq!(report.exit, 0, "{}", report.text);
+        assert!(!report.text.contains("warning"), "{}", report.text);
+        for request in ["unit 2, input registers", "query \"S\\r\\n\"", "listen"] {
+            assert!(report.text.contains(request), "{request} is not in the plan:\n{}", report.text);
+        }
+    }
+
+    #[test]
+    fn the_shipped_example_of_line_instruments_is_understood() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/examples/serial-line.toml");
+        let loaded = config::load(&config::Folders::given(Path::new(path)));
+        assert!(loaded.config.is_some(), "{:?}", loaded.refusal());
+        assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    }
 
     #[test]
     fn what_a_killed_demo_left_is_removed_and_what_a_living_one_uses_is_not() {
