@@ -308,15 +308,17 @@ impl Store {
         over = over.min(bytes * 4);
         let mut victims = Vec::new();
         let mut from = ring.oldest;
-        let mut freed = 0;
+        let (mut freed, mut given_up) = (0, 0);
         loop {
             let headings = ring::headings(&self.connection, from, VICTIMS)?;
             for heading in &headings {
-                if freed >= bytes + over && (victims.is_empty() || victims.len() >= VICTIMS) {
+                let many = victims.len() >= VICTIMS || given_up >= self.pages_max * schema::PAGE_SIZE / 64;
+                if freed >= bytes + over && (victims.is_empty() || many) {
                     return Ok(victims);
                 }
                 freed += heading.bytes;
                 if heading.spot.number >= floor {
+                    given_up += heading.bytes;
                     victims.push(*heading);
                 }
             }
