@@ -24,10 +24,9 @@ pub mod schema;
 mod shared;
 pub mod source;
 pub mod store;
-mod writer;
-
 #[cfg(test)]
 mod tests;
+mod writer;
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::atomic::Ordering;

@@ -304,7 +304,7 @@ async fn a_second_instance_is_refused() {
 #[tokio::test]
 async fn a_garbage_file_is_set_aside_and_the_spool_goes_on() {
     let directory = tempfile::tempdir().expect("a directory");
-    std::fs::write(directory.path().join(store::FILE), [0x5a; 20_000]).expect("written");
+    std::fs::write(directory.path().join(store::FILE), vec![0x5a; 20_000]).expect("written");
     std::fs::write(directory.path().join("run"), "00000041-00000001\n").expect("written");
     let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
     assert_eq!(run.counter, 42);
@@ -315,7 +315,7 @@ async fn a_garbage_file_is_set_aside_and_the_spool_goes_on() {
     assert_eq!(batches.len(), 1);
     assert!(matches!(events[0].body, Body::Corruption { .. }), "{events:?}");
     let aside = directory.path().join("quarantine").join(run.to_string()).join(store::FILE);
-    assert_eq!(std::fs::read(aside).expect("there"), [0x5a; 20_000]);
+    assert_eq!(std::fs::read(aside).expect("there"), vec![0x5a; 20_000]);
 }
 
 #[tokio::test]
