@@ -81,12 +81,13 @@ impl Problem {
 
     /// The whole text; `when` prints a wall clock in µs for the reader's time zone.
     pub fn text(&self, when: impl FnOnce(i64) -> String) -> String {
-        let since = match self.since_us {
-            Some(us) if us < CLOCK_PLAUSIBLE_US => format!(" since {}", words::label("before_clock")),
-            Some(us) => format!(" since {}", when(us)),
-            None => String::new(),
-        };
-        format!("{}{since}. {}", self.sentence, self.remedy)
+        let since = self.since_us.map(|us| {
+            let when =
+                if us < CLOCK_PLAUSIBLE_US { words::label("before_clock").to_owned() } else { when(us) };
+            format!(" {}", words::label("since").replace("{since}", &when))
+        });
+        let since = since.unwrap_or_default();
+        format!("{}{since}. {}", self.sentence, self.remedy).trim_end().to_owned()
     }
 }
 

@@ -22,6 +22,7 @@ pub const LABELS: &[(&str, &str)] = &[
     ("away", "The gateway does not answer since {since}. What you see is from then; trying again by itself."),
     ("hole", "Values between {from} and {to} were not shown here; they are stored all the same."),
     ("problems", "What is wrong"),
+    ("since", "since {since}"),
     // devices
     ("devices", "Devices"),
     ("devices_none", "No device is configured."),
@@ -126,7 +127,6 @@ pub const LABELS: &[(&str, &str)] = &[
     ("fault", "Fault"),
     ("warning", "Soon"),
     ("note", "Note"),
-    ("well", "All is well"),
     // durations
     ("just_now", "now"),
     ("ms", "{n} ms"),

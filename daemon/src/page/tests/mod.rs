@@ -1,6 +1,7 @@
 //! The page over real sockets, with a made-up plant behind it.
 
 mod answers;
+mod preview;
 mod stream;
 mod texts;
 
@@ -37,6 +38,10 @@ struct House {
 }
 
 async fn house(listen: &str) -> House {
+    house_at(listen, Arc::new(stamp)).await
+}
+
+async fn house_at(listen: &str, now: Arc<dyn Fn() -> Stamp + Send + Sync>) -> House {
     let state = TempDir::new().expect("folder");
     let (live, board, stop) = (Live::new(), Board::default(), CancellationToken::new());
     let opened = Spool::open(SpoolSettings::new(state.path()), board.clone(), stamp).expect("spool");
@@ -50,7 +55,7 @@ async fn house(listen: &str) -> House {
         board: board.clone(),
         spool: opened.spool,
         keep: Keep::Unsent,
-        now: Arc::new(stamp),
+        now,
         state_directory: state.path().to_owned(),
     };
     board.update(|status| {
