@@ -26,6 +26,8 @@ pub const LABELS: &[(&str, &str)] = &[
     // devices
     ("devices", "Devices"),
     ("devices_none", "No device is configured."),
+    ("devices_count", "{n} of {all} answer"),
+    ("reveal", "Show {device}"),
     ("filter", "Find a device"),
     ("filter_none", "No device of that name."),
     ("answers", "answers"),
@@ -125,7 +127,7 @@ pub const LABELS: &[(&str, &str)] = &[
     ("close", "Close"),
     // severity, for those who do not see the colour
     ("fault", "Fault"),
-    ("warning", "Soon"),
+    ("warning", "Attention"),
     ("note", "Note"),
     // durations
     ("just_now", "now"),
@@ -299,13 +301,12 @@ pub fn config_refused(why: &str) -> Said {
 
 /// A line that is not open.
 pub fn bus_down(bus: &BusStatus) -> Said {
-    let why = bus.error.as_deref().map(|why| format!(": {}", why.trim_end_matches('.'))).unwrap_or_default();
     let what = if is_network(bus) {
         format!("Check the network cable, the power and the address of {}.", bus.place)
     } else {
         format!("Check the adapter and its cable at {}.", bus.place)
     };
-    Said(format!("Bus {} is not open{why}", bus.name), what)
+    Said(format!("Bus {} is not open", bus.name), because(bus.error.as_deref(), &what))
 }
 
 /// Nobody on a line answers.
@@ -327,9 +328,8 @@ pub fn silent(bus: &BusStatus, device: &DeviceStatus, others_answer: bool) -> Sa
         (false, false) => "Check its power, then A/B, then speed, format and unit id.",
     };
     // That it is silent has just been said.
-    let why = device.error.as_deref().filter(|why| !why.is_empty() && *why != "silent");
-    let why = why.map(|why| format!(" Last: {}", sentence(why))).unwrap_or_default();
-    Said(format!("{} does not answer", who(bus, device)), format!("{what}{why}"))
+    let why = device.error.as_deref().filter(|why| *why != "silent");
+    Said(format!("{} does not answer", who(bus, device)), because(why, what))
 }
 
 /// A line with hardly any time left.
@@ -375,13 +375,12 @@ pub fn misses(bus: &BusStatus, device: &DeviceStatus) -> Said {
 
 /// No connection to the server.
 pub fn server_away(broker: &str, why: Option<&str>, waiting: u64, room: Option<f64>) -> Said {
-    let why = why.map(|why| format!(": {}", why.trim_end_matches('.'))).unwrap_or_default();
     let kept = match waiting {
         0 => "Readings are kept here until it is back".to_owned(),
         n => format!("Readings are kept here until it is back: {} waiting", grouped(n)),
     };
     let room = room.map(|hours| format!(", room for about {}", hours_in_words(hours))).unwrap_or_default();
-    Said(format!("No connection to the server {broker}{why}"), format!("{kept}{room}."))
+    Said(format!("No connection to the server {broker}"), because(why, &format!("{kept}{room}.")))
 }
 
 /// Room for waiting readings comes to its end.
@@ -408,14 +407,11 @@ pub fn disk(state: &str, why: Option<&str>, unstored_seconds: f64) -> Said {
         "stalled" => "The disk does not react",
         _ => "The disk does not take readings",
     };
-    let why = why.map(|why| format!(": {}", why.trim_end_matches('.'))).unwrap_or_default();
-    Said(
-        format!("{what}{why}"),
-        format!(
-            "Readings are taken and sent all the same, but a power cut now would cost the last {unstored_seconds:.0} s. \
-             See \"dmesg\"; a card that does this is worn out."
-        ),
-    )
+    let so = format!(
+        "Readings are taken and sent all the same, but a power cut now would cost the last {unstored_seconds:.0} s. \
+         See \"dmesg\"; a card that does this is worn out."
+    );
+    Said(what.to_owned(), because(why, &so))
 }
 
 /// Storage lags although it works.
@@ -498,6 +494,14 @@ pub fn hours_in_words(hours: f64) -> String {
         h if h < 24.0 * 365.0 => format!("{:.0} days", h / 24.0),
         _ => label("full_never").to_owned(),
     }
+}
+
+/// The reason as a sentence of its own, then what to do.
+fn because(why: Option<&str>, what_to_do: &str) -> String {
+    let Some(why) = why.filter(|why| !why.trim().is_empty()) else { return what_to_do.to_owned() };
+    let mut letters = why.trim().chars();
+    let first = letters.next().map(|first| first.to_uppercase().collect::<String>()).unwrap_or_default();
+    format!("{} {what_to_do}", sentence(&(first + letters.as_str())))
 }
 
 /// With exactly one full stop.

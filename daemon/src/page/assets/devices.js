@@ -91,6 +91,9 @@ const remark = (point, mono_ms) => {
   return point.quality && is_old(point, mono_ms) ? w.old : "";
 };
 
+/** A name that may be broken after its underscores, and only there. */
+const breakable = (name) => name.split("_").flatMap((part, i) => (i > 0 ? ["_", make("wbr"), part] : [part]));
+
 class Device {
   constructor(name) {
     this.name = name;
@@ -142,8 +145,8 @@ class Device {
         "span",
         { class: "head" },
         make("span", { class: "of" }, clean(point.label || point.point)),
-        make("span", { class: "amount" }, number, " ", make("span", { class: "unit" }, clean(point.unit ?? ""))),
         trend,
+        make("span", { class: "amount" }, number, " ", make("span", { class: "unit" }, clean(point.unit ?? ""))),
       );
       return { point, number, trend, head };
     });
@@ -188,7 +191,8 @@ class Device {
       const trend = make("td", { class: "trend" });
       const age = make("td", { class: "age" });
       const unit = make("span", { class: "unit" }, clean(point.unit ?? ""));
-      const label = point.label ? [clean(point.label), " ", make("small", {}, point.point)] : [point.point];
+      const known = breakable(point.point);
+      const label = point.label ? [clean(point.label), " ", make("small", {}, ...known)] : known;
       body.append(
         make("tr", {}, make("th", { scope: "row" }, ...label), make("td", {}, number, " ", unit, " ", said), trend, age),
       );
@@ -299,7 +303,7 @@ export const status = (buses) => {
     }
   }
   const all = order.length;
-  say(document.getElementById("devices-count"), all > 0 ? `${answering}/${all}` : "");
+  say(document.getElementById("devices-count"), all > 0 ? fill(w.devices_count, { n: answering, all }) : "");
 };
 
 /** Brings everything that can be seen up to date. */

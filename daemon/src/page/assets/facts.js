@@ -38,7 +38,7 @@ export const summary = (data, reveal) => {
       const weight = make("span", { class: "weight" }, SEVERITY[problem.severity] ?? "");
       const item = make("li", { "data-severity": problem.severity }, weight, make("div", {}, sentence, remedy));
       if (problem.device) {
-        const go = make("button", { type: "button", class: "go" }, clean(problem.device));
+        const go = make("button", { type: "button", class: "go" }, clean(fill(w.reveal, { device: problem.device })));
         go.addEventListener("click", () => reveal(problem.device));
         item.append(go);
       }

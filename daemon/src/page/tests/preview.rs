@@ -51,7 +51,7 @@ fn devices(large: bool) -> Vec<crate::live::DeviceInfo> {
 
 fn values(device: usize, second: u64, trouble: bool) -> Vec<Reading> {
     let wave = |speed: f64| ((second as f64 + device as f64 * 37.0) / speed).sin();
-    let step = if (second / 45 + device as u64) % 3 == 0 { 1.35 } else { 1.0 };
+    let step = if (second / 45 + device as u64).is_multiple_of(3) { 1.35 } else { 1.0 };
     METER
         .iter()
         .enumerate()

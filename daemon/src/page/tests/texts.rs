@@ -101,7 +101,7 @@ fn a_silent_device_is_told_apart_from_a_silent_bus_and_a_closed_one() {
     });
     assert_eq!(summary.problems.len(), 1);
     assert!(
-        text.starts_with("Bus hall is not open: /dev/ttyUSB0 is gone since 10:02. Check the adapter"),
+        text.starts_with("Bus hall is not open since 10:02. /dev/ttyUSB0 is gone. Check the adapter"),
         "{text}"
     );
     let (_, text) = said(|status| silence(&mut status.buses[1].devices[0]));
@@ -168,7 +168,7 @@ fn a_server_that_is_away_says_why_how_much_waits_and_how_long_there_is_room() {
     });
     assert_eq!(
         text,
-        "No connection to the server mqtt.example.com:8883: the certificate of the server has expired since 12:22. \
+        "No connection to the server mqtt.example.com:8883 since 12:22. The certificate of the server has expired. \
          Readings are kept here until it is back: 48\u{202f}210 waiting, room for about 31 h."
     );
     let (summary, text) = said(|status| {
@@ -226,7 +226,7 @@ fn every_text_is_used_and_every_use_has_a_text() {
     };
     let scripts: String = assets::FILES
         .iter()
-        .filter(|(path, ..)| path.ends_with(".js"))
+        .filter(|(_, kind, _)| kind.contains("javascript"))
         .map(|(path, ..)| script(path))
         .collect();
     let html = [assets::INDEX, assets::INVITE, assets::DENIED].concat();
