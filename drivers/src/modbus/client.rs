@@ -6,6 +6,8 @@
 
 use std::time::{Duration, Instant};
 
+use tokio_modbus::ExceptionCode;
+
 use super::plan::{self, Item, Request};
 use super::rtu::Line;
 use super::tcp::Connection;
@@ -214,7 +216,6 @@ struct Reading<'a> {
     began: Instant,
     at: Option<Instant>,
     turnaround: Option<Duration>,
-    gateway_says_silent: bool,
     asked: bool,
     held_until: Option<Instant>,
     link_down: bool,
@@ -238,7 +239,6 @@ impl<'a> Reading<'a> {
             began: Instant::now(),
             at: None,
             turnaround: None,
-            gateway_says_silent: false,
             asked: false,
             held_until: None,
             link_down: false,
@@ -281,31 +281,12 @@ impl<'a> Reading<'a> {
             Ok(answer) => {
                 self.asked = true;
                 self.at.get_or_insert(answer.at);
-                match answer.exception {
-                    None => {
-                        (planned.answered, planned.silences) = (true, 0);
-                        self.turnaround = self.turnaround.max(Some(answer.turnaround));
-                        self.decode(&planned.request, data);
-                    }
-                    // Illegal data address, illegal data value: the request was too wide or a point is not there.
-                    Some(2 | 3) if plan.narrow(index, Instant::now()) => {
-                        self.turnaround = self.turnaround.max(Some(answer.turnaround));
-                        return Next::Again;
-                    }
-                    Some(code) => {
-                        // 10 and 11 are a gateway's words for a device that does not answer it.
-                        if matches!(code, 10 | 11) {
-                            self.gateway_says_silent = true;
-                        } else {
-                            self.turnaround = self.turnaround.max(Some(answer.turnaround));
-                        }
-                        self.mark(plan, index, Cause::Exception(code));
-                        if self.gateway_says_silent && self.turnaround.is_none() {
-                            self.mark_unanswered(plan, index, Cause::Exception(code));
-                            return Next::Stop;
-                        }
-                    }
+                if let Some(code) = answer.exception {
+                    return self.refused(code, answer.turnaround, plan, index);
                 }
+                (planned.answered, planned.silences) = (true, 0);
+                self.turnaround = self.turnaround.max(Some(answer.turnaround));
+                self.decode(&planned.request, data);
                 Next::Forward
             }
             Err(Failure::Silent) => {
@@ -343,6 +324,32 @@ impl<'a> Reading<'a> {
         }
     }
 
+    /// The answer was an exception.
+    fn refused(&mut self, code: u8, turnaround: Duration, plan: &mut Plan, index: usize) -> Next {
+        match ExceptionCode::new(code) {
+            // A gateway's words for a device that does not answer it.
+            ExceptionCode::GatewayPathUnavailable | ExceptionCode::GatewayTargetDevice => {
+                self.mark(plan, index, Cause::Exception(code));
+                if self.turnaround.is_none() {
+                    self.mark_unasked(plan, Cause::Exception(code));
+                    return Next::Stop;
+                }
+                return Next::Forward;
+            }
+            // The request was too wide, or a point is not there.
+            ExceptionCode::IllegalDataAddress | ExceptionCode::IllegalDataValue
+                if plan.narrow(index, Instant::now()) =>
+            {
+                self.turnaround = self.turnaround.max(Some(turnaround));
+                return Next::Again;
+            }
+            _ => {}
+        }
+        self.turnaround = self.turnaround.max(Some(turnaround));
+        self.mark(plan, index, Cause::Exception(code));
+        Next::Forward
+    }
+
     fn decode(&mut self, request: &Request, data: &[u8]) {
         for item in &request.items {
             let Some((_, sample)) = self.samples.get_mut(item.slot) else { continue };
@@ -365,14 +372,12 @@ impl<'a> Reading<'a> {
     }
 
     /// A gateway said it for one request; what was not asked gets the same reason.
-    fn mark_unanswered(&mut self, plan: &Plan, index: usize, cause: Cause) {
-        for other in (0..plan.now.len()).filter(|&other| other != index) {
-            let unasked = plan.now.get(other).and_then(|planned| planned.request.items.first());
-            let silent = |item: &Item| {
-                self.samples.get(item.slot).is_some_and(|(_, sample)| *sample == Sample::bad(Cause::Silent))
-            };
-            if unasked.is_some_and(silent) {
-                self.mark(plan, other, cause);
+    fn mark_unasked(&mut self, plan: &Plan, cause: Cause) {
+        for item in plan.now.iter().flat_map(|planned| &planned.request.items) {
+            if let Some((_, sample)) = self.samples.get_mut(item.slot)
+                && *sample == Sample::bad(Cause::Silent)
+            {
+                *sample = Sample::bad(cause);
             }
         }
     }

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use tokio_modbus::FunctionCode;
+
 use super::settings::REGISTERS_MAX;
 use crate::Section;
 use crate::point::Scaling;
@@ -27,11 +29,12 @@ impl Table {
     /// The function code that reads it.
     pub fn function(self) -> u8 {
         match self {
-            Self::Coil => 1,
-            Self::Discrete => 2,
-            Self::Holding => 3,
-            Self::Input => 4,
+            Self::Coil => FunctionCode::ReadCoils,
+            Self::Discrete => FunctionCode::ReadDiscreteInputs,
+            Self::Holding => FunctionCode::ReadHoldingRegisters,
+            Self::Input => FunctionCode::ReadInputRegisters,
         }
+        .value()
     }
 
     /// Whether it holds single bits.

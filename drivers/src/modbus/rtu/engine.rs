@@ -210,10 +210,18 @@ impl Engine {
         if self.buffer.is_empty() {
             return Some(silent);
         }
-        let missing = match head(&self.buffer, false) {
-            Head::Partial(missing) => u32::try_from(missing).unwrap_or_default(),
+        let mut missing = match head(&self.buffer, false) {
+            Head::Partial(missing) => missing,
             Head::Whole(..) | Head::Noise => 0,
         };
+        if let State::Sent { ask, .. } = self.state {
+            // A piece that begins like the answer may have all the rest to come.
+            let begins = [ask.unit, ask.function, ask.data_bytes];
+            if self.buffer.iter().zip(begins).all(|(byte, expected)| *byte == expected) {
+                missing = missing.max((usize::from(ask.data_bytes) + 5).saturating_sub(self.buffer.len()));
+            }
+        }
+        let missing = u32::try_from(missing).unwrap_or_default();
         Some(silent + self.timing.character * missing + self.timing.latency)
     }
 
