@@ -137,7 +137,24 @@ fn syntax_words(message: &str, line: &str) -> (String, String) {
     if message.starts_with("key with no value") || (value.is_empty() && line.trim_end().ends_with('=')) {
         return ("a key without a value".to_owned(), "write key = value".to_owned());
     }
-    (message.to_owned(), "correct the syntax".to_owned())
+    let translated = [
+        (
+            "string values must be quoted",
+            "a text without quotes, or no comma",
+            "quote texts, separate keys with commas",
+        ),
+        ("invalid basic string", "a text without its closing quote", "end it with \""),
+        ("unclosed table", "a table's name without its closing bracket", "end it with ]"),
+        (
+            "missing escaped value",
+            "a backslash that means nothing",
+            "write \\\\ for a backslash, or use single quotes",
+        ),
+    ];
+    match translated.iter().find(|(theirs, ..)| message.starts_with(theirs)) {
+        Some((_, what, remedy)) => ((*what).to_owned(), (*remedy).to_owned()),
+        None => (message.to_owned(), "correct the syntax".to_owned()),
+    }
 }
 
 fn tree(table: &DeTable<'_>, lines: &Lines<'_>) -> Tree {

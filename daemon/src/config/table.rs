@@ -122,6 +122,11 @@ impl<'a> Table<'a> {
         self.layers.iter().find_map(|layer| Some((layer, layer.get(key)?)))
     }
 
+    /// No layer has any key.
+    pub(super) fn is_empty(&self) -> bool {
+        self.layers.iter().all(|layer| layer.tree.entries.is_empty())
+    }
+
     /// The value of a key and where it stands.
     pub(super) fn value(&mut self, key: &'static str) -> Option<&'a Node> {
         self.ask(key);
@@ -356,7 +361,7 @@ impl Section for Table<'_> {
                     Data::Text(text) if text == "true" || text == "false" => {
                         format!("write {text}, without quotes")
                     }
-                    _ => String::new(),
+                    _ => "write true or false".to_owned(),
                 };
                 self.wrong_kind(key, entry, "true or false", remedy);
                 None

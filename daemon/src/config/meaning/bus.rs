@@ -10,7 +10,7 @@ use super::device::{self, Inherited, Placed};
 use super::{Pointer, PointsTo, Reading};
 use crate::config::ConfiguredBus;
 use crate::config::fault::Place;
-use crate::config::table::Table;
+use crate::config::table::{Table, join};
 use crate::config::words::{did_you_mean, either, nearest, quoted};
 
 /// Range of every `period`.
@@ -62,7 +62,7 @@ fn one(
     reading: &mut Reading<'_>,
     taken: &mut Vec<(String, String)>,
 ) -> Option<ConfiguredBus> {
-    let (tag, link) = link(name, table, reading);
+    let (tag, link) = link(table, reading);
     if let Some((link, place, key)) = &link {
         same_place(name, link, (place, key), taken, reading);
     }
@@ -84,7 +84,7 @@ fn one(
         }
     }
     if described.is_none() {
-        let remedy = format!("add [bus.{name}.device]");
+        let remedy = format!("add [{}.device]", table.path());
         table.warn("device", "no devices: nothing is polled here".to_owned(), remedy);
     }
     let (link, ..) = link?;
@@ -101,29 +101,26 @@ fn one(
 }
 
 /// The tag under `link`, and the link with the place and path of its table.
-fn link(
-    name: &str,
-    table: &mut Table<'_>,
-    reading: &mut Reading<'_>,
-) -> (Option<String>, Option<(Link, Place, String)>) {
+fn link(table: &mut Table<'_>, reading: &mut Reading<'_>) -> (Option<String>, Option<(Link, Place, String)>) {
     let mut links = table.table("link").map(|mut links| links.named()).unwrap_or_default();
     if links.is_empty() && !table.has("link") {
-        let remedy = format!("add [bus.{name}.link.TAG] with one of {}", Link::tags().join(", "));
+        let remedy = format!("add [{}.link.TAG] with one of {}", table.path(), Link::tags().join(", "));
         table.fault("link", "a bus without a link".to_owned(), remedy);
     }
     if let [_, (second, _), ..] = links.as_slice() {
         let what = "a second link: a bus is one line".to_owned();
-        let path = format!("bus.{name}.link");
+        let path = join(table.path(), "link");
         reading.findings.fault(second.key_place.clone(), path, what, "make it a bus of its own".to_owned());
         return (None, None);
     }
+    let link_path = join(table.path(), "link");
     let Some((entry, mut table)) = links.pop() else { return (None, None) };
     let Some(tag) = Link::tags().iter().find(|tag| **tag == entry.key) else {
         let remedy = did_you_mean(&entry.key, Link::tags().iter().copied(), || {
             format!("write {}", either(Link::tags()))
         });
         let what = format!("unknown link {}", quoted(&entry.key));
-        reading.findings.fault(entry.key_place.clone(), format!("bus.{name}.link"), what, remedy);
+        reading.findings.fault(entry.key_place.clone(), link_path, what, remedy);
         // The devices are checked as if that had been typed.
         return (nearest(&entry.key, Link::tags().iter().copied()).map(str::to_owned), None);
     };

@@ -153,9 +153,11 @@ fn points(table: &mut Table<'_>, protocol: Protocol, inherited: Inherited) -> Po
         }
         None => Defaults::default(),
     };
-    let mut described = table.table("points").map(|mut points| points.named()).unwrap_or_default();
+    let mut all = table.table("points");
+    let empty = all.as_ref().is_none_or(Table::is_empty);
+    let mut described = all.as_mut().map(Table::named).unwrap_or_default();
     // A profile that does not exist has had its own fault.
-    if described.is_empty() && !table.has("profile") {
+    if empty && !table.has("profile") {
         let remedy = "name a profile, or add points = { ... }".to_owned();
         table.fault("points", "a device without points".to_owned(), remedy);
     }

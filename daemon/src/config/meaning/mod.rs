@@ -148,7 +148,7 @@ pub(super) fn profiles_asked_for(tree: &Tree) -> Vec<String> {
 fn path(table: &mut Table<'_>, key: &'static str) -> Option<PathBuf> {
     let text = table.text(key)?;
     if text.is_empty() || text.chars().any(char::is_control) {
-        table.fault(key, format!("{} is no path", quoted(&text)), "write the path of a file".to_owned());
+        table.fault(key, format!("{} is no path", quoted(&text)), "write a path".to_owned());
         return None;
     }
     let (place, _) = table.spot(key)?;

@@ -11,8 +11,14 @@ use crate::config::words::quoted;
 use crate::page::{CertificateFiles, PageConfig};
 
 pub(super) fn read(top: &mut Table<'_>, reading: &mut Reading<'_>) -> Option<PageConfig> {
-    if let Some(Data::Flag(on)) = top.value("page").map(|node| &node.data) {
-        return on.then(PageConfig::default);
+    match top.value("page").map(|node| &node.data) {
+        Some(Data::Flag(on)) => return on.then(PageConfig::default),
+        Some(Data::Table(_)) | None => {}
+        Some(other) => {
+            let what = format!("{} is neither a table nor false", other.words());
+            top.fault("page", what, "write page = false for no page".to_owned());
+            return None;
+        }
     }
     let mut page = PageConfig::default();
     let Some(mut table) = top.table("page") else { return Some(page) };

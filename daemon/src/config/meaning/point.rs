@@ -53,18 +53,6 @@ pub(super) fn read(
 
 fn meaning(table: &mut Table<'_>, point: &Point, info: &PointInfo) {
     let kind = point.kind();
-    let limits = point.scaling.min.zip(point.scaling.max);
-    if let Some((min, max)) = limits.filter(|(min, max)| min > max) {
-        let what = format!("min {min} is above max {max}: no value would ever be good");
-        table.fault("min", what, "exchange them".to_owned());
-    }
-    if point.scaling.scale == Some(0.0) {
-        table.fault(
-            "scale",
-            "a scale of 0 makes every value 0".to_owned(),
-            "write the factor, or remove it".to_owned(),
-        );
-    }
     if let Some(deadband) = info.deadband {
         if matches!(kind, ValueKind::Bool | ValueKind::Text) {
             let what = "a deadband needs a number".to_owned();

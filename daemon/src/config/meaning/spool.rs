@@ -33,23 +33,19 @@ pub(super) fn read(top: &mut Table<'_>, directory: PathBuf) -> SpoolSettings {
 
 /// A number of bytes, `"1 GiB"` or plain, from `least` to `most`.
 pub(super) fn size(table: &mut Table<'_>, key: &'static str, least: u64, most: u64) -> Option<u64> {
-    let size = match &table.value(key)?.data {
-        Data::Integer(number) => u64::try_from(*number).ok(),
-        Data::Text(text) => bytes(text),
-        _ => {
-            // The wording for a wrong kind is the text's.
-            let _always_a_fault = table.text(key);
-            return None;
-        }
+    let range = format!("write a size from {} to {}", bytes_words(least), bytes_words(most));
+    let (what, remedy) = match &table.value(key)?.data {
+        Data::Integer(number) => match u64::try_from(*number) {
+            Ok(size) if (least..=most).contains(&size) => return Some(size),
+            _ => (format!("{number} bytes is out of range"), range),
+        },
+        Data::Text(text) => match bytes(text) {
+            Some(size) if (least..=most).contains(&size) => return Some(size),
+            Some(_) => (format!("{} is out of range", quoted(text)), range),
+            None => (format!("{} is not a size", quoted(text)), range),
+        },
+        other => (format!("{} is not a size", other.words()), range),
     };
-    let range = || format!("write a size from {} to {}", bytes_words(least), bytes_words(most));
-    match size {
-        Some(size) if (least..=most).contains(&size) => return Some(size),
-        Some(size) => table.fault(key, format!("{} is out of range", bytes_words(size)), range()),
-        None => {
-            let shown = table.text(key).map_or_else(|| "a negative number".to_owned(), |text| quoted(&text));
-            table.fault(key, format!("{shown} is not a size"), format!("{}, like \"1 GiB\"", range()));
-        }
-    }
+    table.fault(key, what, remedy);
     None
 }

@@ -147,6 +147,8 @@ fn read_topics(table: &mut Table<'_>) -> Topics {
         *template = parsed;
     }
     for (key, Unusable { what, remedy }) in topics.faults() {
+        // A default that collides with what was typed has no place of its own.
+        let what = if table.has(key) { what } else { format!("{key}: {what}") };
         table.fault(key, what, remedy);
     }
     topics

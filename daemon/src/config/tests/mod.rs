@@ -1,5 +1,11 @@
 //! The configuration, from files on disk to what it means.
 
+mod bad;
+mod merged;
+mod random;
+mod shipped;
+mod surroundings;
+
 use std::fs;
 use std::path::Path;
 
@@ -94,4 +100,11 @@ fn a_faulty_file_leaves_no_configuration() {
         refusal.contains("b.toml:1:1: unknown key \"trust_rtv\"; did you mean \"trust_rtc\"?"),
         "{refusal}"
     );
+}
+
+/// The messages, with the folder taken out.
+fn messages(files: &[(&str, &str)]) -> Vec<String> {
+    let (folder, loaded) = loaded(files);
+    let prefix = format!("{}/", folder.path().display());
+    loaded.faults.iter().map(|fault| fault.to_string().replace(&prefix, "")).collect()
 }
