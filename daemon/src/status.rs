@@ -224,9 +224,11 @@ impl Board {
         change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// A copy of everything.
+    /// A copy of everything. Places of buses that a reload took away are left out.
     pub fn snapshot(&self) -> Status {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        status.buses.retain(|bus| !bus.name.is_empty());
+        status
     }
 
     /// Reads without copying.

@@ -20,7 +20,7 @@ use crate::model::event::Body;
 use crate::schedule::samples::{News, Samples};
 use crate::spool::{Committed, Spool};
 use crate::status::Board;
-use crate::uplink::Uplink;
+use crate::uplink::{ClockCorrection, Uplink};
 
 /// Batches that wait for their commit before they go to the live lane, with `store first`.
 const WAITING_MAX: usize = 4096;
@@ -171,13 +171,14 @@ impl Task {
 
     fn look_at_the_clock(&mut self) {
         if let Some(body) = self.clock.look() {
-            if let Body::Clock { offset_us, .. } = body {
+            if let Body::Clock { boot, offset_us, at_mono_us } = body {
                 tracing::info!(
                     elapsed = offset_us,
                     "the clock was set; earlier stamps of this boot are corrected"
                 );
                 self.around.board.update(|status| status.clock.corrected_us = Some(offset_us));
                 if let Some(uplink) = &self.around.uplink {
+                    uplink.clock(ClockCorrection { boot, offset_us, at_mono_us });
                     uplink.kick();
                 }
             }

@@ -213,6 +213,13 @@ impl Spool {
         self.shared.command(Command::Reconfigure);
     }
 
+    /// Waits until the writer takes a turn; writes nothing. It turns even while the disk fails, unless a system call holds it.
+    pub async fn ping(&self) -> Result<(), SpoolError> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.command(Command::Ping(reply));
+        answer.await.map_err(|_| SpoolError::Closed)
+    }
+
     /// Waits until everything appended and recorded before this call is stored.
     pub async fn flush(&self, deadline: Instant) -> Result<(), SpoolError> {
         let (reply, answer) = oneshot::channel();

@@ -48,6 +48,8 @@ pub(super) struct Kept {
 /// What the handle asks of the writer.
 #[derive(Debug)]
 pub(super) enum Command {
+    /// Say that the writer turns: the watchdog's question.
+    Ping(oneshot::Sender<()>),
     /// Store everything now.
     Flush {
         /// Give up then.

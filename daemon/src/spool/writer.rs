@@ -187,6 +187,10 @@ impl Writer {
 
     fn obey(&mut self, command: Command) {
         match command {
+            Command::Ping(reply) => {
+                // Who asked may have given up.
+                let _ = reply.send(());
+            }
             Command::Flush { deadline, reply } => self.flushes.push((deadline, reply)),
             Command::DeadLetter { refused, reason, reply } => {
                 let _ = reply.send(self.dead_letter(&refused, &reason));

@@ -42,6 +42,9 @@ const INTAKE_COMMANDS: usize = 16;
 /// Intake turns at least once a second.
 const INTAKE_PULSE: Deadlines = Deadlines { turn: Duration::from_secs(30), call: Duration::from_secs(30) };
 
+/// A commit that fails is a turn; a disk that hangs is reported after a minute, and not killed for ten.
+const SPOOL_PULSE: Deadlines = Deadlines { turn: Duration::from_secs(60), call: Duration::from_secs(600) };
+
 /// Everything that runs.
 pub(super) struct Gateway {
     pub(super) config: Config,
@@ -87,23 +90,12 @@ impl Gateway {
         let mut tasks = Tasks::default();
         let aside = CancellationToken::new();
 
-        let (intake, commands) = mpsc::channel(INTAKE_COMMANDS);
-        let stop = CancellationToken::new();
-        let pulse = common.heartbeat.watch("intake", INTAKE_PULSE, Instant::now());
-        let around = intake::task::Surroundings {
-            samples: Arc::clone(&common.samples),
-            spool: spool.clone(),
-            uplink: None,
-            live: live.clone(),
-            board: common.board.clone(),
-            commands,
-            store_first: config.spool.commit_every.is_zero(),
-            beat: Box::new(move |now| pulse.beat(now)),
-            stop: stop.clone(),
-        };
-        let intake_running = tasks.spawn("intake", stop, intake::task::run(Intake::new(run), clock, around));
+        let (intake, intake_running) =
+            start_intake(&config, &common, (&spool, run), (clock, &live), &mut tasks);
 
         let desk = Arc::new(Desk::new(common.board.clone(), spool.clone()));
+        let pulse = common.heartbeat.watch("spool-writer", SPOOL_PULSE, Instant::now());
+        tasks.spawn("spool-ping", aside.clone(), watchdog::ping(spool.clone(), pulse, aside.clone()));
         let looking_after =
             watchdog::keep(common.heartbeat.clone(), common.board.clone(), tail, aside.clone());
         tasks.spawn("watchdog", aside.clone(), looking_after);
@@ -198,7 +190,9 @@ impl Gateway {
     /// Without the socket the gateway works; only the command line cannot ask it.
     fn listen_to_the_command_line(&mut self) {
         let path = control::socket_path(&self.config.runtime_directory);
-        match control::server::listen(&path) {
+        // systemd has made it; by hand it may be missing.
+        let made = std::fs::create_dir_all(&self.config.runtime_directory);
+        match made.and_then(|()| control::server::listen(&path)) {
             Ok(listener) => {
                 let serving = control::server::serve(listener, Arc::clone(&self.desk), self.aside.clone());
                 self.tasks.spawn("control", self.aside.clone(), serving);
@@ -214,7 +208,7 @@ impl Gateway {
 
     /// The staged stop. `asked`: by a signal, so that the next start is no part of a crash loop.
     pub(super) async fn stop(mut self, asked: bool) {
-        let mut stopping = Stopping::begin(Instant::now());
+        let mut stopping = Stopping::begin();
         self.aside.cancel();
         if let Some(page) = &self.page {
             page.tell();
@@ -234,8 +228,34 @@ impl Gateway {
             tracing::warn!(%error, "cannot forget the starts counted against a crash loop");
         }
         let _ = std::fs::remove_file(control::socket_path(&self.config.runtime_directory));
-        stopping.say(Instant::now());
+        stopping.say();
     }
+}
+
+/// Starts intake; without an uplink at first.
+fn start_intake(
+    config: &Config,
+    common: &Common,
+    (spool, run): (&Spool, RunId),
+    (clock, live): (Clock, &Live),
+    tasks: &mut Tasks,
+) -> (mpsc::Sender<intake::task::Command>, Running) {
+    let (intake, commands) = mpsc::channel(INTAKE_COMMANDS);
+    let stop = CancellationToken::new();
+    let pulse = common.heartbeat.watch("intake", INTAKE_PULSE, Instant::now());
+    let around = intake::task::Surroundings {
+        samples: Arc::clone(&common.samples),
+        spool: spool.clone(),
+        uplink: None,
+        live: live.clone(),
+        board: common.board.clone(),
+        commands,
+        store_first: config.spool.commit_every.is_zero(),
+        beat: Box::new(move |now| pulse.beat(now)),
+        stop: stop.clone(),
+    };
+    let running = tasks.spawn("intake", stop, intake::task::run(Intake::new(run), clock, around));
+    (intake, running)
 }
 
 fn log_disk(error: &SpoolError) {

@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::clock;
 use crate::config::folders::Folders;
 use crate::config::{self, Config};
 use crate::log::{self, Verbosity};
@@ -77,7 +78,10 @@ pub fn run(place: Option<&Path>, verbosity: Verbosity) -> Result<(), RunError> {
 fn load(place: Option<&Path>) -> Result<Config, RunError> {
     let loaded = config::load(&Folders::of(place));
     for warning in &loaded.warnings {
-        tracing::warn!(error = %warning, "configuration");
+        tracing::warn!(error = %warning, "the configuration is right, but");
+    }
+    for finding in loaded.look_around(clock::wall_us()) {
+        tracing::warn!(error = %finding, "what the configuration points to is not right");
     }
     loaded.config.ok_or_else(|| {
         let unread = loaded.unchecked.iter().map(ToString::to_string);

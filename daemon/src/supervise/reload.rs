@@ -14,6 +14,8 @@ use crate::model::event::Body;
 
 /// For one bus, the page or the uplink to end before its successor starts.
 const END_WITHIN: Duration = Duration::from_secs(2);
+/// Before a faulty file is read a second time.
+const HALF_WRITTEN: Duration = Duration::from_millis(300);
 /// Faults that are logged one by one.
 const FAULTS_LOGGED: usize = 5;
 
@@ -21,24 +23,32 @@ impl Gateway {
     /// Reads the configuration anew and applies it, or says why not.
     pub(super) async fn reload(&mut self) {
         notify::reloading();
-        let place = self.place.clone();
-        // Files on a slow card must not hold up the buses of this runtime.
-        let loaded = tokio::task::spawn_blocking(move || super::load(place.as_deref())).await;
-        match loaded {
-            Ok(Ok(new)) => self.apply(new).await,
-            Ok(Err(error)) => self.refuse(&error).await,
-            Err(error) => {
-                self.refuse(&RunError::PartEnded(format!("reading the configuration: {error}"))).await;
-            }
+        let mut read = self.read().await;
+        if read.is_err() {
+            // Somebody may be writing it just now: an editor's half a file is not the user's word.
+            tokio::time::sleep(HALF_WRITTEN).await;
+            read = self.read().await;
+        }
+        match read {
+            Ok(new) => self.apply(new).await,
+            Err(why) => self.refuse(why).await,
         }
         notify::ready();
     }
 
-    async fn refuse(&mut self, error: &RunError) {
-        let faults = match error {
-            RunError::Config(faults) => faults.clone(),
-            other => vec![other.to_string()],
-        };
+    /// The new configuration, or all that is wrong with it, each in one line.
+    async fn read(&self) -> Result<Config, Vec<String>> {
+        let place = self.place.clone();
+        // Files on a slow card must not hold up the buses of this runtime.
+        match tokio::task::spawn_blocking(move || super::load(place.as_deref())).await {
+            Ok(Ok(new)) => Ok(new),
+            Ok(Err(RunError::Config(faults))) => Err(faults),
+            Ok(Err(other)) => Err(vec![other.to_string()]),
+            Err(panicked) => Err(vec![format!("reading it failed: {panicked}")]),
+        }
+    }
+
+    async fn refuse(&mut self, faults: Vec<String>) {
         for fault in faults.iter().take(FAULTS_LOGGED) {
             tracing::error!(error = %fault, "the new configuration is refused, the old one stays");
         }

@@ -1,12 +1,14 @@
 //! The stop in stages, each with a budget: what is measured reaches the disk, what is on disk is said to be complete, and
 //! all within 5 s, because a UPS or systemd will not wait longer.
 //!
+//! Budgets are least shares: what the stages before did not use is the close's, which has to empty the log of a slow card.
+//!
 //! polls → intake → commit → uplink grace → close of the store. A stage that overruns is left behind and the next one begins: then
 //! the stop was by force, the log says which stages, and the run end is not marked clean unless everything before it was.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// The stages in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,8 +25,11 @@ pub(super) enum Stage {
     Close,
 }
 
+/// For all stages together; leaves 200 ms for the end of the process itself.
+const TOTAL: Duration = Duration::from_millis(4_800);
+
 impl Stage {
-    /// How long it may take.
+    /// How long it may take at least.
     pub(super) fn budget(self) -> Duration {
         Duration::from_millis(match self {
             Self::Polls | Self::Uplink => 1_000,
@@ -53,13 +58,15 @@ pub(super) struct Stopping {
 }
 
 impl Stopping {
-    pub(super) fn begin(now: Instant) -> Self {
-        Self { began: now, overrun: Vec::new() }
+    pub(super) fn begin() -> Self {
+        Self { began: Instant::now(), overrun: Vec::new() }
     }
 
     /// Runs one stage within its budget; it says itself whether all went well.
     pub(super) async fn stage(&mut self, stage: Stage, work: impl Future<Output = bool>) {
-        if timeout(stage.budget(), work).await != Ok(true) {
+        let left = TOTAL.saturating_sub(self.began.elapsed());
+        let within = if stage == Stage::Close { left } else { stage.budget().min(left) };
+        if timeout(within, work).await != Ok(true) {
             self.overrun.push(stage);
         }
     }
@@ -75,8 +82,8 @@ impl Stopping {
     }
 
     /// The last line of the log.
-    pub(super) fn say(&self, now: Instant) {
-        let elapsed = format!("{} ms", now.duration_since(self.began).as_millis());
+    pub(super) fn say(&self) {
+        let elapsed = format!("{} ms", self.began.elapsed().as_millis());
         if self.in_order() {
             tracing::info!(elapsed, "stopped in order");
         } else {
@@ -91,8 +98,6 @@ impl Stopping {
 mod tests {
     use super::*;
 
-    /// Leaves 200 ms for the end of the process itself.
-    const TOTAL: Duration = Duration::from_millis(4_800);
     const ORDER: [Stage; 5] = [Stage::Polls, Stage::Intake, Stage::Commit, Stage::Uplink, Stage::Close];
 
     #[test]
@@ -103,8 +108,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_stage_that_hangs_does_not_keep_the_next_from_running() {
-        let began = tokio::time::Instant::now();
-        let mut stopping = Stopping::begin(began.into_std());
+        let began = Instant::now();
+        let mut stopping = Stopping::begin();
         let mut ran = Vec::new();
         for stage in ORDER {
             stopping
@@ -124,8 +129,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_slow_close_has_what_the_others_did_not_use() {
+        let mut stopping = Stopping::begin();
+        stopping.stage(Stage::Polls, async { true }).await;
+        let slow = async {
+            tokio::time::sleep(Duration::from_millis(4_500)).await;
+            true
+        };
+        stopping.stage(Stage::Close, slow).await;
+        assert!(stopping.in_order());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn an_uplink_that_hangs_does_not_make_the_run_unclean() {
-        let mut stopping = Stopping::begin(Instant::now());
+        let mut stopping = Stopping::begin();
         stopping.stage(Stage::Uplink, std::future::pending()).await;
         assert!(stopping.all_is_stored() && !stopping.in_order());
     }

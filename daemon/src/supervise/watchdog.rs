@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::notify;
 use crate::log::Tail;
+use crate::spool::Spool;
 use crate::status::Board;
 
 /// The deadlines of one loop.
@@ -130,6 +131,21 @@ pub(super) async fn keep(heartbeat: Heartbeat, board: Board, tail: Tail, stop: C
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(every) => {}
+        }
+    }
+}
+
+/// The task that asks the spool's writer whether it turns, and beats its pulse with the answer.
+pub(super) async fn ping(spool: Spool, pulse: Pulse, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            // A closed spool answers nothing more: the stop is under way, or the writer is gone and its pulse ends here.
+            answer = spool.ping() => if answer.is_ok() { pulse.beat(Instant::now()) },
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(LOOK_EVERY) => {}
         }
     }
 }
