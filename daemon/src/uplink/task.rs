@@ -152,7 +152,7 @@ impl Task {
                 event = &mut poll => return event,
                 answer = answered(&mut self.asked) => self.on_answer(answer),
                 () = self.shared.wake.notified() => {}
-                Ok(()) = self.committed.changed() => self.session.on_stored(),
+                Ok(()) = self.committed.changed() => self.on_stored(),
                 () = self.around.stop.cancelled(), if !self.stopping => self.stop(),
                 () = sleep_until(until), if until.is_some() => {}
             }
@@ -174,6 +174,11 @@ impl Task {
             }
             Event::Left | Event::Other => {}
         }
+    }
+
+    fn on_stored(&mut self) {
+        let next_seq = self.committed.borrow_and_update().next_seq;
+        self.session.on_stored(next_seq);
     }
 
     fn on_answer(&mut self, answer: Result<Option<Span>, SpoolError>) {
@@ -270,7 +275,12 @@ impl Task {
     }
 
     fn life(&self) -> Life<'_> {
-        Life { gateway: &self.around.gateway, run: self.around.run, connect: self.session.numbers().connects }
+        Life {
+            gateway: &self.around.gateway,
+            run: self.around.run,
+            connect: self.session.numbers().connects,
+            confirmed_to: self.session.confirmed_to(),
+        }
     }
 
     /// How to connect, with the files as they are now.

@@ -3,7 +3,7 @@
 
 use crate::model::event::{Body, Event};
 use crate::model::{RunId, Stamp};
-use crate::status::Status;
+use crate::status::{SpoolStatus, Status};
 
 use super::DeviceMeta;
 use super::payload::{SCHEMA, clock_word, number, string, time};
@@ -143,6 +143,8 @@ pub(super) struct Life<'a> {
     pub run: RunId,
     /// Connections of this run so far, this one included.
     pub connect: u64,
+    /// Every reading of the run with a lower `seq` is confirmed or accounted for.
+    pub confirmed_to: u64,
 }
 
 /// The last will.
@@ -158,8 +160,7 @@ pub(super) fn status(life: Life<'_>, state: State, now_us: i64, board: &Status) 
     let (spool, uplink, gateway) = (&board.spool, &board.uplink, &board.gateway);
     let devices = || board.buses.iter().flat_map(|bus| &bus.devices);
     let load = board.buses.iter().map(|bus| bus.load).fold(0.0, f64::max);
-    let idle_spool = spool.waiting == 0 && spool.open == 0;
-    let complete_until = if idle_spool { Some(now_us) } else { spool.oldest_us };
+    let complete_until = if spool.waiting > 0 { spool.oldest_us } else { Some(now_us - young_us(spool)) };
     Object::new(life.gateway, life.run)
         .digits("connect", life.connect)
         .text("state", state.word())
@@ -169,7 +170,7 @@ pub(super) fn status(life: Life<'_>, state: State, now_us: i64, board: &Status) 
         .maybe("config_refused", gateway.config_refused.as_deref(), Object::text)
         .digits("safe_mode", gateway.safe_mode)
         .digits("numbered", spool.numbered)
-        .digits("confirmed_to", spool.numbered.saturating_sub(spool.open + spool.waiting))
+        .digits("confirmed_to", life.confirmed_to)
         .maybe("complete_until", complete_until, Object::time)
         .digits("waiting", spool.waiting)
         .maybe("oldest", spool.oldest_us, Object::time)
@@ -177,7 +178,7 @@ pub(super) fn status(life: Life<'_>, state: State, now_us: i64, board: &Status) 
         .text("spool", if spool.state.is_empty() { "ok" } else { &spool.state })
         .digits("lost_total", spool.evicted + spool.damaged + spool.dropped)
         .amount("unstored_seconds", spool.unstored_seconds)
-        .digits("dead_letters", uplink.dead_letters)
+        .digits("dead_letters", spool.dead_lettered)
         .digits("nobody_listening", uplink.nobody_listening)
         .digits("devices", devices().count())
         .digits("devices_silent", devices().filter(|d| d.answering == Some(false)).count())
@@ -186,6 +187,15 @@ pub(super) fn status(life: Life<'_>, state: State, now_us: i64, board: &Status) 
         .digits("clock_synced", board.clock.synced)
         .maybe("certificate_expires", uplink.certificate_expires_us, Object::time)
         .finish()
+}
+
+/// Readings younger than this, µs, may be on their way: the ones not yet stored, and a second for the board to know.
+fn young_us(spool: &SpoolStatus) -> i64 {
+    let seconds =
+        if spool.unstored_seconds.is_finite() { spool.unstored_seconds.clamp(0.0, 1e9) } else { 1e9 };
+    #[allow(clippy::cast_possible_truncation)] // at most 1e15
+    let us = (seconds * 1e6) as i64;
+    us + 1_000_000
 }
 
 /// What the points of a device mean.

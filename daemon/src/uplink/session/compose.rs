@@ -40,6 +40,10 @@ impl Session {
             if let Some(line) = &mut self.line {
                 line.status_at = now + STATUS_EVERY;
             }
+            // A hole that nothing will fill (evicted readings) closes when the spool says that nothing waits.
+            if self.settled.has_hole() {
+                self.backlog.rewind(now);
+            }
             return Some(self.status(now, State::Online));
         }
         // After a pause one message shows whether the broker takes data again.

@@ -13,6 +13,7 @@
 
 mod backlog;
 mod compose;
+mod settled;
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use super::records::State;
 use super::words::{Cause, End, OFTEN_CLOSED, puback_words};
 use super::{ClockCorrection, DeviceMeta};
 use backlog::Backlog;
+use settled::Settled;
 
 /// Names a message in flight; never repeats in a session's life.
 pub(super) type Token = u64;
@@ -188,6 +190,9 @@ pub(super) struct Session {
     live_upto: Option<u64>,
     live_lost: u64,
     backlog: Backlog,
+    settled: Settled,
+    /// Readings of this run below it are stored, or settled.
+    stored: u64,
     flight: BTreeMap<Token, Sent>,
     in_flight: HashSet<Confirmed>,
     token: Token,
@@ -221,6 +226,8 @@ impl Session {
             live_upto: None,
             live_lost: 0,
             backlog: Backlog::new(),
+            settled: Settled::default(),
+            stored: 0,
             flight: BTreeMap::new(),
             in_flight: HashSet::new(),
             token: 0,
@@ -250,15 +257,18 @@ impl Session {
         self.backlog.rewind(now);
     }
 
-    /// Something was stored.
-    pub(super) fn on_stored(&mut self) {
+    /// Something was stored: of this run everything below `next_seq`.
+    pub(super) fn on_stored(&mut self, next_seq: u64) {
+        self.stored = next_seq;
         self.backlog.stored();
     }
 
     /// The spool's answer to [`Action::Span`].
     pub(super) fn on_span(&mut self, now: Instant, span: Option<Span>) {
         let grouped = self.settings.topics.backlog.has_device();
-        self.backlog.answer(now, span, grouped);
+        if let Some(next_seq) = self.backlog.answer(now, span, grouped) {
+            self.settled.jump(next_seq);
+        }
     }
 
     /// The spool could not answer.
@@ -413,8 +423,18 @@ impl Session {
                 self.numbers.confirmed += n;
             }
         }
-        self.backlog.settle(&sent.what);
+        self.settle(&sent.what);
         self.confirmed.extend(sent.what);
+    }
+
+    fn settle(&mut self, what: &[Confirmed]) {
+        self.backlog.settle(what);
+        for one in what {
+            match one {
+                Confirmed::Batch { run, seq, n } if *run == self.settings.run => self.settled.add(*seq, *n),
+                _ => {}
+            }
+        }
     }
 
     /// The broker asks for patience, or nobody listens: no data for a while, longer each time, then one message.
@@ -443,7 +463,7 @@ impl Session {
         }
         if !dead.is_empty() {
             self.numbers.dead_letters += 1;
-            self.backlog.settle(&dead);
+            self.settle(&dead);
             self.dead.push_back((dead, why.to_owned()));
         } else if self.accepted == 0 {
             self.wait(now);
@@ -571,7 +591,7 @@ impl Session {
         }
         self.compose(now).or_else(|| {
             let wanted = self.pause.is_none();
-            wanted.then(|| self.backlog.question(now)).flatten().map(Action::Span)
+            wanted.then(|| self.backlog.question(now, self.stored)).flatten().map(Action::Span)
         })
     }
 
@@ -642,6 +662,11 @@ impl Session {
 
     pub(super) fn numbers(&self) -> &Numbers {
         &self.numbers
+    }
+
+    /// Every reading of this run with a lower `seq` is confirmed, or accounted for in a record or a dead letter.
+    pub(super) fn confirmed_to(&self) -> u64 {
+        self.settled.below()
     }
 
     pub(super) fn is_connected(&self) -> bool {

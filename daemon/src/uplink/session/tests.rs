@@ -41,6 +41,7 @@ struct World {
     /// What waits, in the order of storing, with the number of its block.
     spool: Vec<(u64, Item)>,
     stored: u64,
+    next_seq: u64,
     /// Confirmed to the spool, and dead-lettered.
     confirmed: Vec<Confirmed>,
     dead: Vec<Confirmed>,
@@ -65,6 +66,7 @@ impl World {
             now,
             spool: Vec::new(),
             stored: 0,
+            next_seq: 0,
             confirmed: Vec::new(),
             dead: Vec::new(),
             out: Vec::new(),
@@ -99,8 +101,11 @@ impl World {
 
     fn keep(&mut self, item: Item) {
         self.stored += 1;
+        if let Item::Batch(batch) = &item {
+            self.next_seq = self.next_seq.max(batch.end());
+        }
         self.spool.push((self.stored, item));
-        self.session.on_stored();
+        self.session.on_stored(self.next_seq);
     }
 
     /// As intake does it: live first, stored at the end of the window.
@@ -236,11 +241,11 @@ fn what_is_in_flight_in_one_lane_is_not_sent_in_the_other() {
     world.ack_all();
     world.take("a", 0, 4);
     world.run();
-    world.session.on_stored();
+    world.session.on_stored(world.next_seq);
     world.run();
     assert_eq!(world.out.len(), 1, "the live message only");
     world.ack_all();
-    world.session.on_stored();
+    world.session.on_stored(world.next_seq);
     world.run();
     assert!(world.out.is_empty() && world.spool.is_empty());
 }
@@ -567,6 +572,22 @@ fn records_go_to_their_topic_and_are_confirmed_like_data() {
 }
 
 #[test]
+fn readings_that_will_not_come_do_not_hold_back_what_is_confirmed() {
+    let mut world = World::connected(&config(), Granted::default());
+    world.ack_all();
+    world.store("a", 0, 4);
+    world.store("a", 4, 4);
+    world.spool.remove(0); // evicted
+    world.run();
+    world.ack_all();
+    assert_eq!(world.session.confirmed_to(), 0);
+    world.pass(Duration::from_secs(62));
+    world.ack_all();
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.session.confirmed_to(), 8);
+}
+
+#[test]
 fn live_every_gathers_batches_of_a_device_into_one_message() {
     let config = UplinkConfig { live_every: Duration::from_secs(5), ..config() };
     let mut world = World::connected(&config, Granted::default());
@@ -613,7 +634,7 @@ fn unsynced_stamps_are_corrected_once_the_clock_is_known() {
     let boot = early.stamp.boot;
     world.keep(Item::Batch(Arc::new(early)));
     world.session.on_clock(ClockCorrection { boot, offset_us: 86_400_000_000, at_mono_us: 100 });
-    world.session.on_stored();
+    world.session.on_stored(world.next_seq);
     world.run();
     let json = world.out[0].json.clone().unwrap();
     assert_eq!(json["batches"][0]["time"], "1970-01-02T00:00:01.000000Z");
@@ -725,6 +746,10 @@ fn play(world: &mut World, turn: Turn, seq: &mut u64) {
     }
 }
 
+fn batch_key(seq: u64) -> Confirmed {
+    Confirmed::Batch { run: RUN, seq, n: 4 }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
@@ -740,6 +765,9 @@ proptest! {
             play(&mut world, turn, &mut seq);
             prop_assert!(world.confirmed_seqs().is_subset(&world.accepted));
             prop_assert!(world.out.len() <= 16);
+            let gone = |one: &u64| world.accepted.contains(one) || world.dead.contains(&batch_key(*one));
+            let first_missing = (0..=seq).step_by(4).find(|one| !gone(one)).unwrap_or(seq);
+            prop_assert!(world.session.confirmed_to() <= first_missing);
             let mut carried: BTreeMap<u64, usize> = BTreeMap::new();
             for sent in world.out.iter().flat_map(Out::seqs) {
                 *carried.entry(sent).or_default() += 1;
@@ -762,6 +790,7 @@ proptest! {
             world.pass(Duration::from_secs(2));
         }
         prop_assert!(world.spool.is_empty(), "still waiting: {:?}", world.spool.len());
+        prop_assert_eq!(world.session.confirmed_to(), seq);
         prop_assert_eq!(world.confirmed.len() + world.dead.len(), usize::try_from(seq / 4).unwrap());
     }
 }
