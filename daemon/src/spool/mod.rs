@@ -16,10 +16,13 @@ mod directory;
 mod error;
 pub mod ledger;
 mod meter;
+pub mod offline;
 mod open;
 mod reader;
 pub mod records;
+mod rescue;
 pub mod ring;
+pub mod salvage;
 pub mod schema;
 mod shared;
 pub mod source;
@@ -29,6 +32,7 @@ mod tests;
 mod writer;
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -77,6 +81,13 @@ struct Threads {
     lock: Mutex<Option<directory::Lock>>,
 }
 
+/// What opening found.
+struct Recovered {
+    entered: Result<(store::Store, records::Mark), String>,
+    /// A file that was set aside, and what was wrong with it.
+    rescue: Option<(PathBuf, String)>,
+}
+
 impl Spool {
     /// Opens the spool of a state directory: takes its lock, recovers what the last run left, begins a run. Blocks.
     ///
@@ -118,16 +129,17 @@ impl Spool {
             inner.ledger = entered.ledger;
             (store, entered.mark)
         });
-        if let Some(found) = begun.damaged {
-            inner.record(Body::Corruption { found, saved: 0, lost: 0 }, now());
-        }
-        let spool = Self::start(inner, entered, lock, (board, Box::new(now)));
+        let rescue = begun.damaged.or_else(|| {
+            let found = "a salvage that had not ended";
+            rescue::unfinished(&inner.settings.directory).map(|file| (file, found.to_owned()))
+        });
+        let spool = Self::start(inner, Recovered { entered, rescue }, lock, (board, Box::new(now)));
         Ok(Opened { spool, run, volatile })
     }
 
     fn start(
         inner: Inner,
-        entered: Result<(store::Store, records::Mark), String>,
+        Recovered { entered, rescue }: Recovered,
         lock: Option<directory::Lock>,
         (board, now): (Board, Box<dyn Fn() -> Stamp + Send + Sync>),
     ) -> Self {
@@ -137,7 +149,10 @@ impl Spool {
         if let Ok((store, _)) = &entered {
             shared.newest_event.store(store.next().1 - 1, Ordering::Release);
         }
-        let writer = Writer::new(shared.clone(), file.clone(), bytes_max, entered);
+        let mut writer = Writer::new(shared.clone(), file.clone(), bytes_max, entered);
+        if let Some((file, found)) = rescue {
+            writer.begin_rescue(&file, found);
+        }
         let reader = Reader::new(shared.clone(), file);
         let (questions, asked) = mpsc::channel(QUESTIONS_MAX);
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());

@@ -2,9 +2,11 @@
 //!
 //! Nothing found there stops the gateway, except a second instance, and a directory that `require_durable` refuses.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+use rusqlite::Connection;
 
 use super::SpoolError;
 use super::api::SpoolSettings;
@@ -46,8 +48,8 @@ pub(super) struct Begun {
     pub(super) run: RunId,
     /// The store and what it knew, or why there is none.
     pub(super) store: Result<(Store, Found), String>,
-    /// What was found damaged and set aside, in words.
-    pub(super) damaged: Option<String>,
+    /// What was found damaged and where it was set aside, in words.
+    pub(super) damaged: Option<(PathBuf, String)>,
 }
 
 /// Opens the file, or sets it aside and makes a fresh one, and chooses the run.
@@ -67,7 +69,7 @@ pub(super) fn begin(file: &Path, settings: &SpoolSettings) -> Begun {
         match directory::set_aside(file, folder, after(sidecar)) {
             Ok(to) => {
                 tracing::error!(error = %why, to = %to.display(), "the spool cannot be read: set aside, a fresh one begins");
-                damaged = Some(why).filter(|_| folder == "quarantine");
+                damaged = Some((to, why)).filter(|_| folder == "quarantine");
                 opened = open();
             }
             Err(error) => tracing::error!(%error, "the spool cannot be read and cannot be set aside"),
@@ -111,7 +113,7 @@ pub(super) fn enter(
     let (mut events, mut updates) = (Vec::new(), Vec::new());
     for mut row in found.runs {
         if !row.ended && row.run != run {
-            if let Some(last) = store.last_of(row.run, LOOK_BACK)? {
+            if let Some(last) = last_of(store.connection(), row.run)? {
                 row.books.durable = row.books.settled_on(row.books.durable.max(last.next));
                 row.last_wall_us = Some(last.wall_max);
             }
@@ -141,15 +143,30 @@ pub(super) fn enter(
     Ok(Adopted { ledger, mark, events_waiting })
 }
 
+/// The header of the last block of a run, among the newest.
+pub(super) fn last_of(connection: &Connection, run: RunId) -> Result<Option<block::Header>, StoreError> {
+    let Some(extent) = ring::extent(connection)? else { return Ok(None) };
+    let from = extent.newest.number.saturating_sub(LOOK_BACK);
+    let Some(spot) = ring::locate(connection, from)? else { return Ok(None) };
+    let limit = usize::try_from(LOOK_BACK + 1).unwrap_or(usize::MAX);
+    let headings = ring::headings(connection, spot, limit)?;
+    Ok(headings.iter().rev().filter_map(|heading| heading.header).find(|header| header.run == run))
+}
+
 /// A file came up while we run: another one than before, or the first. What the old one held and nobody confirmed is
-/// lost, unless salvage brings it back.
-pub(super) fn adopt(shared: &Shared, store: &mut Store, found: Found) -> Result<(), StoreError> {
+/// lost, unless it is being salvaged.
+pub(super) fn adopt(
+    shared: &Shared,
+    store: &mut Store,
+    found: Found,
+    salvaging: bool,
+) -> Result<(), StoreError> {
     let stamp = (shared.now)();
     let newest = found.newest_event;
     let mut inner = shared.lock();
     let inner = &mut *inner;
     let runs: Vec<_> = inner.ledger.runs.iter().map(|(run, books)| (*run, books.durable)).collect();
-    for (run, durable) in runs {
+    for (run, durable) in runs.into_iter().filter(|_| !salvaging) {
         inner.lose(run, 0, durable, GapCause::Damaged);
     }
     let own = inner.ledger.runs.get(&inner.run).cloned().unwrap_or_default();
@@ -166,9 +183,10 @@ pub(super) fn adopt(shared: &Shared, store: &mut Store, found: Found) -> Result<
 }
 
 /// Quarantines the file of a running spool.
-pub(super) fn quarantine(file: &Path, run: RunId) -> std::io::Result<()> {
-    directory::set_aside(file, "quarantine", run)?;
-    directory::bound_quarantines(file.parent().unwrap_or(Path::new(".")))
+pub(super) fn quarantine(file: &Path, run: RunId) -> std::io::Result<PathBuf> {
+    let to = directory::set_aside(file, "quarantine", run)?;
+    directory::bound_quarantines(file.parent().unwrap_or(Path::new(".")))?;
+    Ok(to)
 }
 
 /// A waiting batch by its name: its block is looked for from the floor on, a bounded way.

@@ -285,16 +285,6 @@ impl Store {
         Ok((count.saturating_sub(free), count))
     }
 
-    /// The header of the last block of a run, looking back over `limit` blocks.
-    pub fn last_of(&self, run: RunId, limit: u64) -> Result<Option<Header>, StoreError> {
-        let Some(ring) = self.ring else { return Ok(None) };
-        let from = ring.newest.number.saturating_sub(limit);
-        let Some(spot) = ring::locate(&self.connection, from)? else { return Ok(None) };
-        let limit = usize::try_from(limit + 1).unwrap_or(usize::MAX);
-        let headings = ring::headings(&self.connection, spot, limit)?;
-        Ok(headings.iter().rev().filter_map(|heading| heading.header).find(|header| header.run == run))
-    }
-
     /// Blocks that must be given up before `bytes` more fit, because nothing older is settled: from `floor` on. Empty
     /// while there is room or settled blocks to take.
     pub fn victims(&self, bytes: u64, floor: u64) -> Result<Vec<Heading>, StoreError> {
@@ -382,7 +372,8 @@ impl Store {
     }
 }
 
-fn found(connection: &Connection) -> Result<Found, StoreError> {
+/// Reads the small tables.
+pub fn found(connection: &Connection) -> Result<Found, StoreError> {
     let mark = mark(connection)?;
     let mut statement = connection.prepare("SELECT run, ended, last_wall_us, books FROM run ORDER BY run")?;
     let mut rows = statement.query([])?;
@@ -538,12 +529,14 @@ impl Writing<'_> {
     }
 }
 
-/// How many batches the next block takes: of one run, within its bound.
+/// How many batches the next block takes: of one run, ascending, within its bound.
 fn cut(batches: &[Arc<Batch>]) -> usize {
-    let mut readings = 0;
+    let (mut readings, mut next) = (0, 0);
     let fits = |batch: &&Arc<Batch>| {
         readings += batch.readings.len();
-        batch.run == batches[0].run && readings <= READINGS_MAX
+        let ascends = batch.seq >= next;
+        next = batch.end();
+        batch.run == batches[0].run && ascends && readings <= READINGS_MAX
     };
     batches.iter().take_while(fits).count().max(1)
 }

@@ -9,6 +9,7 @@ use fieldspool_drivers::{Sample, Value, ValueKind};
 
 use super::block::tests::shape;
 use super::ledger::Sums;
+use super::offline::Offline;
 use super::{
     BYTES_MAX_LEAST, Confirmed, Cursor, ExportQuery, HistoryQuery, Item, Keep, Opened, Spool, SpoolError,
     SpoolSettings, store,
@@ -186,7 +187,7 @@ async fn at_the_cap_the_oldest_go_counted_and_recorded() {
     let all = 1500;
     for i in 0..all {
         spool.append(big(run, i * 10, &shape));
-        if i % 5 == 0 {
+        if i % 20 == 0 {
             flush(&spool).await;
         }
     }
@@ -311,9 +312,9 @@ async fn a_garbage_file_is_set_aside_and_the_spool_goes_on() {
     let mut plant = Plant::new(run);
     spool.append(plant.batch());
     flush(&spool).await;
-    let (batches, events) = waiting(&spool).await;
+    let (batches, events) = after_salvage(&spool).await;
     assert_eq!(batches.len(), 1);
-    assert!(matches!(events[0].body, Body::Corruption { .. }), "{events:?}");
+    assert_eq!(events.len(), 1);
     let aside = directory.path().join("quarantine").join(run.to_string()).join(store::FILE);
     assert_eq!(std::fs::read(aside).expect("there"), vec![0x5a; 20_000]);
 }
@@ -447,6 +448,85 @@ async fn a_damaged_block_costs_itself_and_is_recorded() {
     let events = waiting(&spool).await.1;
     assert_eq!(gaps(&events, run, GapCause::Damaged), (6..8).collect());
     assert_eq!(sums(&spool).losses.damaged, 2);
+}
+
+#[tokio::test]
+async fn without_the_daemon_the_command_line_reads_the_same() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
+    let mut plant = Plant::new(run);
+    let batches: Vec<_> = (0..10).map(|_| plant.batch()).collect();
+    for batch in &batches {
+        spool.append(batch.clone());
+    }
+    flush(&spool).await;
+    let running = Offline::open(directory.path()).expect_err("the daemon runs");
+    assert!(matches!(running, SpoolError::Locked { .. }), "{running}");
+    let killed = copy(directory.path());
+    let mut offline = Offline::open(killed.path()).expect("opens");
+    assert_eq!(offline.status().waiting, 20);
+    assert_eq!(offline.export(&ExportQuery::default()).expect("readable").batches, batches);
+    let some = ExportQuery {
+        from_us: Some(stamp(4).wall_us),
+        to_us: Some(stamp(8).wall_us),
+        ..ExportQuery::default()
+    };
+    assert_eq!(offline.export(&some).expect("readable").batches, batches[2..4]);
+}
+
+/// What waits when the search of a damaged file has ended.
+async fn after_salvage(spool: &Spool) -> (Vec<Arc<Batch>>, Vec<Arc<Event>>) {
+    let until = Instant::now() + SOON;
+    loop {
+        flush(spool).await;
+        let found = waiting(spool).await;
+        if found.1.iter().any(|event| matches!(event.body, Body::Corruption { .. })) {
+            return found;
+        }
+        assert!(Instant::now() < until, "the salvage ends");
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_file_gives_back_all_blocks_but_the_damaged_ones() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
+    let shape = big_shape();
+    let all: Vec<_> = (0..100).map(|i| big(run, i * 10, &shape)).collect();
+    for (i, batch) in all.iter().enumerate() {
+        spool.append(batch.clone());
+        flush(&spool).await;
+        if i < 20 {
+            spool.confirm(&[Confirmed::from(&**batch)]);
+        }
+    }
+    spool.close(true).await.expect("closes");
+    // The first page, one in the middle of the blocks, and the last.
+    let file = directory.path().join(store::FILE);
+    let mut bytes = std::fs::read(&file).expect("there");
+    let pages = bytes.len() / 1024;
+    for page in [0, pages / 2, pages - 1] {
+        bytes[page * 1024..(page + 1) * 1024].fill(0);
+    }
+    std::fs::write(&file, bytes).expect("written");
+    let (Opened { spool, run: second, .. }, _) = open(settings(directory.path()));
+    let (batches, events) = after_salvage(&spool).await;
+    let (kept, lost) = (numbers(&batches), gaps(&events, run, GapCause::Damaged));
+    assert!(kept.is_disjoint(&lost));
+    assert_eq!(kept.union(&lost).copied().collect::<BTreeSet<_>>(), (200..1000).collect());
+    assert!((10..=40).contains(&lost.len()), "{} readings lost to two pages", lost.len());
+    assert!(batches.iter().all(|batch| all.contains(batch)));
+    let said = events.iter().find_map(|event| match event.body {
+        Body::Corruption { saved, lost, .. } => Some((saved, lost)),
+        _ => None,
+    });
+    assert_eq!(said, Some((kept.len() as u64, lost.len() as u64)));
+    let ends = events
+        .iter()
+        .filter(|event| matches!(event.body, Body::RunEnd { ended, next_seq: 1000, .. } if ended == run));
+    assert_eq!(ends.count(), 1);
+    assert!(second > run);
+    assert_eq!(sums(&spool).waiting, kept.len() as u64);
 }
 
 /// Holds the file's write lock: every commit fails until it is dropped.

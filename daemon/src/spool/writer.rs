@@ -5,7 +5,7 @@
 //! (so that no half-written frame stays in front of later ones), what the failed commit may have left is taken out,
 //! and the same readings are written again from memory. Until then they and all that follow stay in the memory ring.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -18,6 +18,7 @@ use super::api::{Confirmed, Keep};
 use super::meter::{Meter, View};
 use super::open;
 use super::records::{Mark, losses_row};
+use super::rescue::Rescue;
 use super::ring::{self, Heading};
 use super::shared::{Command, Gap, Inner, Kept, Shared, WINDOW_BYTES, WINDOW_READINGS};
 use super::store::{DeadLetter, RunUpdate, Store, StoreError, Trouble, Work, Written};
@@ -95,6 +96,7 @@ pub(super) struct Writer {
     flushes: Vec<(Instant, oneshot::Sender<Result<(), SpoolError>>)>,
     dead: Vec<DeadLetter>,
     meter: Meter,
+    rescue: Option<Rescue>,
 }
 
 impl Writer {
@@ -128,6 +130,46 @@ impl Writer {
             flushes: Vec::new(),
             dead: Vec::new(),
             meter: Meter::new(now),
+            rescue: None,
+        }
+    }
+
+    /// Searches a file that was set aside, a piece each turn.
+    pub(super) fn begin_rescue(&mut self, file: &Path, found: String) {
+        match Rescue::begin(file, found, &self.shared.lock()) {
+            Ok(rescue) => self.rescue = Some(rescue),
+            Err(error) => {
+                tracing::error!(%error, file = %file.display(), "the damaged spool cannot be searched");
+            }
+        }
+    }
+
+    /// One piece of the rescue.
+    fn rescue(&mut self) {
+        if self.store.is_none() {
+            return;
+        }
+        let Some(mut rescue) = self.rescue.take() else { return };
+        let shared = self.shared.clone();
+        let Some(found) = rescue.search() else {
+            rescue.finish(&mut shared.lock(), (shared.now)());
+            self.books_due = Instant::now();
+            return;
+        };
+        let back = rescue.take_back(found, &mut shared.lock());
+        self.rescue = Some(rescue);
+        if back.is_empty() {
+            return;
+        }
+        let floor = shared.lock().floor;
+        let Some(store) = self.store.as_mut() else { return };
+        let next = store.next();
+        if let Err(error) = store.commit(&Work { batches: &back, floor, ..Work::default() }) {
+            // No room but over readings that wait: the newer ones stay, these count as lost in the end.
+            tracing::warn!(%error, "salvaged readings cannot be stored");
+            if !matches!(error, StoreError::NoRoom) {
+                self.fail(error.trouble(), &error.to_string(), Some(next));
+            }
         }
     }
 
@@ -160,7 +202,7 @@ impl Writer {
             inner.skip_confirmed();
             let now = Instant::now();
             let usable = self.broken.as_ref().is_none_or(|broken| broken.retry_at <= now);
-            if !inner.commands.is_empty() || now >= until || (usable && self.has_work(&inner, now)) {
+            if !inner.commands.is_empty() || now >= until || (usable && self.has_turn(&inner, now)) {
                 return inner.commands.drain(..).collect();
             }
             let window = inner.ring.front().map(|kept| kept.at + inner.settings.commit_every);
@@ -173,6 +215,12 @@ impl Writer {
         }
     }
 
+    /// Something to do in a turn: heal, search, commit.
+    fn has_turn(&self, inner: &Inner, now: Instant) -> bool {
+        self.broken.is_some() || self.rescue.is_some() || self.has_work(inner, now)
+    }
+
+    /// Something to commit.
     fn has_work(&self, inner: &Inner, now: Instant) -> bool {
         let books = !inner.dirty.is_empty() || !inner.sent.is_empty();
         // Records ride with the next window; without one they go at once.
@@ -182,7 +230,6 @@ impl Writer {
             || !self.flushes.is_empty()
             || !self.dead.is_empty()
             || (books && now >= self.books_due)
-            || self.broken.is_some()
     }
 
     fn obey(&mut self, command: Command) {
@@ -221,6 +268,7 @@ impl Writer {
         if self.broken.as_ref().is_some_and(|broken| broken.retry_at <= now) {
             self.heal();
         }
+        self.rescue();
         while self.store.is_some() {
             let due = self.has_work(&self.shared.lock(), now);
             if !due || !self.commit_window(now, None) {
@@ -542,9 +590,12 @@ impl Writer {
         if broken.state == "damaged" {
             let why = broken.why.clone();
             let run = self.shared.lock().run;
-            if let Err(error) = open::quarantine(&self.file, run) {
-                self.fail(Trouble::Disk, &error.to_string(), None);
-                return;
+            match open::quarantine(&self.file, run) {
+                Ok(to) => self.begin_rescue(&to, why.clone()),
+                Err(error) => {
+                    self.fail(Trouble::Disk, &error.to_string(), None);
+                    return;
+                }
             }
             tracing::error!(error = %why, "the spool was damaged: set aside, a fresh one begins");
         }
@@ -573,7 +624,7 @@ impl Writer {
             }
         }
         if found.mark.id != self.mark.id {
-            open::adopt(&self.shared, &mut store, found)?;
+            open::adopt(&self.shared, &mut store, found, self.rescue.is_some())?;
             self.open_gap = None;
         } else if undo_from.is_some() {
             store.commit(&Work { undo_from, ..Work::default() })?;
