@@ -114,10 +114,10 @@ impl Line {
 
     /// One request and its answer, by `deadline`. The data of a believed answer is in [`Line::data`].
     pub(crate) async fn transact(&mut self, ask: Ask, deadline: Instant) -> Result<Answer, Failure> {
+        self.open(deadline).await?;
         if let Some(until) = self.engine.held(ask, Instant::now()) {
             return Err(Failure::Held(until));
         }
-        self.open(deadline).await?;
         // The runtime learns here what has arrived while nobody looked.
         tokio::task::yield_now().await;
         self.engine.begin(ask, Instant::now(), deadline).map_err(Failure::Held)?;
