@@ -57,10 +57,12 @@ impl Child {
         }
     }
 
-    /// Asks it to end, waits, and after `budget` ends it.
+    /// Asks it to end, waits, and after `budget` ends it; with no budget at all, ends it at once.
     pub(super) async fn stop(mut self, budget: Duration) {
-        self.signal(Signal::SIGTERM);
-        let _in_time = tokio::time::timeout(budget, self.ended()).await;
+        if !budget.is_zero() {
+            self.signal(Signal::SIGTERM);
+            let _in_time = tokio::time::timeout(budget, self.ended()).await;
+        }
         self.signal(Signal::SIGKILL);
         // It is dead, or dying of the one signal that cannot be refused: this returns.
         let _reaped = self.process.wait();

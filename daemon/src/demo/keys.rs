@@ -10,6 +10,7 @@ pub(super) const WORDS: &str = "Type one of these, then Enter:\n  \
     1 incomer   2 compressor   3 tank   4 pump-station   5 weather   6 scale\n      \
     cut its cable, or plug it in again: see the page name it, and the others go on\n  \
     b   stop the broker, or start it again: readings wait in the spool, then all arrive\n  \
+    k   kill the daemon with -9 and start it again: what was stored is still there\n  \
     q   end the demo, like Ctrl-C; nothing stays behind\n";
 
 /// One line typed.
@@ -19,6 +20,8 @@ pub(super) enum Key {
     Quit,
     /// Stop or start the broker.
     Broker,
+    /// Kill the daemon and start it again.
+    Crash,
     /// Silence an instrument, or let it answer again.
     Silence(Instrument),
     /// None of these.
@@ -29,6 +32,7 @@ fn read(line: &str) -> Key {
     match line.trim() {
         "q" | "Q" => Key::Quit,
         "b" | "B" => Key::Broker,
+        "k" | "K" => Key::Crash,
         text => text
             .parse::<usize>()
             .ok()
@@ -78,6 +82,7 @@ mod tests {
     fn each_printed_key_is_understood() {
         assert_eq!(read("q\n"), Key::Quit);
         assert_eq!(read(" b "), Key::Broker);
+        assert_eq!(read("k"), Key::Crash);
         assert_eq!(read("1"), Key::Silence(Instrument::Incomer));
         assert_eq!(read("6"), Key::Silence(Instrument::Scale));
         for line in ["0", "7", "", "help", "99999999999999999999"] {

@@ -141,13 +141,7 @@ impl Stage {
         signals: &mut Signals,
     ) -> Result<(), DemoError> {
         self.broker.start()?;
-        let program = std::env::current_exe().map_err(DemoError::system("cannot find this program"))?;
-        let mut command = Command::new(program);
-        command.args(["run", "--config"]).arg(self.folder.configuration());
-        command.env("STATE_DIRECTORY", self.folder.state()).env("RUNTIME_DIRECTORY", self.folder.runtime());
-        let daemon = Child::start("the daemon", command, &self.folder.log("daemon"))?;
-        let pid = daemon.id();
-        self.daemon = Some(daemon);
+        let pid = self.start_daemon()?;
         let page = SocketAddr::from((Ipv4Addr::LOCALHOST, page_port));
         tokio::select! {
             () = signals.asked.any() => return Ok(()),
@@ -166,11 +160,35 @@ impl Stage {
                 Some(key) = keys.recv() => match key {
                     Key::Quit => return Ok(()),
                     Key::Broker => say(&self.broker.toggle().await?),
+                    Key::Crash => say(&self.crash_daemon().await?),
                     Key::Silence(instrument) => say(&keys::silenced(simulation, instrument)),
                     Key::Unknown => say(keys::WORDS),
                 },
             }
         }
+    }
+
+    /// Starts the daemon; returns its process id.
+    fn start_daemon(&mut self) -> Result<u32, DemoError> {
+        let program = std::env::current_exe().map_err(DemoError::system("cannot find this program"))?;
+        let mut command = Command::new(program);
+        command.args(["run", "--config"]).arg(self.folder.configuration());
+        command.env("STATE_DIRECTORY", self.folder.state()).env("RUNTIME_DIRECTORY", self.folder.runtime());
+        let daemon = Child::start("the daemon", command, &self.folder.log("daemon"))?;
+        let pid = daemon.id();
+        self.daemon = Some(daemon);
+        Ok(pid)
+    }
+
+    /// The daemon's worst day: killed with -9 in the middle of its work, and started again.
+    async fn crash_daemon(&mut self) -> Result<String, DemoError> {
+        if let Some(daemon) = self.daemon.take() {
+            daemon.stop(Duration::ZERO).await;
+        }
+        let pid = self.start_daemon()?;
+        Ok(format!(
+            "daemon: killed with -9 and started again as process {pid}; what was stored is still there"
+        ))
     }
 
     /// Waits for the page, or for a child that ends.

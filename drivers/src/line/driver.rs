@@ -169,7 +169,10 @@ impl Driver {
             return nothing(Outcome::Held { until: silent_at.min(now + COME_BACK) });
         }
         let taken = instrument.ears.take(group, now, Cause::Silent);
-        self.conclude(taken, Duration::ZERO, Duration::ZERO)
+        // The line is in use while the instrument speaks, not while it is listened to.
+        let spoken = u32::try_from(taken.bytes).unwrap_or(u32::MAX);
+        let busy = self.link.port.character_time().saturating_mul(spoken);
+        self.conclude(taken, Duration::ZERO, busy)
     }
 
     /// Sends the query and waits for what the group needs.

@@ -58,6 +58,8 @@ pub struct Taken {
     pub samples: Vec<(u16, Sample)>,
     /// First byte of the oldest line taken; `None` if there was none.
     pub began: Option<Instant>,
+    /// Bytes of the lines taken.
+    pub bytes: usize,
 }
 
 impl Listener {
@@ -189,7 +191,9 @@ impl Listener {
     /// What the group can take now. Points without a line are bad: `missing`, or damaged if a line was.
     pub fn take(&mut self, group: usize, now: Instant, missing: Cause) -> Taken {
         let missing = if self.damaged && missing == Cause::Silent { Cause::BadFrame } else { missing };
-        let Some(wanted) = self.groups.get(group) else { return Taken { samples: Vec::new(), began: None } };
+        let Some(wanted) = self.groups.get(group) else {
+            return Taken { samples: Vec::new(), began: None, bytes: 0 };
+        };
         let mut began: Option<Instant> = None;
         let mut numbers = wanted.taken.clone();
         let mut samples = Vec::with_capacity(wanted.points.len());
@@ -206,11 +210,16 @@ impl Listener {
             };
             samples.push((*index, sample));
         }
+        let newly = |(sentence, number): (usize, &u64)| {
+            let heard = self.sentences.get(sentence)?.newest.as_ref()?;
+            (wanted.taken.get(sentence) != Some(number)).then_some(heard.body.len())
+        };
+        let bytes = numbers.iter().enumerate().filter_map(newly).sum();
         if let Some(wanted) = self.groups.get_mut(group) {
             wanted.taken = numbers;
         }
         self.damaged = false;
-        Taken { samples, began }
+        Taken { samples, began, bytes }
     }
 
     fn sample(&self, body: &[u8], point: &Point) -> Sample {
