@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use ring::digest;
 
-use super::document::{self, Document, Tree};
+use super::document::{self, Data, Document, Entry, Tree};
 use super::fault::{Fault, Place, Unchecked};
 use super::table::Findings;
 
@@ -76,6 +76,20 @@ pub(super) struct Reader<'a> {
 pub(super) struct Profile {
     pub(super) tree: Tree,
     pub(super) file: Arc<Path>,
+}
+
+impl Profile {
+    /// The settings with which the instrument leaves the factory, in words.
+    pub(super) fn factory(&self) -> Option<String> {
+        let Data::Table(factory) = &self.tree.get("factory")?.node.data else { return None };
+        let words = |entry: &Entry| match &entry.node.data {
+            Data::Text(text) => Some(format!("{} {text}", entry.key)),
+            Data::Integer(number) => Some(format!("{} {number}", entry.key)),
+            _ => None,
+        };
+        let words: Vec<String> = factory.entries.iter().filter_map(words).collect();
+        (!words.is_empty()).then(|| words.join(", "))
+    }
 }
 
 impl<'a> Reader<'a> {

@@ -22,7 +22,7 @@ pub mod fault;
 pub mod folders;
 pub mod report;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,7 +40,7 @@ pub use report::{CheckReport, check};
 
 use document::Tree;
 use folders::Reader;
-use meaning::{Machine, Pointer, Reading};
+use meaning::{Machine, Pointer, PointsTo, Reading};
 use table::Findings;
 
 /// Everything the daemon is told. Each part takes its own slice.
@@ -142,7 +142,10 @@ impl Loaded {
     /// A look at what the configuration points to: files and ports. None of it makes the configuration invalid;
     /// each is one line for the log. `now_us` is the wall clock, µs since 1970.
     pub fn look_around(&self, now_us: i64) -> Vec<String> {
-        let look = surroundings::look(&self.pointers, now_us);
+        // The spool looks at its own directory when it is opened.
+        let mut pointers = self.pointers.clone();
+        pointers.retain(|pointer| !matches!(pointer.to, PointsTo::State { .. }));
+        let look = surroundings::look(&pointers, now_us);
         look.faults.iter().chain(&look.warnings).map(ToString::to_string).collect()
     }
 }
@@ -173,6 +176,8 @@ struct Gathered {
     /// Of `unchecked`, those without which the draft is not the configuration.
     unread: Vec<PathBuf>,
     pointers: Vec<Pointer>,
+    /// By profile: how its instruments come from the factory.
+    factory: BTreeMap<String, String>,
 }
 
 impl Gathered {
@@ -228,6 +233,10 @@ fn gather_with(
         unread: unchecked.iter().map(|unchecked| unchecked.path.clone()).collect(),
         unchecked,
         pointers,
+        factory: profiles
+            .iter()
+            .filter_map(|(name, profile)| Some((name.clone(), profile.factory()?)))
+            .collect(),
         tree,
     };
     gathered.tidy();

@@ -2,15 +2,18 @@
 //!
 //! The text goes to standard output as it is; the exit code is 0, 66 (nothing there to check) or 78 (faults).
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
+
+use fieldspool_drivers::bus::BusSpec;
 
 use super::document::Data;
 use super::fault::Fault;
 use super::folders::Folders;
 use super::meaning::{self, Machine, Reading};
 use super::words::duration_words;
-use super::{Config, Gathered, gather, surroundings};
+use super::{Gathered, gather, surroundings};
 
 /// Nothing is wrong.
 const EXIT_OK: u8 = 0;
@@ -52,7 +55,7 @@ pub fn check_in(folders: &Folders, plan: bool, now_us: i64) -> CheckReport {
     gathered.tidy();
     let mut text = findings(&gathered);
     if plan {
-        plan_words(&gathered.draft, &mut text);
+        plan_words(&gathered, &mut text);
     }
     summary(&gathered, folders, &mut text);
     let exit = if gathered.faults.is_empty() { EXIT_OK } else { EXIT_CONFIG };
@@ -163,26 +166,12 @@ fn gathered_profile(
 }
 
 /// What will be polled, and what it costs.
-fn plan_words(config: &Config, text: &mut String) {
-    for bus in &config.buses {
+fn plan_words(gathered: &Gathered, text: &mut String) {
+    for bus in &gathered.draft.buses {
         let spec = &bus.spec;
         line(text, format_args!("bus {}: {} {}", spec.name, spec.link.tag(), spec.link.place()));
-        let mut requests_per_second = 0.0;
-        for request in spec.plan() {
-            let Some(device) = spec.devices.get(request.device) else { continue };
-            let Some(group) = device.groups.get(request.group) else { continue };
-            let period = group.period.as_secs_f64().max(0.001);
-            requests_per_second += 1.0 / period;
-            let every = duration_words(group.period);
-            let cost = if request.cost.is_zero() {
-                String::new()
-            } else {
-                let share = request.cost.as_secs_f64() / period * 100.0;
-                format!("  {:.1} ms  {share:.2} %", request.cost.as_secs_f64() * 1e3)
-            };
-            line(text, format_args!("  {}  every {every}  {}{cost}", device.name, request.words));
-        }
-        let points: f64 = spec
+        requests(spec, text);
+        let readings: f64 = spec
             .devices
             .iter()
             .flat_map(|device| &device.groups)
@@ -194,6 +183,47 @@ fn plan_words(config: &Config, text: &mut String) {
         } else {
             "the time this takes depends on the network and the devices".to_owned()
         };
-        line(text, format_args!("  {requests_per_second:.2} requests/s, {points:.2} readings/s; {busy}"));
+        line(text, format_args!("  in all {readings:.2} readings a second; {busy}"));
+        let used: BTreeSet<&str> =
+            bus.devices.iter().filter_map(|device| device.profile.as_deref()).collect();
+        for (name, words) in gathered.factory.iter().filter(|(name, _)| used.contains(name.as_str())) {
+            line(text, format_args!("  {name} comes from the factory with {words}"));
+        }
+    }
+}
+
+/// A line for each request: device, period, what is asked, time, share.
+fn requests(spec: &BusSpec, text: &mut String) {
+    let plan = spec.plan();
+    let rows: Vec<[String; 5]> = plan
+        .iter()
+        .filter_map(|request| {
+            let device = spec.devices.get(request.device)?;
+            let period = device.groups.get(request.group)?.period;
+            let cost = request.cost.as_secs_f64();
+            let costs = !request.cost.is_zero();
+            let share = cost / period.as_secs_f64().max(0.001) * 100.0;
+            Some([
+                device.name.to_string(),
+                format!("every {}", duration_words(period)),
+                request.words.clone(),
+                if costs { format!("{:.1} ms", cost * 1e3) } else { String::new() },
+                if costs { format!("{share:.2} %") } else { String::new() },
+            ])
+        })
+        .collect();
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: [usize; 5] = std::array::from_fn(width);
+    for row in &rows {
+        let mut words = String::new();
+        for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
+            // The two numbers at the end stand under each other.
+            let padding = " ".repeat(width - cell.chars().count().min(width));
+            let (before, after) = if column > 2 { (padding.as_str(), "") } else { ("", padding.as_str()) };
+            words.extend(["  ", before, cell, after]);
+        }
+        line(text, format_args!("{}", words.trim_end()));
     }
 }

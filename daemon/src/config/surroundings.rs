@@ -16,6 +16,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::fault::{Fault, Unchecked};
 use super::meaning::{Pointer, PointsTo};
+use crate::spool::not_durable;
 
 /// A certificate that ends within so many days is worth a word.
 const EXPIRY_DAYS: i64 = 30;
@@ -51,6 +52,7 @@ pub(super) fn look(pointers: &[Pointer], now_us: i64) -> Look {
             PointsTo::Identity { cert, key, client } => look.identity(pointer, (cert, key), *client, now_us),
             PointsTo::Secret(path) => look.secret(pointer, path),
             PointsTo::SerialPort(path) => look.serial_port(pointer, path),
+            PointsTo::State { directory, required } => look.state(pointer, directory, *required),
         }
     }
     look
@@ -265,6 +267,19 @@ impl Look {
 }
 
 impl Look {
+    fn state(&mut self, at: &Pointer, directory: &Path, required: bool) {
+        // Before the first start it does not exist: it will lie where its parent does.
+        let there = directory.ancestors().find(|path| path.exists()).unwrap_or(directory);
+        let Some(why) = not_durable(there) else { return };
+        let what = format!("{} does not survive a power cut: it lies on {why}", directory.display());
+        let remedy = "put it on a disk: state_directory = \"...\"".to_owned();
+        if required {
+            self.fault(at, "", what, remedy);
+        } else {
+            self.warn(at, "", what, remedy);
+        }
+    }
+
     fn port_fault(&mut self, at: &Pointer, path: &Path, fault: PortFault) {
         match fault.kind {
             // The daemon has it: that is what it is for.

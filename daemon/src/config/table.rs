@@ -152,6 +152,8 @@ impl<'a> Table<'a> {
     pub(super) fn named(&mut self) -> Vec<(&'a Entry, Table<'a>)> {
         let mut names: Vec<(&'a Entry, Table<'a>)> = Vec::new();
         for layer in self.layers.iter().rev() {
+            // Keys of one layer are unique: only those of the layers below can be the same.
+            let below = names.len();
             for entry in &layer.tree.entries {
                 let Some(found) = layer.inner(entry) else {
                     let path = join(&layer.path, &entry.key);
@@ -161,7 +163,7 @@ impl<'a> Table<'a> {
                     self.findings.fault(entry.key_place.clone(), path, what, remedy);
                     continue;
                 };
-                match names.iter_mut().find(|(old, _)| old.key == entry.key) {
+                match names.iter_mut().take(below).find(|(old, _)| old.key == entry.key) {
                     Some((old, table)) => {
                         *old = entry;
                         table.layers.insert(0, found);

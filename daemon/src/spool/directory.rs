@@ -71,7 +71,7 @@ const NOT_DURABLE: [(u32, &str); 6] = [
 const OVERLAY: u32 = 0x794c_7630;
 
 /// Why a power cut would take the directory with it, if it would.
-pub(super) fn not_durable(directory: &Path) -> Option<String> {
+pub fn not_durable(directory: &Path) -> Option<String> {
     let magic = magic(directory)?;
     if magic == OVERLAY {
         return overlay_in_memory(directory);

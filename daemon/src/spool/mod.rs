@@ -44,6 +44,7 @@ pub use api::{
     BYTES_MAX_LEAST, Committed, Confirmed, Cursor, ExportPage, ExportQuery, HistoryCursor, HistoryPage,
     HistoryQuery, HistoryValue, Item, Keep, NotACursor, Span, SpoolSettings,
 };
+pub use directory::not_durable;
 pub use error::SpoolError;
 
 use crate::model::event::Body;

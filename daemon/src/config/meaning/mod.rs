@@ -88,6 +88,8 @@ pub(super) enum PointsTo {
     Secret(PathBuf),
     /// A serial port.
     SerialPort(PathBuf),
+    /// The state directory, and whether it must survive a power cut.
+    State { directory: PathBuf, required: bool },
 }
 
 /// Reads everything.
@@ -103,6 +105,10 @@ pub(super) fn config(tree: &Tree, reading: &mut Reading<'_>) -> Config {
     let state_directory = path(&mut table, "state_directory");
     let state_directory = state_directory.unwrap_or_else(|| reading.machine.state_directory.clone());
     let spool = spool::read(&mut table, state_directory);
+    if let Some((place, key)) = table.spot("state_directory").filter(|_| !tree.entries.is_empty()) {
+        let (directory, required) = (spool.directory.clone(), spool.require_durable);
+        reading.pointers.push(Pointer { place, key, to: PointsTo::State { directory, required } });
+    }
     let runtime_directory = path(&mut table, "runtime_directory");
     let runtime_directory = runtime_directory.unwrap_or_else(|| reading.machine.runtime_directory.clone());
     table.finish();
