@@ -20,7 +20,7 @@ pub const LABELS: &[(&str, &str)] = &[
     ("loading", "Asking the gateway …"),
     ("no_script", "This page needs JavaScript to show live values. The same facts as text: "),
     ("away", "The gateway does not answer since {since}. What you see is from then; trying again by itself."),
-    ("hole", "Values between {from} and {to} were not shown here; they are stored all the same."),
+    ("hole", "Values between {from} and {to} are not shown here. What was read then is stored."),
     ("problems", "What is wrong"),
     ("since", "since {since}"),
     // devices
@@ -62,6 +62,7 @@ pub const LABELS: &[(&str, &str)] = &[
     ("load_value", "{percent} of the time"),
     ("requests", "Questions"),
     ("bus_answers", "Answers"),
+    ("answers_of", "{n} of {all}"),
     ("errors", "Errors"),
     ("errors_none", "none"),
     ("timeouts", "no answer"),

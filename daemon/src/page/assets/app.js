@@ -14,6 +14,7 @@ let wall_offset = 0;
 let known = null;
 let away_since = null;
 let heard = Date.now();
+let current = Date.now();
 let frame = 0;
 
 const mono = () => performance.now() + mono_offset;
@@ -40,7 +41,7 @@ const hear = (name, data) => {
     devices.status(known.buses);
     facts.status(known, Date.parse(data.now) * 1000);
   } else if (name === "gap") {
-    const between = { from: seconds(heard), to: seconds(Date.now()) };
+    const between = { from: seconds(current), to: seconds(Date.now()) };
     say(by_id("hole"), fill(w.hole, between));
     show(by_id("hole"), true);
     setTimeout(() => show(by_id("hole"), false), 60_000);
@@ -55,6 +56,7 @@ const hear = (name, data) => {
     devices.take(data.batches);
   }
   heard = Date.now();
+  if (name === "readings" || name === "ready" || name === "beat") current = heard;
   soon();
 };
 

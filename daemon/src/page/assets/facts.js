@@ -59,8 +59,7 @@ const bus = (status) => {
   const meter = make("meter", { min: 0, max: 1, low: 0.8, high: 0.9, optimum: 0.3, value: status.load, "aria-hidden": "true" });
   const rows = [
     [w.load, fill(w.load_value, { percent: percent(status.load) })],
-    [w.requests, count(c.requests)],
-    [w.bus_answers, count(c.answers)],
+    [w.bus_answers, c.requests > 0 ? fill(w.answers_of, { n: count(c.answers), all: count(c.requests) }) : count(c.answers)],
     [w.errors, errors.map(([n, what]) => `${count(n)} ${what}`).join(", ") || w.errors_none],
     c.opens > 1 ? [w.opens, fill(w.times, { n: count(c.opens) })] : null,
   ].filter(Boolean);
