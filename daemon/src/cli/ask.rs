@@ -14,6 +14,8 @@ use crate::config::{self, Config};
 use crate::control::client::{AskError, ask, ask_one};
 use crate::control::rows::{self, Row};
 use crate::control::{Request, runtime_directory, socket_path};
+use crate::spool::offline::Offline;
+use crate::spool::{ExportQuery, SpoolError};
 use crate::sys::terminal_width;
 
 /// How to start what does not run.
@@ -48,15 +50,34 @@ pub(super) fn status(status: &Status, out: &mut dyn Write) -> Result<Exit, Failu
     Ok(Exit::Ok)
 }
 
+/// The spool, opened by this process: only where no daemon holds its lock.
+fn offline(place: &Place) -> Result<Offline, Failure> {
+    let directory = config(place).map(|config| config.spool.directory).ok_or_else(|| {
+        let what = "the daemon is not running, and the configuration, which says where the readings are, has faults; \
+                    see fieldspool check";
+        Failure::new(Exit::Config, what)
+    })?;
+    Offline::open(&directory).map_err(|error| unreadable(&error))
+}
+
+fn unreadable(error: &SpoolError) -> Failure {
+    Failure { what: error.to_string(), exit: error.exit_code() }
+}
+
 /// `fieldspool spool status`
 pub(super) fn spool_status(status: &Status, out: &mut dyn Write) -> Result<Exit, Failure> {
-    let answer = ask_one(&socket(&status.place), &Request::Status {})?;
+    let spool = match ask_one(&socket(&status.place), &Request::Status {}) {
+        Err(AskError::NotRunning) => {
+            let _ = writeln!(io::stderr().lock(), "the daemon is not running; reading its file");
+            offline(&status.place)?.status()
+        }
+        answer => serde_json::from_value::<crate::status::Status>(answer?).map_err(io::Error::from)?.spool,
+    };
     if status.json {
-        writeln!(out, "{}", answer["spool"])?;
-        return Ok(Exit::Ok);
+        writeln!(out, "{}", serde_json::to_string(&spool).map_err(io::Error::from)?)?;
+    } else {
+        out.write_all(look::spool(&spool, wall_us()).as_bytes())?;
     }
-    let board: crate::status::Status = serde_json::from_value(answer).map_err(io::Error::from)?;
-    out.write_all(look::spool(&board.spool, wall_us()).as_bytes())?;
     Ok(Exit::Ok)
 }
 
@@ -66,18 +87,25 @@ pub(super) fn spool_export(export: &Export, out: &mut dyn Write) -> Result<Exit,
         let time = text.as_deref().map(rows::time_from).transpose();
         time.map_err(|what| Failure::new(Exit::Usage, what))
     };
-    let request = Request::Export {
-        device: export.device.clone(),
-        from_us: time(&export.from)?,
-        to_us: time(&export.to)?,
-    };
+    let (from_us, to_us, device) = (time(&export.from)?, time(&export.to)?, export.device.clone());
+    let request = Request::Export { device: device.clone(), from_us, to_us };
     let mut out = io::BufWriter::new(out);
     rows::header(export.format, &mut out)?;
-    let asked = ask(&socket(&export.place), &request, |batch| {
-        let batch: Vec<Row> = serde_json::from_value(batch)?;
-        batch.iter().try_for_each(|row| rows::line(row, export.format, &mut out))
-    });
-    asked?;
+    let mut print = |batch: &[Row]| batch.iter().try_for_each(|row| rows::line(row, export.format, &mut out));
+    match ask(&socket(&export.place), &request, |batch| print(&serde_json::from_value::<Vec<Row>>(batch)?)) {
+        Err(AskError::NotRunning) => {
+            let mut query = ExportQuery { device, from_us, to_us, ..ExportQuery::default() };
+            let mut offline = offline(&export.place)?;
+            loop {
+                let page = offline.export(&query).map_err(|error| unreadable(&error))?;
+                page.batches.iter().try_for_each(|batch| print(&rows::rows(batch)))?;
+                let Some(next) = page.next else { break };
+                query.after = Some(next);
+            }
+        }
+        Err(AskError::Broken(error)) if error.kind() == io::ErrorKind::BrokenPipe => return Err(error.into()),
+        answer => answer?,
+    }
     out.flush()?;
     Ok(Exit::Ok)
 }

@@ -19,7 +19,7 @@ use clap::Parser;
 
 use crate::control::client::AskError;
 use crate::demo;
-use crate::log::Verbosity;
+use crate::log::{self, Verbosity};
 use crate::supervise;
 use args::{Arguments, Command, Page, Spool};
 
@@ -135,6 +135,12 @@ fn run_daemon(place: Option<&Path>, verbose: u8) -> Result<Exit, Failure> {
     };
     match supervise::run(place, verbosity) {
         Ok(()) => Ok(Exit::Ok),
+        Err(error) if log::to_journal() => {
+            for line in error.to_string().lines() {
+                tracing::error!(error = line, "the daemon does not run");
+            }
+            Err(Failure { what: String::new(), exit: error.exit_code() })
+        }
         Err(error) => Err(Failure { what: error.to_string(), exit: error.exit_code() }),
     }
 }

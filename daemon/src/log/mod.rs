@@ -111,6 +111,11 @@ fn journal() -> Option<tracing_journald::Layer> {
     Some(layer.with_syslog_identifier("fieldspool".into()))
 }
 
+/// Whether standard error is the journal: then a line printed there would have no priority.
+pub fn to_journal() -> bool {
+    journal().is_some()
+}
+
 enum Output {
     Journal(Box<tracing_journald::Layer>),
     Stderr,

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {
     /// Another instance holds the state directory. Exit 75; a person stops the other one.
-    #[error("{} is in use by another fieldspool{}: stop it first (systemctl stop fieldspool), or give this one its own --state", .directory.display(), by(*.pid))]
+    #[error("{} is already in use by another fieldspool{}: stop it first (systemctl stop fieldspool), or give this one its own state_directory", .directory.display(), by(*.pid))]
     Locked {
         /// The state directory.
         directory: PathBuf,

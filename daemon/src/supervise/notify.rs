@@ -61,17 +61,24 @@ fn send(assignments: &[(&str, String)]) {
 
 #[cfg(not(feature = "systemd"))]
 fn send(assignments: &[(&str, String)]) {
+    if let Ok(socket) = std::env::var("NOTIFY_SOCKET") {
+        // An error means that the manager went away; the next message tries again.
+        let _ = datagram(&socket, assignments);
+    }
+}
+
+/// What libsystemd does with [`send`]: one datagram to a path, or to an abstract name behind `@`.
+#[cfg(any(test, not(feature = "systemd")))]
+fn datagram(socket: &str, assignments: &[(&str, String)]) -> std::io::Result<()> {
     use std::os::linux::net::SocketAddrExt;
     use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-    let Ok(path) = std::env::var("NOTIFY_SOCKET") else { return };
-    let address = match path.strip_prefix('@') {
-        Some(name) => SocketAddr::from_abstract_name(name),
-        None => SocketAddr::from_pathname(&path),
+    let address = match socket.strip_prefix('@') {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(socket)?,
     };
-    let text: String = assignments.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
-    // An error means that the manager went away; the next message tries again.
-    let _ = UnixDatagram::unbound().and_then(|socket| socket.send_to_addr(text.as_bytes(), &address?));
+    let lines: Vec<String> = assignments.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    UnixDatagram::unbound()?.send_to_addr(lines.join("\n").as_bytes(), &address).map(|_| ())
 }
 
 /// The STATUS line: is all well, and how much waits. One line of at most about 100 characters.
@@ -102,6 +109,30 @@ pub fn status_line(status: &Status) -> String {
 mod tests {
     use super::*;
     use crate::status::{BusStatus, DeviceStatus};
+
+    #[test]
+    fn a_message_is_one_datagram_to_a_path_or_an_abstract_name() {
+        use std::os::linux::net::SocketAddrExt;
+        use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify").display().to_string();
+        let name = format!("fieldspool-test-{}", std::process::id());
+        let sockets = [
+            (path.clone(), UnixDatagram::bind(&path).unwrap()),
+            (
+                format!("@{name}"),
+                UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap(),
+            ),
+        ];
+        for (socket, manager) in sockets {
+            datagram(&socket, &[("RELOADING", "1".into()), ("MONOTONIC_USEC", "42".into())]).unwrap();
+            let mut message = [0; 100];
+            let length = manager.recv(&mut message).unwrap();
+            assert_eq!(&message[..length], b"RELOADING=1\nMONOTONIC_USEC=42");
+        }
+        assert!(datagram("/nonexistent/notify", &[("READY", "1".into())]).is_err());
+    }
 
     #[test]
     fn the_status_line_says_what_waits_and_what_is_silent() {
