@@ -29,6 +29,8 @@ mod words;
 mod broker;
 #[cfg(test)]
 mod sample;
+#[cfg(test)]
+mod stub;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -1,11 +1,14 @@
-//! The uplink against a real mosquitto: mutual TLS, both versions, restarts.
+//! The uplink against a real mosquitto (mutual TLS, both versions, restarts), and against a broker that does what no
+//! good one does.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::broker::{Authority, Gateway, Mosquitto, Subscriber, until};
 use super::config::{Broker, NobodyListens, Protocol};
 use super::sample::batch;
+use super::stub::{Stub, disconnect, puback};
 use super::*;
 
 fn config(ca: &Authority, port: u16) -> UplinkConfig {
@@ -104,4 +107,88 @@ async fn a_broker_that_is_killed_again_and_again_loses_nothing() {
     assert!(missing <= 3 * 16, "{missing} of 300 never arrived");
     assert!(board.read(|status| status.uplink.connects) >= 2);
     gateway.stop().await;
+}
+
+fn plain(port: u16) -> UplinkConfig {
+    UplinkConfig::new(Broker { host: "127.0.0.1".into(), port, tls: false })
+}
+
+fn waiting(seqs: impl IntoIterator<Item = u64>) -> Vec<Arc<Batch>> {
+    seqs.into_iter().map(|i| batch(if i % 3 == 0 { "denied" } else { "a" }, i * 10, 10)).collect()
+}
+
+#[tokio::test]
+async fn acknowledgements_in_reverse_with_refusals_confirm_exactly_what_was_accepted() {
+    // Acknowledges in groups of four, the last first; what it refuses it refuses for good.
+    let answer = |publishes: &[super::stub::Publish]| {
+        let code = |topic: &str| if topic.ends_with("denied") { 0x87 } else { 0 };
+        match publishes {
+            [birth] => puback(birth.id, 0),
+            [_, rest @ ..] if rest.len() % 4 == 0 => {
+                rest.iter().rev().take(4).flat_map(|p| puback(p.id, code(&p.topic))).collect()
+            }
+            _ => Vec::new(),
+        }
+    };
+    let stub = Stub::start(&[], Box::new(answer)).await;
+    let gateway = Gateway::start(plain(stub.port), &[]);
+    for one in waiting(0..24) {
+        gateway.take(&one);
+    }
+    let board = gateway.board.clone();
+    // More of what is refused comes, so that no group stays incomplete.
+    let mut more = (24..).map(|i| batch("denied", i * 10, 10));
+    until("what is accepted is confirmed", || {
+        more.next().iter().for_each(|one| gateway.take(one));
+        board.read(|status| status.uplink.confirmed) == 160
+    })
+    .await;
+    let mut left = Vec::new();
+    let mut cursor = crate::spool::Cursor::START;
+    gateway.spool.flush(std::time::Instant::now() + Duration::from_secs(5)).await.unwrap();
+    while let Some(span) = gateway.spool.span(cursor).await.unwrap() {
+        cursor = span.next;
+        left.extend(span.items.iter().filter_map(|item| match item {
+            crate::spool::Item::Batch(batch) => Some(batch.shape.device.to_string()),
+            crate::spool::Item::Event(_) => None,
+        }));
+    }
+    assert!(left.len() >= 8 && left.iter().all(|device| device == "denied"), "{left:?}");
+    gateway.task.abort();
+}
+
+#[tokio::test]
+async fn a_server_keep_alive_of_zero_makes_no_storm_of_pings() {
+    let answer =
+        |publishes: &[super::stub::Publish]| publishes.last().map_or(Vec::new(), |p| puback(p.id, 0));
+    // Server Keep Alive (0x13): 0.
+    let stub = Stub::start(&[0x13, 0, 0], Box::new(answer)).await;
+    let gateway = Gateway::start(plain(stub.port), &[]);
+    // The library as it is dies of it within 150 ms.
+    for seq in 0..50 {
+        gateway.take(&batch("a", seq * 10, 10));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let board = gateway.board.clone();
+    until("all is confirmed", || board.read(|status| status.uplink.confirmed) == 500).await;
+    assert_eq!(stub.seen.connects.load(Ordering::Relaxed), 1);
+    assert!(stub.seen.pings.load(Ordering::Relaxed) <= 2);
+    gateway.task.abort();
+}
+
+#[tokio::test]
+async fn a_take_over_is_said_and_not_fought() {
+    let answer = |publishes: &[super::stub::Publish]| match publishes {
+        [birth] => puback(birth.id, 0),
+        _ => disconnect(0x8e),
+    };
+    let stub = Stub::start(&[], Box::new(answer)).await;
+    let gateway = Gateway::start(plain(stub.port), &waiting(0..3));
+    let board = gateway.board.clone();
+    let said =
+        |board: &Board| board.read(|s| s.uplink.error.clone().is_some_and(|e| e.contains("another device")));
+    until("the words", || said(&board)).await;
+    assert_eq!(board.read(|status| status.uplink.confirmed), 0);
+    assert!(board.read(|status| status.uplink.retry_in.is_some()));
+    gateway.task.abort();
 }

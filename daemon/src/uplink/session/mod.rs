@@ -11,8 +11,10 @@
 //! connection; a refusal or an end confirms nothing; no batch is in flight twice; memory is bounded by the window, one span
 //! and the live queue.
 
+mod acks;
 mod backlog;
 mod compose;
+mod ends;
 mod settled;
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
@@ -22,13 +24,13 @@ use std::time::{Duration, Instant};
 use crate::model::{Batch, ClockQuality, RunId, Stamp};
 use crate::spool::{Confirmed, Cursor, Span};
 
-use super::backoff::{Backoff, Failure, STABLE};
+use super::backoff::Backoff;
 use super::client::Granted;
 use super::config::{NobodyListens, Topics, UplinkConfig};
 use super::live::LiveQueue;
 use super::pace::{Mark, Pace};
 use super::records::State;
-use super::words::{Cause, End, OFTEN_CLOSED, puback_words};
+use super::words::{Cause, End};
 use super::{ClockCorrection, DeviceMeta};
 use backlog::Backlog;
 use settled::Settled;
@@ -38,16 +40,8 @@ pub(super) type Token = u64;
 
 /// The status is published again after this time.
 const STATUS_EVERY: Duration = Duration::from_secs(60);
-/// Longest pause after a refusal that asks for patience; the first is [`PAUSE_FIRST`], each next doubles.
-const PAUSE_MAX: Duration = Duration::from_secs(60);
-const PAUSE_FIRST: Duration = Duration::from_secs(1);
-/// So many connections that the peer closed young, within [`YOUNG_WINDOW`], are a take-over.
-const YOUNG_MAX: usize = 3;
-const YOUNG_WINDOW: Duration = Duration::from_secs(300);
 /// Ends for an unreadable packet before messages go out one by one, to find the one that causes it.
 const UNREADABLE_MAX: u32 = 2;
-/// So many acknowledgements on one connection, and the search is over.
-const READABLE_ACKS: u64 = 200;
 /// After our DISCONNECT the broker closes; if it does not, we do.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 /// Clock corrections that are remembered: one a boot.
@@ -374,183 +368,6 @@ impl Session {
             return 1;
         }
         usize::from(self.settings.window.min(granted.receive_max)).max(1)
-    }
-
-    /// PUBACK with its reason.
-    pub(super) fn on_puback(&mut self, now: Instant, token: Token, code: u8) {
-        let Some(sent) = self.flight.remove(&token) else { return };
-        for one in &sent.what {
-            self.in_flight.remove(one);
-        }
-        if let Some(line) = &mut self.line {
-            line.progress = now;
-            line.acks += 1;
-            line.pace.acked(now, sent.bytes, &sent.mark);
-        }
-        let unheard = code == 0x10 && sent.kind.is_data();
-        if unheard {
-            self.numbers.nobody_listening += 1;
-        }
-        let held = unheard && self.settings.nobody_listens == NobodyListens::Hold;
-        if code < 0x80 && !held {
-            self.accept(sent);
-        } else if !sent.kind.is_data() {
-            self.trouble = Some(puback_words(code));
-        } else if held || matches!(code, 0x80 | 0x83 | 0x91 | 0x97) {
-            self.trouble = Some(puback_words(code));
-            self.wait(now);
-        } else {
-            self.refuse(now, &sent, &puback_words(code));
-        }
-    }
-
-    fn accept(&mut self, sent: Sent) {
-        if !sent.kind.is_data() {
-            return;
-        }
-        self.accepted += 1;
-        self.pause_step = Duration::ZERO;
-        self.trouble = None;
-        if self.unreadable > 0 && self.line.as_ref().is_some_and(|line| line.acks >= READABLE_ACKS) {
-            self.unreadable = 0;
-            if let Some(granted) = self.line.as_ref().map(|line| line.granted) {
-                let window = self.window(granted);
-                self.line.iter_mut().for_each(|line| line.window = window);
-            }
-        }
-        for one in &sent.what {
-            if let Confirmed::Batch { n, .. } = one {
-                self.numbers.confirmed += n;
-            }
-        }
-        self.settle(&sent.what);
-        self.confirmed.extend(sent.what);
-    }
-
-    fn settle(&mut self, what: &[Confirmed]) {
-        self.backlog.settle(what);
-        for one in what {
-            match one {
-                Confirmed::Batch { run, seq, n } if *run == self.settings.run => self.settled.add(*seq, *n),
-                _ => {}
-            }
-        }
-    }
-
-    /// The broker asks for patience, or nobody listens: no data for a while, longer each time, then one message.
-    fn wait(&mut self, now: Instant) {
-        let step = if self.pause_step.is_zero() { PAUSE_FIRST } else { (self.pause_step * 2).min(PAUSE_MAX) };
-        // Of several refusals at once only the first counts.
-        if self.pause.is_none() {
-            self.pause_step = step;
-            self.pause = Some(now + step);
-            self.live.keep_newest_only(true);
-        }
-    }
-
-    /// Refused for good. Tried again a few times; then, if the broker takes other messages, it is this one's fault and
-    /// it goes to the dead letters. A broker that takes nothing at all (an access list that was forgotten) costs no
-    /// reading: everything stays in the spool, tried ever more seldom.
-    fn refuse(&mut self, now: Instant, sent: &Sent, why: &str) {
-        self.trouble = Some(why.to_owned());
-        let mut dead = Vec::new();
-        for one in &sent.what {
-            let refusal = self.backlog.refuse(now, *one, self.accepted);
-            let others_pass = self.accepted > refusal.accepted;
-            if sent.kind == Kind::Backlog && refusal.tries >= backlog::TRIES_MAX && others_pass {
-                dead.push(*one);
-            }
-        }
-        if !dead.is_empty() {
-            self.numbers.dead_letters += 1;
-            self.settle(&dead);
-            self.dead.push_back((dead, why.to_owned()));
-        } else if self.accepted == 0 {
-            self.wait(now);
-        }
-    }
-
-    /// The connection, or the attempt, is over. `chance`: drawn evenly from 0 to 1.
-    pub(super) fn on_ended(&mut self, now: Instant, end: End, chance: f64) {
-        self.find_unreadable(now, &end);
-        let flight = std::mem::take(&mut self.flight);
-        self.in_flight.clear();
-        let mut newest: Vec<Arc<Batch>> = flight.into_values().flat_map(|sent| sent.batches).collect();
-        newest.extend(self.live.drain());
-        newest.sort_by_key(|batch| batch.seq);
-        self.live.keep_newest_only(true);
-        for batch in newest {
-            self.live.push(batch);
-        }
-        self.backlog.forget();
-        let line = self.line.take();
-        match self.phase {
-            Phase::Leaving { for_good: true, .. } | Phase::Done => self.phase = Phase::Done,
-            Phase::Leaving { for_good: false, .. } => self.phase = Phase::Waiting { until: now },
-            Phase::Waiting { .. } | Phase::Connecting | Phase::Up => {
-                let (failure, words) = self.judge(now, end, line.as_ref());
-                let wait = self.backoff.after(failure, now, chance);
-                self.phase = Phase::Waiting { until: now + wait };
-                self.trouble = Some(words);
-            }
-        }
-    }
-
-    /// Which back-off an end deserves, and its words.
-    fn judge(&mut self, now: Instant, end: End, line: Option<&Line>) -> (Failure, String) {
-        let Some(line) = line else {
-            let reached =
-                matches!(end.cause, Cause::Refused | Cause::Closed | Cause::TakenOver | Cause::Unreadable);
-            return (if reached { Failure::Refused } else { Failure::Unreachable }, end.words);
-        };
-        let age = now.saturating_duration_since(line.since);
-        if line.acks > 0 && age >= STABLE {
-            self.backoff.stable();
-            self.young.clear();
-        }
-        if line.acks == 0 {
-            return (Failure::Refused, end.words);
-        }
-        match end.cause {
-            Cause::TakenOver | Cause::Refused | Cause::Unreadable => (Failure::Refused, end.words),
-            Cause::Closed if age < STABLE => {
-                while self.young.front().is_some_and(|at| now.saturating_duration_since(*at) > YOUNG_WINDOW) {
-                    self.young.pop_front();
-                }
-                if self.young.len() >= YOUNG_MAX {
-                    self.young.pop_front();
-                }
-                self.young.push_back(now);
-                if self.young.len() >= YOUNG_MAX {
-                    (Failure::Refused, format!("{}; {OFTEN_CLOSED}", end.words))
-                } else {
-                    (Failure::Unreachable, end.words)
-                }
-            }
-            Cause::Closed | Cause::Network | Cause::Leaving | Cause::Ours => {
-                (Failure::Unreachable, end.words)
-            }
-        }
-    }
-
-    /// A PUBACK that the client cannot read ends the connection without saying which message it was for. After two
-    /// such ends messages go out one by one; the one in flight at the next such end is the one.
-    fn find_unreadable(&mut self, now: Instant, end: &End) {
-        if end.cause != Cause::Unreadable {
-            return;
-        }
-        self.unreadable = self.unreadable.saturating_add(1);
-        let mut data = self.flight.iter().filter(|(_, sent)| sent.kind.is_data()).map(|(token, _)| *token);
-        if let (Some(token), None) = (data.next(), data.next())
-            && self.unreadable > UNREADABLE_MAX
-            && let Some(sent) = self.flight.remove(&token)
-        {
-            let dead = self.numbers.dead_letters;
-            self.refuse(now, &sent, &end.words);
-            if self.numbers.dead_letters > dead {
-                self.unreadable = 0;
-            }
-        }
     }
 
     // --- what to do

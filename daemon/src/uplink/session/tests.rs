@@ -751,11 +751,11 @@ fn batch_key(seq: u64) -> Confirmed {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_the_broker_does_nothing_is_confirmed_that_it_did_not_take_and_all_arrives_in_the_end(
-        turns in proptest::collection::vec(turn(), 1..300),
+        turns in proptest::collection::vec(turn(), 1..150),
     ) {
         let mut world = World::new(&config());
         world.run();

@@ -1,0 +1,111 @@
+//! What a PUBACK does: it confirms, asks for patience, or refuses.
+
+use std::time::{Duration, Instant};
+
+use super::super::config::NobodyListens;
+use super::super::words::puback_words;
+use super::backlog::TRIES_MAX;
+use super::{Kind, Sent, Session, Token};
+use crate::spool::Confirmed;
+
+/// Longest pause after a refusal that asks for patience; the first is [`PAUSE_FIRST`], each next doubles.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+const PAUSE_FIRST: Duration = Duration::from_secs(1);
+/// So many acknowledgements on one connection, and the search for an unreadable one is over.
+const READABLE_ACKS: u64 = 200;
+
+impl Session {
+    /// PUBACK with its reason.
+    pub(in crate::uplink) fn on_puback(&mut self, now: Instant, token: Token, code: u8) {
+        let Some(sent) = self.flight.remove(&token) else { return };
+        for one in &sent.what {
+            self.in_flight.remove(one);
+        }
+        if let Some(line) = &mut self.line {
+            line.progress = now;
+            line.acks += 1;
+            line.pace.acked(now, sent.bytes, &sent.mark);
+        }
+        let unheard = code == 0x10 && sent.kind.is_data();
+        if unheard {
+            self.numbers.nobody_listening += 1;
+        }
+        let held = unheard && self.settings.nobody_listens == NobodyListens::Hold;
+        if code < 0x80 && !held {
+            self.accept(sent);
+        } else if !sent.kind.is_data() {
+            self.trouble = Some(puback_words(code));
+        } else if held || matches!(code, 0x80 | 0x83 | 0x91 | 0x97) {
+            self.trouble = Some(puback_words(code));
+            self.wait(now);
+        } else {
+            self.refuse(now, &sent, &puback_words(code));
+        }
+    }
+
+    fn accept(&mut self, sent: Sent) {
+        if !sent.kind.is_data() {
+            return;
+        }
+        self.accepted += 1;
+        self.pause_step = Duration::ZERO;
+        self.trouble = None;
+        if self.unreadable > 0 && self.line.as_ref().is_some_and(|line| line.acks >= READABLE_ACKS) {
+            self.unreadable = 0;
+            if let Some(granted) = self.line.as_ref().map(|line| line.granted) {
+                let window = self.window(granted);
+                self.line.iter_mut().for_each(|line| line.window = window);
+            }
+        }
+        for one in &sent.what {
+            if let Confirmed::Batch { n, .. } = one {
+                self.numbers.confirmed += n;
+            }
+        }
+        self.settle(&sent.what);
+        self.confirmed.extend(sent.what);
+    }
+
+    fn settle(&mut self, what: &[Confirmed]) {
+        self.backlog.settle(what);
+        for one in what {
+            match one {
+                Confirmed::Batch { run, seq, n } if *run == self.settings.run => self.settled.add(*seq, *n),
+                _ => {}
+            }
+        }
+    }
+
+    /// The broker asks for patience, or nobody listens: no data for a while, longer each time, then one message.
+    fn wait(&mut self, now: Instant) {
+        let step = if self.pause_step.is_zero() { PAUSE_FIRST } else { (self.pause_step * 2).min(PAUSE_MAX) };
+        // Of several refusals at once only the first counts.
+        if self.pause.is_none() {
+            self.pause_step = step;
+            self.pause = Some(now + step);
+            self.live.keep_newest_only(true);
+        }
+    }
+
+    /// Refused for good. Tried again a few times; then, if the broker takes other messages, it is this one's fault and
+    /// it goes to the dead letters. A broker that takes nothing at all (an access list that was forgotten) costs no
+    /// reading: everything stays in the spool, tried ever more seldom.
+    pub(super) fn refuse(&mut self, now: Instant, sent: &Sent, why: &str) {
+        self.trouble = Some(why.to_owned());
+        let mut dead = Vec::new();
+        for one in &sent.what {
+            let refusal = self.backlog.refuse(now, *one, self.accepted);
+            let others_pass = self.accepted > refusal.accepted;
+            if sent.kind == Kind::Backlog && refusal.tries >= TRIES_MAX && others_pass {
+                dead.push(*one);
+            }
+        }
+        if !dead.is_empty() {
+            self.numbers.dead_letters += 1;
+            self.settle(&dead);
+            self.dead.push_back((dead, why.to_owned()));
+        } else if self.accepted == 0 {
+            self.wait(now);
+        }
+    }
+}

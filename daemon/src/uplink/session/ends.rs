@@ -1,0 +1,99 @@
+//! What the end of a connection does: nothing is confirmed, the newest readings stay at hand, and the next attempt has
+//! its time.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::super::backoff::{Failure, STABLE};
+use super::super::words::{Cause, End, OFTEN_CLOSED};
+use super::{Line, Phase, Session, UNREADABLE_MAX};
+use crate::model::Batch;
+
+/// So many connections that the peer closed young, within [`YOUNG_WINDOW`], are perhaps a take-over.
+const YOUNG_MAX: usize = 3;
+const YOUNG_WINDOW: Duration = Duration::from_secs(300);
+
+impl Session {
+    /// The connection, or the attempt, is over. `chance`: drawn evenly from 0 to 1.
+    pub(in crate::uplink) fn on_ended(&mut self, now: Instant, end: End, chance: f64) {
+        self.find_unreadable(now, &end);
+        let flight = std::mem::take(&mut self.flight);
+        self.in_flight.clear();
+        let mut newest: Vec<Arc<Batch>> = flight.into_values().flat_map(|sent| sent.batches).collect();
+        newest.extend(self.live.drain());
+        newest.sort_by_key(|batch| batch.seq);
+        self.live.keep_newest_only(true);
+        for batch in newest {
+            self.live.push(batch);
+        }
+        self.backlog.forget();
+        let line = self.line.take();
+        match self.phase {
+            Phase::Leaving { for_good: true, .. } | Phase::Done => self.phase = Phase::Done,
+            Phase::Leaving { for_good: false, .. } => self.phase = Phase::Waiting { until: now },
+            Phase::Waiting { .. } | Phase::Connecting | Phase::Up => {
+                let (failure, words) = self.judge(now, end, line.as_ref());
+                let wait = self.backoff.after(failure, now, chance);
+                self.phase = Phase::Waiting { until: now + wait };
+                self.trouble = Some(words);
+            }
+        }
+    }
+
+    /// Which back-off an end deserves, and its words.
+    fn judge(&mut self, now: Instant, end: End, line: Option<&Line>) -> (Failure, String) {
+        let Some(line) = line else {
+            let reached =
+                matches!(end.cause, Cause::Refused | Cause::Closed | Cause::TakenOver | Cause::Unreadable);
+            return (if reached { Failure::Refused } else { Failure::Unreachable }, end.words);
+        };
+        let age = now.saturating_duration_since(line.since);
+        if line.acks > 0 && age >= STABLE {
+            self.backoff.stable();
+            self.young.clear();
+        }
+        if line.acks == 0 {
+            return (Failure::Refused, end.words);
+        }
+        match end.cause {
+            Cause::TakenOver | Cause::Refused | Cause::Unreadable => (Failure::Refused, end.words),
+            Cause::Closed if age < STABLE => {
+                while self.young.front().is_some_and(|at| now.saturating_duration_since(*at) > YOUNG_WINDOW) {
+                    self.young.pop_front();
+                }
+                if self.young.len() >= YOUNG_MAX {
+                    self.young.pop_front();
+                }
+                self.young.push_back(now);
+                if self.young.len() >= YOUNG_MAX {
+                    (Failure::Refused, format!("{}; {OFTEN_CLOSED}", end.words))
+                } else {
+                    (Failure::Unreachable, end.words)
+                }
+            }
+            Cause::Closed | Cause::Network | Cause::Leaving | Cause::Ours => {
+                (Failure::Unreachable, end.words)
+            }
+        }
+    }
+
+    /// A PUBACK that the client cannot read ends the connection without saying which message it was for. After two
+    /// such ends messages go out one by one; the one in flight at the next such end is the one.
+    fn find_unreadable(&mut self, now: Instant, end: &End) {
+        if end.cause != Cause::Unreadable {
+            return;
+        }
+        self.unreadable = self.unreadable.saturating_add(1);
+        let mut data = self.flight.iter().filter(|(_, sent)| sent.kind.is_data()).map(|(token, _)| *token);
+        if let (Some(token), None) = (data.next(), data.next())
+            && self.unreadable > UNREADABLE_MAX
+            && let Some(sent) = self.flight.remove(&token)
+        {
+            let dead = self.numbers.dead_letters;
+            self.refuse(now, &sent, &end.words);
+            if self.numbers.dead_letters > dead {
+                self.unreadable = 0;
+            }
+        }
+    }
+}
