@@ -28,8 +28,12 @@ fn spec(device: Device, points: Vec<Point>) -> DeviceSpec {
 }
 
 fn driver(path: &Path, device: Device, points: Vec<Point>) -> Driver {
+    patient_driver(path, Duration::from_millis(200), device, points)
+}
+
+fn patient_driver(path: &Path, timeout: Duration, device: Device, points: Vec<Point>) -> Driver {
     let port = PortSettings::new(path.display().to_string());
-    Driver::new(Link { port, timeout: Duration::from_millis(200) }, &[spec(device, points)])
+    Driver::new(Link { port, timeout }, &[spec(device, points)])
 }
 
 fn weather(path: &Path) -> Driver {
@@ -116,13 +120,14 @@ async fn a_poll_waits_for_the_next_sentence() {
 #[tokio::test]
 async fn bytes_that_waited_in_the_kernel_are_too_old_to_be_a_reading() {
     let pty = Pty::open().unwrap();
-    let mut driver = weather(pty.path());
+    let device = Device { checksum: Checksum::Nmea, ..Device::default() };
+    let mut driver = driver(pty.path(), device, vec![point("speed", Source::field(3))]);
     driver.idle(in_millis(1)).await;
     pty.write(b"\r\n").unwrap();
     pty.write(&wind(9.0)).unwrap();
     tokio::time::sleep_until(in_millis(400).into()).await;
     let poll = driver.poll(0, 0, in_millis(100)).await;
-    assert!(!matches!(poll.outcome, Outcome::Answered { .. }), "{poll:?}");
+    assert!(matches!(poll.outcome, Outcome::Held { .. }), "{poll:?}");
 }
 
 #[tokio::test]
@@ -247,9 +252,14 @@ async fn a_point_that_is_not_configured_can_be_read_once() {
 #[tokio::test]
 async fn a_poll_that_is_dropped_leaves_the_line_resting() {
     let pty = Pty::open().unwrap();
-    let mut driver = scale(pty.path());
-    let dropped = tokio::time::timeout(Duration::from_millis(50), driver.poll(0, 0, in_millis(2_000))).await;
-    assert!(dropped.is_err());
+    let device = Device { query: Some(b"S\r\n".to_vec()), ..Device::default() };
+    let points = vec![point("weight", Source::field(2))];
+    let mut driver = patient_driver(pty.path(), Duration::from_secs(20), device, points);
+    let mut query = [0; 8];
+    tokio::select! {
+        poll = driver.poll(0, 0, in_millis(20_000)) => panic!("nobody answered: {poll:?}"),
+        sent = pty.read(&mut query) => assert_eq!(sent.unwrap(), 3),
+    }
     let poll = driver.poll(0, 0, in_millis(2_000)).await;
     assert!(matches!(poll.outcome, Outcome::Held { .. }), "{poll:?}");
 }

@@ -14,7 +14,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::libc;
 use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid, getgroups};
 
-use super::holders::{Holder, holders};
+use super::holders::{Holder, holders, logins};
 
 /// What is wrong with a port, by who has to act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,7 +105,7 @@ pub fn examine(path: &Path) -> Result<(), PortFault> {
     // root opens a locked port all the same: only the lock itself tells. Closing the file gives it back.
     let locked = Flock::lock(file, FlockArg::LockExclusiveNonblock).is_err();
     let others = others(path);
-    let login: Vec<Holder> = others.iter().filter(|holder| is_login(holder)).cloned().collect();
+    let login = logins(path);
     if !login.is_empty() {
         return Err(busy(path, &login));
     }
@@ -113,11 +113,6 @@ pub fn examine(path: &Path) -> Result<(), PortFault> {
         return Err(busy(path, &others));
     }
     Ok(())
-}
-
-/// Whether this holder would eat the answers of every instrument: a login prompt on the same line.
-pub(super) fn is_login(holder: &Holder) -> bool {
-    matches!(holder.name.as_str(), "agetty" | "getty" | "login")
 }
 
 fn others(path: &Path) -> Vec<Holder> {

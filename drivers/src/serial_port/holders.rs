@@ -47,6 +47,16 @@ impl Holder {
 /// The processes that have `path` open, and, if none can be seen, those suspected by name. The calling process
 /// is listed too, if it has the port open.
 pub fn holders(path: &Path) -> Vec<Holder> {
+    search(path, |_| true)
+}
+
+/// Login prompts on the port: each answer of an instrument would be typed into them. Cheap enough for every opening,
+/// because only processes of these names are looked into.
+pub(super) fn logins(path: &Path) -> Vec<Holder> {
+    search(path, |name| matches!(name, "agetty" | "getty" | "login"))
+}
+
+fn search(path: &Path, of_interest: fn(&str) -> bool) -> Vec<Holder> {
     let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     let Ok(device) = fs::metadata(&real) else { return Vec::new() };
     let mut seen = Vec::new();
@@ -55,6 +65,9 @@ pub fn holders(path: &Path) -> Vec<Holder> {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         let process = entry.path();
         let name = fs::read_to_string(process.join("comm")).unwrap_or_default().trim_end().to_owned();
+        if !of_interest(&name) {
+            continue;
+        }
         if has_open(&process, &real, device.rdev()) {
             seen.push(Holder { pid, name, seen: true });
         } else if is_suspect(&process, &name, &real) {

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_serial::{ClearBuffer, DataBits, FlowControl, SerialPort as _, SerialStream, StopBits};
 
 use super::fault::{self, PortFault};
-use super::holders::holders;
+use super::holders::{holders, logins};
 use super::settings::{Parity, PortSettings};
 use crate::sys;
 
@@ -39,7 +39,7 @@ impl SerialPort {
             .stop_bits(if settings.format.stop_bits == 2 { StopBits::Two } else { StopBits::One })
             .flow_control(FlowControl::None);
         let inner = SerialStream::open(&builder).map_err(|error| in_words(settings, path, &error))?;
-        let login: Vec<_> = holders(path).into_iter().filter(fault::is_login).collect();
+        let login = logins(path);
         if !login.is_empty() {
             return Err(fault::busy(path, &login));
         }

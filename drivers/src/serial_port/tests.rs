@@ -133,15 +133,22 @@ async fn a_port_without_low_latency_mode_opens_all_the_same() {
 async fn silence_is_never_short_and_finer_than_the_runtimes_millisecond() {
     let mut timer = PreciseTimer::new().unwrap();
     let gap = Duration::from_micros(1_750);
-    let mut excess = Vec::new();
-    for _ in 0..51 {
+    let (mut precise, mut runtime) = (Vec::new(), Vec::new());
+    for _ in 0..101 {
         let deadline = Instant::now() + gap;
         timer.sleep_until(deadline).await.unwrap();
-        excess.push(Instant::now().checked_duration_since(deadline).expect("never early"));
+        precise.push(Instant::now().checked_duration_since(deadline).expect("never early"));
+        let deadline = Instant::now() + gap;
+        tokio::time::sleep_until(deadline.into()).await;
+        runtime.push(Instant::now().saturating_duration_since(deadline));
     }
-    excess.sort();
-    let median = excess.get(25).copied().unwrap();
-    assert!(median < Duration::from_millis(1), "median excess {median:?}");
+    // Both are measured in turn, and by their better quarter: a busy machine delays the rest of either.
+    let quarter = |mut excess: Vec<Duration>| {
+        excess.sort();
+        excess.get(25).copied().unwrap()
+    };
+    let (precise, runtime) = (quarter(precise), quarter(runtime));
+    assert!(precise * 2 < runtime, "{precise:?} against {runtime:?}");
 }
 
 #[tokio::test]
