@@ -245,7 +245,20 @@ impl Spool {
         answer.map_err(|_| SpoolError::Closed)?
     }
 
-    /// Stores the rest, writes the run end (`clean`: sampling has stopped in order), ends the writer, gives the directory
+    /// Writes the run end, so that it can still be sent; for when sampling has stopped and a flush has succeeded.
+    pub async fn end_run(&self) {
+        let (reply, answer) = oneshot::channel();
+        self.shared.command(Command::EndRun { reply });
+        // A writer that has ended has nothing more to say; `close` tells why.
+        let _ = answer.await;
+    }
+
+    /// Whether records wait to be sent.
+    pub fn records_wait(&self) -> bool {
+        self.shared.lock().events_waiting > 0
+    }
+
+    /// Stores the rest, writes the run end if [`Spool::end_run`] has not (`clean`: sampling has stopped in order), ends the writer, gives the directory
     /// free. Other clones of the handle do nothing from then on.
     pub async fn close(self, clean: bool) -> Result<(), SpoolError> {
         let (reply, answer) = oneshot::channel();

@@ -79,6 +79,11 @@ pub(super) enum Command {
     FileDamaged(String),
     /// Take the new settings.
     Reconfigure,
+    /// Everything of the run is stored: write its end.
+    EndRun {
+        /// Done, or the disk would not.
+        reply: oneshot::Sender<()>,
+    },
     /// Store the rest and end.
     Close {
         /// Write a run end in order.

@@ -93,6 +93,8 @@ pub(super) struct Writer {
     books_due: Instant,
     open_gap: Option<(i64, Arc<Event>)>,
     last_wall_us: Option<i64>,
+    /// The run end is written; nothing is numbered any more.
+    run_ended: bool,
     flushes: Vec<(Instant, oneshot::Sender<Result<(), SpoolError>>)>,
     dead: Vec<DeadLetter>,
     meter: Meter,
@@ -127,6 +129,7 @@ impl Writer {
             books_due: now + BOOKS_EVERY,
             open_gap: None,
             last_wall_us: None,
+            run_ended: false,
             flushes: Vec::new(),
             dead: Vec::new(),
             meter: Meter::new(now),
@@ -258,6 +261,13 @@ impl Writer {
                 {
                     self.fail(error.trouble(), &error.to_string(), None);
                 }
+            }
+            Command::EndRun { reply } => {
+                if !self.run_ended && self.store.is_some() {
+                    self.end_run();
+                    self.commit_window(Instant::now(), Some(2));
+                }
+                let _ = reply.send(());
             }
             Command::Close { .. } => {}
         }
@@ -705,6 +715,22 @@ impl Writer {
         Ok(())
     }
 
+    /// The run's own end record, once everything of it is stored.
+    fn end_run(&mut self) {
+        self.run_ended = true;
+        let stamp = (self.shared.now)();
+        let mut inner = self.shared.lock();
+        let body = Body::RunEnd {
+            ended: inner.run,
+            next_seq: inner.durable(),
+            clean: true,
+            last_wall_us: self.last_wall_us,
+        };
+        let event = Event { run: inner.run, number: inner.next_event, stamp, body };
+        inner.next_event += 1;
+        inner.events.push_back(Arc::new(event));
+    }
+
     fn close(&mut self, clean: bool) -> Result<(), SpoolError> {
         let now = Instant::now();
         self.shared.lock().closed = true;
@@ -723,19 +749,8 @@ impl Writer {
                 break;
             }
         }
-        if clean && self.store.is_some() {
-            let stamp = (self.shared.now)();
-            let mut inner = self.shared.lock();
-            let body = Body::RunEnd {
-                ended: inner.run,
-                next_seq: inner.durable(),
-                clean: true,
-                last_wall_us: self.last_wall_us,
-            };
-            let event = Event { run: inner.run, number: inner.next_event, stamp, body };
-            inner.next_event += 1;
-            inner.events.push_back(Arc::new(event));
-            drop(inner);
+        if clean && !self.run_ended && self.store.is_some() {
+            self.end_run();
             self.commit_window(now, Some(2));
         } else {
             self.books_due = now;

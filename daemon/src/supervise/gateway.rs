@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::buses::{Buses, Common};
@@ -206,6 +207,16 @@ impl Gateway {
         }
     }
 
+    /// Writes the run end and gives a live connection the time to carry it, so that a receiver need not wait for the
+    /// next start to know that this run is complete. Without a connection it waits in the spool like everything else.
+    async fn say_last_word(&self) {
+        self.spool.end_run().await;
+        let mut look = tokio::time::interval(Duration::from_millis(5));
+        while self.common.board.read(|status| status.uplink.connected) && self.spool.records_wait() {
+            look.tick().await;
+        }
+    }
+
     /// The staged stop. `asked`: by a signal, so that the next start is no part of a crash loop.
     pub(super) async fn stop(mut self, asked: bool) {
         let mut stopping = Stopping::begin();
@@ -218,8 +229,11 @@ impl Gateway {
         let deadline = Instant::now() + Stage::Commit.budget();
         let flush = async { self.spool.flush(deadline).await.inspect_err(log_disk).is_ok() };
         stopping.stage(Stage::Commit, flush).await;
+        if stopping.all_is_stored() {
+            let _ = timeout(Stage::Uplink.budget() / 4, self.say_last_word()).await;
+        }
         if let Some((_, running)) = &mut self.uplink {
-            stopping.stage(Stage::Uplink, running.end(Stage::Uplink.budget())).await;
+            stopping.stage(Stage::Uplink, running.end(Stage::Uplink.budget() / 4 * 3)).await;
         }
         let clean = stopping.all_is_stored();
         let close = async { self.spool.close(clean).await.inspect_err(log_disk).is_ok() };
