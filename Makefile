@@ -13,7 +13,7 @@ ARCH ?= $(shell dpkg --print-architecture)
 STAGE := packaging/stage.sh
 SCRIPTS := .ci/run $(wildcard packaging/*.sh)
 BUILD_NEEDS := gcc libc6-dev pkg-config libsystemd-dev
-TEST_NEEDS := $(BUILD_NEEDS) python3 mosquitto mosquitto-clients libmodbus-dev chromium openssl
+TEST_NEEDS := $(BUILD_NEEDS) python3 mosquitto mosquitto-clients libmodbus-dev socat chromium chromium-driver openssl
 LINT_NEEDS := $(BUILD_NEEDS) shellcheck systemd
 
 .PHONY: help demo test lint setup deb dist audit bench
@@ -53,4 +53,4 @@ audit:
 bench:
 	@packaging/needs.sh $(TEST_NEEDS) e2fsprogs
 	@packaging/rust.sh
-	@tests/bench/run
+	cargo bench --quiet --package fieldspool

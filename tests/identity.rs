@@ -1,0 +1,101 @@
+//! A broker or a certificate that is wrong: each refused with its own words, on the status and in the log, nothing lost.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::support::broker::{Authority, Broker, GATEWAY, write_private};
+use crate::support::gateway::Gateway;
+use crate::support::subscriber::Subscriber;
+
+/// Starts a gateway whose identity `spoil` has changed and returns the words on its status; they must be in its log too.
+fn words(broker: &Broker, spoil: impl FnOnce(&Gateway)) -> String {
+    let mut gateway = Gateway::with_uplink(broker, "");
+    spoil(&gateway);
+    gateway.start();
+    let words = gateway.wait_status("the reason on the status", |status| {
+        status["uplink"]["error"].as_str().map(str::to_owned)
+    });
+    let said = words.split(['.', ':', ';']).next().unwrap_or(&words).trim().to_owned();
+    gateway.wait_log(&said);
+    words
+}
+
+#[test]
+fn each_wrong_certificate_is_refused_in_its_own_words() {
+    let mut broker = Broker::prepare(|_| {});
+    broker.run();
+    let other = Authority::new("somebody else");
+
+    let wrong_ca = words(&broker, |g| fs::write(g.etc("ca.pem"), &other.pem).unwrap());
+    assert!(wrong_ca.contains("authority"), "{wrong_ca}");
+
+    let no_client = words(&broker, |g| {
+        g.configure(&format!(
+            "gateway = \"{GATEWAY}\"\n[uplink]\nbroker = \"mqtts://localhost:{}\"\nca = \"ca.pem\"\n",
+            broker.port
+        ));
+    });
+    assert!(
+        no_client.contains("client certificate") || no_client.contains("certificate of its own"),
+        "{no_client}"
+    );
+
+    let foreign_client = words(&broker, |g| {
+        let (cert, key) = other.sign(GATEWAY, false, |_| {});
+        fs::write(g.etc("gateway.pem"), cert).unwrap();
+        write_private(&g.etc("gateway.key"), &key);
+    });
+    assert_ne!(foreign_client, no_client);
+
+    let all = [&wrong_ca, &no_client, &foreign_client];
+    for (i, a) in all.iter().enumerate() {
+        for b in &all[i + 1..] {
+            assert_ne!(a, b, "each has its own words");
+        }
+    }
+}
+
+#[test]
+fn an_expired_or_misnamed_broker_is_refused_in_its_own_words() {
+    let mut expired = Broker::prepare(|params| {
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+    });
+    expired.run();
+    let expired = words(&expired, |_| {});
+    assert!(expired.contains("expired"), "{expired}");
+
+    let mut misnamed = Broker::prepare(|params| {
+        params.subject_alt_names = vec![rcgen::SanType::DnsName("elsewhere.example".try_into().unwrap())];
+    });
+    misnamed.run();
+    let misnamed = words(&misnamed, |_| {});
+    assert!(misnamed.contains("localhost") && misnamed.contains("elsewhere.example"), "{misnamed}");
+}
+
+#[test]
+fn a_broker_that_comes_right_gets_everything() {
+    let plant = crate::support::peers::ModbusServer::tcp();
+    let broker = Broker::start();
+    let receiver = Subscriber::start(&broker);
+    let other = Authority::new("somebody else");
+    let mut gateway = Gateway::with_uplink(
+        &broker,
+        &format!(
+            "[bus.hall]\nperiod = \"200ms\"\n[bus.hall.link.modbus-tcp]\nhost = \"127.0.0.1\"\nport = {}\n\
+             [bus.hall.device.one]\nunit_id = 1\npoints = {{ value = {{ input = 1 }} }}\n",
+            plant.port
+        ),
+    );
+    fs::write(gateway.etc("ca.pem"), &other.pem).unwrap();
+    gateway.start();
+    gateway.wait_status("the refusal", |s| s["uplink"]["error"].as_str().map(|_| ()));
+    fs::write(gateway.etc("ca.pem"), &broker.authority.pem).unwrap();
+    gateway.signal(nix::sys::signal::Signal::SIGHUP);
+    gateway.wait_status("the connection", |s| (s["uplink"]["connected"] == true).then_some(()));
+    assert_eq!(gateway.stop().code(), Some(0));
+    let report = receiver.judge();
+    assert_eq!(report["complete"], json!(true), "{report}");
+    assert_eq!(report["runs"][0]["ended"], json!(true), "{report}");
+}

@@ -1,0 +1,119 @@
+//! Stored is stored: outages of the broker and ends of the process, judged by the reference receiver.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::broker::Broker;
+use crate::support::gateway::Gateway;
+use crate::support::peers::ModbusServer;
+use crate::support::subscriber::Subscriber;
+use crate::support::{SOON, wait_for};
+
+/// Ten points in two devices, ten times a second; `hold`, so that nothing is lost on a broker without subscribers.
+fn config(port: u16) -> String {
+    let points: String = (0..10).map(|i| format!("p{i} = {{ input = {} }}\n", 100 + i)).collect();
+    format!(
+        "nobody_listens = \"hold\"\n[spool]\ncommit_every = \"200ms\"\n\
+         [bus.hall]\nperiod = \"100ms\"\n[bus.hall.link.modbus-tcp]\nhost = \"127.0.0.1\"\nport = {port}\n\
+         [bus.hall.device.one]\nunit_id = 1\n[bus.hall.device.one.points]\n{points}\
+         [bus.hall.device.two]\nunit_id = 2\n[bus.hall.device.two.points]\n{points}"
+    )
+}
+
+/// Readings stored or confirmed, as the status tells.
+fn stored(status: &Value) -> Option<u64> {
+    let spool = &status["spool"];
+    Some(spool["numbered"].as_u64()? - spool["open"].as_u64()?)
+}
+
+/// Waits until nothing waits to be sent.
+fn wait_drained(gateway: &Gateway) {
+    gateway.wait_status("an empty backlog", |status| {
+        (status["spool"]["waiting"] == 0 && status["uplink"]["connected"] == true).then_some(())
+    });
+}
+
+#[test]
+fn thirty_seconds_without_a_broker_lose_nothing_and_polling_goes_on() {
+    let plant = ModbusServer::tcp();
+    plant.tick();
+    let mut broker = Broker::start();
+    let first = Subscriber::start(&broker);
+    let mut gateway = Gateway::with_uplink(&broker, &config(plant.port));
+    gateway.start();
+    first.wait("live readings", SOON, |m| {
+        (m.iter().filter(|m| m.topic.contains("/live/")).count() > 10).then_some(())
+    });
+    let mut arrived = first.messages();
+    broker.stop();
+    arrived.extend(first.messages());
+
+    let outage = Instant::now();
+    let before = plant.requests(1);
+    gateway.wait_status("the outage to be said", |s| (s["uplink"]["connected"] == false).then_some(()));
+    // The outage itself is the condition: it lasts thirty seconds, while the plant counts what is asked of it.
+    wait_for("thirty seconds", Duration::from_secs(40), || {
+        (outage.elapsed() >= Duration::from_secs(30)).then_some(())
+    });
+    let polls = plant.requests(1) - before;
+    assert!(polls >= 280, "polling went on during the outage: {polls} polls in 30 s, 300 were due");
+
+    broker.run();
+    let back = Instant::now();
+    let second = Subscriber::start(&broker);
+    second.wait("readings after the outage", Duration::from_secs(40), |m| {
+        m.iter().any(|m| m.topic.contains("/live/")).then_some(())
+    });
+    println!("first live reading {:?} after the broker's return", back.elapsed());
+    wait_drained(&gateway);
+    assert_eq!(gateway.stop().code(), Some(0));
+    arrived.extend(first.messages());
+    arrived.extend(second.messages());
+    let report = crate::support::subscriber::judge(&arrived);
+    assert_eq!(report["complete"], json!(true), "{report}");
+    assert_eq!(report["runs"][0]["clean"], json!(true), "the run end arrived: {report}");
+    assert!(report["backlog"].as_u64() > Some(4_000), "the outage's readings came as backlog: {report}");
+}
+
+#[test]
+fn three_kills_in_one_outage_lose_no_stored_reading_and_every_run_is_proved() {
+    let plant = ModbusServer::tcp();
+    plant.tick();
+    let mut broker = Broker::prepare(|_| {});
+    let mut gateway = Gateway::with_uplink(&broker, &config(plant.port));
+    let mut least = Vec::new();
+    for _ in 0..3 {
+        gateway.start();
+        let count = gateway.wait_status("stored readings", |status| stored(status).filter(|n| *n > 200));
+        least.push((
+            gateway.status().expect("alive")["gateway"]["run"].as_str().expect("a run").to_owned(),
+            count,
+        ));
+        gateway.kill();
+    }
+    gateway.start();
+    gateway.wait_status("more readings without a broker", |status| stored(status).filter(|n| *n > 200));
+
+    broker.run();
+    let receiver = Subscriber::start(&broker);
+    receiver.wait("readings after the outage", Duration::from_secs(60), |m| (!m.is_empty()).then_some(()));
+    wait_drained(&gateway);
+    assert_eq!(gateway.stop().code(), Some(0));
+    let report = receiver.judge();
+    assert_eq!(report["complete"], json!(true), "{report}");
+    let runs = report["runs"].as_array().expect("runs");
+    assert_eq!(runs.len(), 4, "{report}");
+    for run in runs {
+        assert_eq!(run["ended"], json!(true), "every run has its end: {report}");
+    }
+    assert_eq!(
+        runs.iter().map(|run| run["clean"].as_bool()).collect::<Vec<_>>(),
+        [false, false, false, true].map(Some)
+    );
+    for (run, count) in least {
+        let proved =
+            runs.iter().find(|r| r["run"] == run.as_str()).expect("the run is known to the receiver");
+        assert!(proved["held"].as_u64() >= Some(count), "run {run}: {count} were stored: {report}");
+    }
+}

@@ -1,0 +1,128 @@
+//! The daemon as systemd sees it: bad input, reload, a second instance, the end.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::support::gateway::Gateway;
+use crate::support::peers::ModbusServer;
+
+fn config(port: u16, devices: &[u8]) -> String {
+    let devices: String = devices
+        .iter()
+        .map(|unit| {
+            format!("[bus.hall.device.d{unit}]\nunit_id = {unit}\npoints = {{ value = {{ input = 100 }} }}\n")
+        })
+        .collect();
+    format!(
+        "gateway = \"plant7-gw1\"\n[bus.hall]\nperiod = \"100ms\"\n[bus.hall.link.modbus-tcp]\nhost = \"127.0.0.1\"\nport = {port}\n{devices}"
+    )
+}
+
+#[test]
+fn without_a_configuration_the_daemon_idles_and_says_so() {
+    let mut gateway = Gateway::new("");
+    gateway.start();
+    assert_eq!(gateway.wait_status("idle", |s| Some(s["gateway"]["idle"].clone())), json!(true));
+    gateway.wait_log("nothing is polled");
+    assert_eq!(gateway.stop().code(), Some(0));
+}
+
+#[test]
+fn a_malformed_configuration_is_refused_with_file_line_and_column() {
+    let mut gateway = Gateway::new("gateway = \"plant7-gw1\"\n[bus.hall]\nperoid = \"1s\"\n");
+    gateway.launch(&[]);
+    assert_eq!(gateway.wait_end(Duration::from_secs(10)).code(), Some(78));
+    gateway.wait_log("fieldspool.toml:3:1");
+    gateway.wait_log("did you mean");
+    let output = gateway.ask(&["check"]);
+    assert_eq!(output.status.code(), Some(78));
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("fieldspool.toml:3:1") && text.contains("period"), "{text}");
+}
+
+#[test]
+fn a_broken_file_on_reload_changes_nothing_and_is_said() {
+    let plant = ModbusServer::tcp();
+    let mut gateway = Gateway::new(&config(plant.port, &[1]));
+    gateway.start();
+    gateway.wait_status("readings", |s| s["spool"]["numbered"].as_u64().filter(|n| *n > 5));
+    gateway.configure("[bus.hall\n");
+    gateway.signal(Signal::SIGHUP);
+    gateway.wait_status("the refusal", |s| s["gateway"]["config_refused"].as_str().map(|_| ()));
+    let before = plant.requests(1);
+    gateway.wait_status("polling goes on", |_| (plant.requests(1) > before + 5).then_some(()));
+
+    gateway.configure(&config(plant.port, &[1, 2]));
+    gateway.signal(Signal::SIGHUP);
+    gateway
+        .wait_status("the new device", |s| (s["buses"][0]["devices"][1]["answering"] == true).then_some(()));
+    let status = gateway.status().expect("alive");
+    assert_eq!(status["gateway"]["config_refused"], json!(null));
+    assert_eq!(status["spool"]["dropped"], json!(0));
+    assert_eq!(gateway.stop().code(), Some(0));
+}
+
+#[test]
+fn a_second_instance_is_refused_and_the_first_goes_on() {
+    let plant = ModbusServer::tcp();
+    let mut gateway = Gateway::new(&config(plant.port, &[1]));
+    gateway.start();
+    let second = gateway.ask(&["run"]);
+    assert_eq!(second.status.code(), Some(75), "{}", String::from_utf8_lossy(&second.stderr));
+    assert!(
+        String::from_utf8_lossy(&second.stderr).contains("in use by another fieldspool"),
+        "{}",
+        String::from_utf8_lossy(&second.stderr)
+    );
+    gateway.wait_status("the first goes on", |s| s["spool"]["numbered"].as_u64().filter(|n| *n > 5));
+    assert_eq!(gateway.stop().code(), Some(0));
+}
+
+#[test]
+fn a_spool_file_that_is_garbage_is_set_aside_and_sampling_goes_on() {
+    let plant = ModbusServer::tcp();
+    let mut gateway = Gateway::new(&config(plant.port, &[1]));
+    gateway.start();
+    gateway.wait_status("readings", |s| s["spool"]["numbered"].as_u64().filter(|n| *n > 5));
+    gateway.stop();
+    let spool = std::fs::read_dir(gateway.var(""))
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .find(|p| p.extension().is_some_and(|e| e == "sqlite" || e == "db"))
+        .expect("a spool file");
+    std::fs::write(&spool, "this is not a database, it is a letter to my grandmother".repeat(200)).unwrap();
+    gateway.start();
+    gateway.wait_status("readings again", |s| s["spool"]["numbered"].as_u64().filter(|n| *n > 5));
+    assert!(gateway.var("quarantine").exists(), "the damaged file is kept");
+    assert_eq!(gateway.stop().code(), Some(0));
+}
+
+#[test]
+fn a_stop_takes_less_than_five_seconds_even_with_a_broker_that_never_answers() {
+    let plant = ModbusServer::tcp();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut gateway = Gateway::new(&format!(
+        "{}[uplink]\nbroker = \"mqtt://127.0.0.1:{port}\"\n",
+        config(plant.port, &[1])
+    ));
+    gateway.start();
+    gateway.wait_status("readings", |s| s["spool"]["numbered"].as_u64().filter(|n| *n > 5));
+    gateway.signal(Signal::SIGTERM);
+    assert_eq!(gateway.wait_end(Duration::from_secs(5)).code(), Some(0));
+}
+
+#[test]
+fn a_serial_port_that_is_absent_is_said_with_what_to_do() {
+    let mut gateway = Gateway::new(
+        "gateway = \"plant7-gw1\"\n[bus.hall.link.modbus-rtu]\nport = \"/dev/ttyNOTHERE\"\nspeed = 9600\n\
+         [bus.hall.device.d1]\nunit_id = 1\npoints = { value = { input = 0 } }\n",
+    );
+    gateway.start();
+    let words = gateway.wait_status("the reason", |s| s["buses"][0]["error"].as_str().map(str::to_owned));
+    assert!(words.contains("/dev/ttyNOTHERE"), "{words}");
+    assert_eq!(gateway.stop().code(), Some(0));
+}

@@ -1,0 +1,241 @@
+#!/usr/bin/env python3
+"""The reference receiver: removes duplicates and proves that nothing is missing.
+
+Reads lines "TOPIC PAYLOAD", as `mosquitto_sub -t 'fieldspool/#' -F '%t %p'` prints them, from standard input or from
+files, and says for each gateway which readings it holds, which are missing and why. What it does is all that a receiver
+has to do; the tests of fieldspool judge with it.
+
+The rules, in the order in which they are applied:
+
+1. A batch is (gateway, run, seq) with n readings. A second copy is dropped. Its content must be the same, except for
+   its stamp: a copy without `clock` or with "corrected" replaces one that says "unsynced".
+2. A record is (gateway, run, number). A second copy is dropped.
+3. `prev` links the batches of one device: the batch before it, in the same run, begins at `prev`.
+4. A `run_end` says that a run has exactly the readings 0 to next_seq - 1. A `gap` names readings that will not come.
+   Missing of an ended run = 0 to next_seq - 1, less what is held, less its gaps.
+5. Of a run without a run end, everything up to the highest reading held is expected.
+
+Exit code: 0 nothing is missing, 1 something is, 2 the input contradicts itself.
+
+It needs Python 3.9 and nothing else.
+"""
+
+import argparse
+import json
+import sys
+
+
+class Intervals:
+    """Numbers as sorted, disjoint stretches [first, next)."""
+
+    def __init__(self):
+        self.parts = []
+
+    def add(self, first, next_):
+        if first >= next_:
+            return
+        low, high = self._touching(first, next_)
+        if low < high:
+            first = min(first, self.parts[low][0])
+            next_ = max(next_, self.parts[high - 1][1])
+        self.parts[low:high] = [(first, next_)]
+
+    def _touching(self, first, next_):
+        # Arrivals are nearly in order, so the search begins at the end.
+        high = len(self.parts)
+        while high > 0 and self.parts[high - 1][0] > next_:
+            high -= 1
+        low = high
+        while low > 0 and self.parts[low - 1][1] >= first:
+            low -= 1
+        return low, high
+
+    def missing(self, end):
+        """The stretches of [0, end) that are not here."""
+        holes, at = [], 0
+        for first, next_ in self.parts:
+            if at >= end:
+                break
+            if first > at:
+                holes.append((at, min(first, end)))
+            at = max(at, next_)
+        if at < end:
+            holes.append((at, end))
+        return holes
+
+    def __len__(self):
+        return sum(next_ - first for first, next_ in self.parts)
+
+    @property
+    def end(self):
+        return self.parts[-1][1] if self.parts else 0
+
+
+class Run:
+    """What is held of one life of one gateway."""
+
+    def __init__(self):
+        self.batches = {}  # seq -> ((device, n, prev, values ...), time, clock)
+        self.events = {}  # number -> content
+        self.held = Intervals()
+        self.count = 0
+        self.gaps = Intervals()
+        self.causes = {}
+        self.end = None  # (next_seq, clean)
+
+
+class Receiver:
+    """Takes messages in any order and reports what is missing."""
+
+    def __init__(self):
+        self.runs = {}  # (gateway, run) -> Run
+        self.faults = []
+        self.duplicates = 0
+        self.readings = 0
+        self.backlog = 0
+
+    def run(self, gateway, name):
+        return self.runs.setdefault((gateway, name), Run())
+
+    def take(self, payload):
+        message = json.loads(payload)
+        if message["schema"] != "fieldspool/1":
+            raise ValueError("another schema: " + message["schema"])
+        if "batches" in message:
+            for batch in message["batches"]:
+                self.batch(message, batch)
+        else:
+            self.event(message)
+
+    def batch(self, message, batch):
+        run = self.run(message["gateway"], message["run"])
+        seq, n = batch["seq"], batch["n"]
+        if len(batch["points"]) != n:
+            self.faults.append(f"batch {message['run']} {seq}: n is {n}, but it has {len(batch['points'])} points")
+        content = (batch["device"], n, batch["prev"], batch["points"], batch.get("bad"), batch.get("uncertain"))
+        clock = batch.get("clock", "synced")
+        known = run.batches.get(seq)
+        if known:
+            self.duplicates += n
+            if known[0] != content:
+                self.faults.append(f"batch {message['run']} {seq}: two copies differ: {known[0]} and {content}")
+            elif known[2] == "unsynced" and clock != "unsynced":
+                run.batches[seq] = (content, batch["time"], clock)
+            elif known[1] != batch["time"] and "unsynced" not in (known[2], clock):
+                self.faults.append(f"batch {message['run']} {seq}: two stamps, {known[1]} and {batch['time']}")
+            return
+        run.batches[seq] = (content, batch["time"], clock)
+        run.held.add(seq, seq + n)
+        run.count += n
+        self.readings += n
+        if message["lane"] == "backlog":
+            self.backlog += n
+
+    def event(self, message):
+        gateway = message["gateway"]
+        run = self.run(gateway, message["run"])
+        content = {k: v for k, v in message.items() if k not in ("time", "clock")}
+        known = run.events.setdefault(message["number"], content)
+        if known is not content:
+            if known != content:
+                self.faults.append(f"record {message['run']} {message['number']}: two copies differ")
+            return
+        if message["kind"] == "run_end":
+            ended = self.run(gateway, message["ended"])
+            end = (message["next_seq"], message["clean"])
+            if ended.end not in (None, end):
+                self.faults.append(f"run {message['ended']}: two ends, {ended.end} and {end}")
+            ended.end = end
+        elif message["kind"] == "gap":
+            of = self.run(gateway, message["of"])
+            first, next_ = message["first"], message["next"]
+            of.gaps.add(first, next_)
+            of.causes[message["cause"]] = of.causes.get(message["cause"], 0) + next_ - first
+
+    def links(self, name, run):
+        """Proves `prev`: each batch of a device points at the device's batch before it, or at one that is not here."""
+        newest = {}
+        for seq in sorted(run.batches):
+            device, _, prev = run.batches[seq][0][:3]
+            expected = newest.get(device)
+            if prev != expected and (prev is None or prev in run.batches):
+                self.faults.append(f"run {name}: {device} at {seq} says prev {prev}, but {expected} was before it")
+            newest[device] = seq
+
+    def report(self):
+        runs = []
+        for (gateway, name), run in sorted(self.runs.items()):
+            self.links(name, run)
+            end = run.end[0] if run.end else run.held.end
+            if run.end and run.held.end > end:
+                self.faults.append(f"run {name}: ended at {end}, but {run.held.end - 1} is here")
+            if len(run.held) != run.count:
+                self.faults.append(f"run {name}: batches overlap")
+            covered = Intervals()
+            for first, next_ in sorted(run.held.parts + run.gaps.parts):
+                covered.add(first, next_)
+            runs.append(
+                {
+                    "gateway": gateway,
+                    "run": name,
+                    "ended": run.end is not None,
+                    "clean": run.end[1] if run.end else None,
+                    "expected": end,
+                    "held": len(run.held),
+                    "gaps": run.causes,
+                    "missing": covered.missing(end),
+                }
+            )
+        missing = sum(next_ - first for run in runs for first, next_ in run["missing"])
+        return {
+            "complete": missing == 0 and not self.faults,
+            "readings": self.readings,
+            "backlog": self.backlog,
+            "duplicates": self.duplicates,
+            "missing": missing,
+            "runs": runs,
+            "faults": self.faults,
+        }
+
+
+def in_words(report):
+    for run in report["runs"]:
+        state = "runs" if not run["ended"] else "ended in order" if run["clean"] else "ended without a stop"
+        print(f"{run['gateway']} run {run['run']} ({state}): {run['held']} of {run['expected']} readings")
+        for cause, count in sorted(run["gaps"].items()):
+            print(f"  {count} will not come: {cause}")
+        for first, next_ in run["missing"]:
+            print(f"  missing: {first} to {next_ - 1}")
+    for fault in report["faults"]:
+        print(f"contradiction: {fault}")
+    print(f"{report['readings']} readings, {report['duplicates']} duplicates dropped, {report['missing']} missing")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("files", nargs="*", help="files of lines 'TOPIC PAYLOAD'; standard input if none")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    arguments = parser.parse_args()
+    receiver = Receiver()
+    for stream in [open(name, encoding="utf-8") for name in arguments.files] or [sys.stdin]:
+        try:
+            for number, line in enumerate(stream, 1):
+                topic, _, payload = line.rstrip("\n").partition(" ")
+                if not payload or "/meta/" in topic or topic.endswith("/status"):
+                    continue
+                try:
+                    receiver.take(payload)
+                except (ValueError, KeyError, TypeError, AttributeError) as fault:
+                    receiver.faults.append(f"line {number}, {topic}: not a fieldspool message: {fault!r}")
+        except KeyboardInterrupt:
+            pass  # the way to end a live subscription; the report follows
+    report = receiver.report()
+    if arguments.json:
+        json.dump(report, sys.stdout)
+    else:
+        in_words(report)
+    return 2 if report["faults"] else 1 if report["missing"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,195 @@
+//! The gateway under test: the real binary with its own configuration, state and runtime folders.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::broker::{Broker, GATEWAY, write_private};
+use super::{SOON, wait_for};
+
+/// The binary as this test run built it.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_fieldspool");
+
+/// A gateway and its folders: `etc` (configuration), `var` (state), `run` (runtime).
+pub struct Gateway {
+    pub dir: tempfile::TempDir,
+    child: Option<Child>,
+    log: Arc<Mutex<String>>,
+}
+
+impl Gateway {
+    /// Prepares a gateway; `config` is the text of its configuration file. Not started.
+    pub fn new(config: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for folder in ["etc", "var", "run"] {
+            fs::create_dir(dir.path().join(folder)).unwrap();
+        }
+        let gateway = Self { dir, child: None, log: Arc::default() };
+        gateway.configure(config);
+        gateway
+    }
+
+    /// Prepares a gateway that publishes to `broker` with mutual TLS; `config` is what follows `[uplink]`'s own keys.
+    pub fn with_uplink(broker: &Broker, config: &str) -> Self {
+        let gateway = Self::new("");
+        gateway.take_identity(broker);
+        gateway.configure(&format!(
+            "gateway = \"{GATEWAY}\"\n[uplink]\nbroker = \"mqtts://localhost:{}\"\nca = \"ca.pem\"\n\
+             cert = \"gateway.pem\"\nkey = \"gateway.key\"\n{config}",
+            broker.port
+        ));
+        gateway
+    }
+
+    /// Copies the broker's authority and the gateway's certificate and key beside the configuration.
+    pub fn take_identity(&self, broker: &Broker) {
+        for name in ["ca.pem", "gateway.pem"] {
+            fs::copy(broker.file(name), self.etc(name)).unwrap();
+        }
+        write_private(&self.etc("gateway.key"), &fs::read_to_string(broker.file("gateway.key")).unwrap());
+    }
+
+    /// Replaces the configuration file. A page that it says nothing about is on a free port.
+    pub fn configure(&self, config: &str) {
+        fs::write(self.etc("fieldspool.toml"), config).unwrap();
+        let page = if config.contains("[page]") { "" } else { "[page]\nlisten = \"127.0.0.1:0\"\n" };
+        fs::write(self.etc("page.toml"), page).unwrap();
+    }
+
+    /// A file beside the configuration.
+    pub fn etc(&self, name: &str) -> PathBuf {
+        self.dir.path().join("etc").join(name)
+    }
+
+    /// A file in the state directory.
+    pub fn var(&self, name: &str) -> PathBuf {
+        self.dir.path().join("var").join(name)
+    }
+
+    /// A command of the binary that finds this gateway's folders.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(BINARY);
+        command
+            .args(args)
+            .env("STATE_DIRECTORY", self.dir.path().join("var"))
+            .env("RUNTIME_DIRECTORY", self.dir.path().join("run"))
+            .env_remove("JOURNAL_STREAM")
+            .env_remove("NOTIFY_SOCKET")
+            .env_remove("WATCHDOG_USEC")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command of the binary to its end, with `--config` of this gateway.
+    pub fn ask(&self, args: &[&str]) -> Output {
+        let etc = self.dir.path().join("etc");
+        self.command(args).args(["--config", etc.to_str().unwrap()]).output().unwrap()
+    }
+
+    /// Starts the daemon and waits until its control socket answers.
+    pub fn start(&mut self) {
+        self.launch(&[]);
+        wait_for("the daemon to answer", SOON, || {
+            self.assert_alive();
+            self.status()
+        });
+    }
+
+    /// Starts the daemon and does not wait. `env` adds to its environment.
+    pub fn launch(&mut self, env: &[(&str, &str)]) {
+        let etc = self.dir.path().join("etc");
+        let mut command = self.command(&["run", "--config", etc.to_str().unwrap()]);
+        command.envs(env.iter().copied()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let log = self.log.clone();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let mut log = log.lock().unwrap();
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+        self.child = Some(child);
+    }
+
+    /// What the daemon says of itself, if it answers.
+    pub fn status(&self) -> Option<serde_json::Value> {
+        let output = self.command(&["status", "--json"]).output().unwrap();
+        serde_json::from_slice(&output.stdout).ok().filter(|_| output.status.success())
+    }
+
+    /// Waits until the daemon's status is as `met` wants it.
+    pub fn wait_status<T>(&self, what: &str, met: impl Fn(&serde_json::Value) -> Option<T>) -> T {
+        wait_for(what, SOON, || {
+            self.assert_alive();
+            self.status().and_then(|status| met(&status))
+        })
+    }
+
+    /// Waits for a text in the log.
+    pub fn wait_log(&self, text: &str) {
+        wait_for(&format!("{text:?} in the log"), SOON, || self.log().contains(text).then_some(()));
+    }
+
+    /// Everything logged so far, all starts together.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Process id.
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.as_ref().expect("started").id()).unwrap())
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).unwrap();
+    }
+
+    /// Ends it as a power cut of the process would.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("started");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Stops it in order.
+    pub fn stop(&mut self) -> ExitStatus {
+        self.signal(Signal::SIGTERM);
+        self.wait_end(Duration::from_secs(10))
+    }
+
+    /// Waits for its end.
+    pub fn wait_end(&mut self, limit: Duration) -> ExitStatus {
+        let mut child = self.child.take().expect("started");
+        let log = self.log.clone();
+        wait_for(&format!("the daemon to end; log:\n{}", log.lock().unwrap()), limit, || {
+            child.try_wait().unwrap()
+        })
+    }
+
+    fn assert_alive(&self) {
+        let pid = self.pid();
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        assert!(!stat.is_empty() && !stat.contains(") Z "), "the daemon ended; its log:\n{}", self.log());
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- log of the gateway ---\n{}", self.log());
+        }
+    }
+}
