@@ -79,7 +79,7 @@ impl Link {
         }
     }
 
-    /// Longest time one request can hold the line without an answer: what a probe of a silent device costs.
+    /// Longest wait for one answer to begin.
     pub fn timeout(&self) -> Duration {
         match self {
             Self::ModbusTcp(link) => link.timeout,
@@ -201,6 +201,15 @@ impl BusSpec {
         }
     }
 
+    /// Longest time that one request of the plan can hold the line: with slow speeds and long answers much more
+    /// than the timeout. A poll with less time than this for each request cuts answers off.
+    pub fn longest_request(&self) -> Duration {
+        match &self.link {
+            Link::SerialLine(_) => self.link.timeout(),
+            _ => modbus::longest_request(self),
+        }
+    }
+
     /// All faults in the meaning: overlaps, values past the end of their table, unit ids used twice, ...
     pub fn faults(&self) -> Vec<SpecFault> {
         match self.link.protocol() {
@@ -309,7 +318,10 @@ pub struct PlannedRequest {
 /// The one owner of a line.
 #[derive(Debug)]
 pub struct Bus {
+    name: Arc<str>,
     driver: Driver,
+    /// The line was down at the last poll; the log has one line for each edge.
+    down: bool,
 }
 
 #[derive(Debug)]
@@ -321,6 +333,7 @@ enum Driver {
 impl Bus {
     /// Prepares a bus. Does no I/O: the line is opened by the first poll, inside the runtime that polls.
     pub fn open_lazily(spec: BusSpec) -> Self {
+        let name = Arc::clone(&spec.name);
         let driver = match &spec.link {
             Link::SerialLine(link) => Driver::Line(Box::new(line::Driver::new(link.clone(), &spec.devices))),
             Link::ModbusTcp(link) => Driver::Modbus(Box::new(modbus::Client::tcp(&link.clone(), spec))),
@@ -329,7 +342,7 @@ impl Bus {
                 Driver::Modbus(Box::new(modbus::Client::rtu_tcp(&link.clone(), spec)))
             }
         };
-        Self { driver }
+        Self { name, driver, down: false }
     }
 
     /// Asks for all points of a group and returns by `deadline`. May be dropped at any time: the line stays
@@ -337,10 +350,22 @@ impl Bus {
     ///
     /// A device or group that the spec does not have yields an empty poll.
     pub async fn poll(&mut self, device: usize, group: usize, deadline: Instant) -> Poll {
-        match &mut self.driver {
+        let poll = match &mut self.driver {
             Driver::Modbus(client) => client.poll(device, group, deadline).await,
             Driver::Line(line) => line.poll(device, group, deadline).await,
+        };
+        self.log_edge(poll.outcome == Outcome::LinkDown);
+        poll
+    }
+
+    fn log_edge(&mut self, down: bool) {
+        if down && !self.down {
+            let error = self.counters().last_error.as_deref().unwrap_or_default();
+            tracing::warn!(bus = %self.name, %error, "bus is down; it is opened again by itself");
+        } else if self.down && !down {
+            tracing::info!(bus = %self.name, "bus is up again");
         }
+        self.down = down;
     }
 
     /// Asks once for points that need not be in the spec, of one device; samples name them by their index in

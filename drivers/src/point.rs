@@ -119,7 +119,8 @@ impl Scaling {
         let (value, number) = if self.is_identity() {
             (raw, number)
         } else {
-            let scaled = self.round(number * self.scale.unwrap_or(1.0) + self.offset.unwrap_or(0.0));
+            let (product, offset) = (number * self.scale.unwrap_or(1.0), self.offset.unwrap_or(0.0));
+            let scaled = self.round(product + offset, product.abs() + offset.abs());
             (Value::F64(scaled), scaled)
         };
         if !number.is_finite() {
@@ -133,7 +134,8 @@ impl Scaling {
         }
     }
 
-    fn round(&self, scaled: f64) -> f64 {
+    /// Rounds to `decimals`. `size` is the magnitude of what was added up: it bounds the errors made so far.
+    fn round(&self, scaled: f64, size: f64) -> f64 {
         let Some(decimals) = self.decimals else { return scaled };
         let power = 10_f64.powi(i32::from(decimals.min(9)));
         let shifted = scaled * power;
@@ -141,16 +143,44 @@ impl Scaling {
         if shifted.abs() >= 9e15 {
             return scaled;
         }
-        // 1005 × 0.001 is a half in decimals and a hair less in binary. Factor, offset, sum and shift are each off
-        // by at most half a unit in the last place, so what lies within four of a half was one. Dividing two whole
-        // numbers gives the float nearest to the decimal.
-        (shifted + shifted * (4.0 * f64::EPSILON)).round() / power
+        // 1005 × 0.001 is a half in decimals and a hair less in binary. Factor, offset, product, sum and shift are
+        // each off by at most half a unit in the last place, so what lies so close to a half was one. Dividing two
+        // whole numbers gives the float nearest to the decimal.
+        let hair = (size * power * 4.0 * f64::EPSILON).copysign(shifted);
+        (shifted + hair).round() / power + 0.0 // never "-0"
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// Against decimals done with whole numbers, in millionths.
+        #[test]
+        fn scaled_values_are_the_floats_nearest_to_the_rounded_decimals(
+            raw in -100_000_i64..100_000, factor in -2_000_i64..2_000, factor_digits in 0_u32..4,
+            offset in -2_000_000_i64..2_000_000, offset_digits in 0_u32..4, decimals in 0_u8..4,
+        ) {
+            prop_assume!(factor != 0);
+            let float = |n: i64, digits: u32| format!("{n}e-{digits}").parse::<f64>().unwrap();
+            let millionths = i128::from(raw * factor) * 10_i128.pow(6 - factor_digits)
+                + i128::from(offset) * 10_i128.pow(6 - offset_digits);
+            let unit = 10_i128.pow(6 - u32::from(decimals));
+            let rounded = (millionths.abs() + unit / 2) / unit * millionths.signum();
+            let expected: f64 = format!("{rounded}e-{decimals}").parse().unwrap();
+            let scaling = Scaling {
+                scale: Some(float(factor, factor_digits)),
+                offset: Some(float(offset, offset_digits)),
+                decimals: Some(decimals),
+                ..Scaling::default()
+            };
+            let sample = scaling.apply(Value::Int(raw));
+            prop_assert_eq!(sample.value.and_then(|value| value.as_f64()), Some(expected), "{}", millionths);
+        }
+    }
 
     fn scaling() -> Scaling {
         Scaling { scale: Some(0.1), decimals: Some(1), sentinels: vec![-32768.0], ..Scaling::default() }

@@ -64,7 +64,7 @@ pub async fn run(spec: BusSpec, mut around: Surroundings) {
         u32::try_from(count).unwrap_or(u32::MAX)
     };
     let started = Instant::now();
-    let mut due = Due::new(&spec, requests, spec.link.timeout(), started);
+    let mut due = Due::new(&spec, requests, spec.longest_request(), started);
     let mut gauges = Gauges::new(around.bus, spec.devices.len(), started);
     let mut bus = Bus::open_lazily(spec.clone());
     let mut board_at = started;
@@ -153,7 +153,7 @@ fn report_missed(due: &mut Due, spec: &BusSpec, around: &Surroundings) {
 
 async fn obey(bus: &mut Bus, spec: &BusSpec, command: Command) {
     let Command::Read { device, points, reply } = command;
-    let deadline = Instant::now() + spec.link.timeout() * 2;
+    let deadline = Instant::now() + spec.longest_request() * 2;
     let poll = bus.read(device, &points, deadline).await;
     // The asker may have given up meanwhile; nothing is lost by that.
     let _ = reply.send(poll);

@@ -36,6 +36,18 @@ pub use source::{Defaults, Order, Source, Table, Type};
 /// What most instruments need to answer on a serial line.
 const TURNAROUND_EXPECTED: Duration = Duration::from_millis(20);
 
+/// The longest time that a request of this bus can take, unanswered.
+pub(crate) fn longest_request(bus: &BusSpec) -> Duration {
+    let distinct = client::needs_distinct_shapes(&bus.link);
+    let requests = bus.devices.iter().flat_map(|device| client::requests_of(device, distinct)).flatten();
+    let data_bytes = requests.map(|request| request.data_bytes()).max().unwrap_or_default();
+    match &bus.link {
+        Link::ModbusRtu(link) => rtu::longest(&rtu::serial_timing(link), data_bytes),
+        Link::ModbusRtuTcp(link) => rtu::longest(&rtu::network_timing(link), data_bytes),
+        link => link.timeout(),
+    }
+}
+
 /// The requests of every group of every device.
 pub(crate) fn planned(bus: &BusSpec) -> Vec<PlannedRequest> {
     let distinct = client::needs_distinct_shapes(&bus.link);

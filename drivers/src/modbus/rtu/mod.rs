@@ -51,6 +51,39 @@ fn hold_off(timeout: Duration, character: Duration) -> Duration {
     timeout * 3 + character * 700
 }
 
+pub(super) fn serial_timing(link: &RtuLink) -> Timing {
+    let character = link.port.character_time();
+    Timing {
+        character,
+        silence: silence(&link.port),
+        latency: ADAPTER_LATENCY,
+        timeout: link.timeout,
+        hold_off: link.hold_off.unwrap_or_else(|| hold_off(link.timeout, character)),
+        paced: true,
+        echo: link.echo,
+    }
+}
+
+pub(super) fn network_timing(link: &RtuTcpLink) -> Timing {
+    // The speed behind the server is unknown; 9 600 baud is slow enough for every allowance.
+    let character = Duration::from_micros(1_042);
+    Timing {
+        character,
+        silence: SILENCE_FIXED,
+        latency: NETWORK_LATENCY,
+        timeout: link.timeout,
+        hold_off: link.hold_off.unwrap_or_else(|| hold_off(link.timeout, character)),
+        paced: false,
+        echo: link.echo,
+    }
+}
+
+/// The longest time that a request can take, unanswered: silence, request, timeout, and an answer that is cut off
+/// just before its end.
+pub(super) fn longest(timing: &Timing, data_bytes: u8) -> Duration {
+    timing.silence + timing.character * (8 + 5 + u32::from(data_bytes)) + timing.timeout + timing.latency
+}
+
 /// The owner of an RTU line.
 #[derive(Debug)]
 pub(crate) struct Line {
@@ -75,36 +108,11 @@ enum Stream {
 
 impl Line {
     pub(crate) fn serial(link: &RtuLink) -> Self {
-        let character = link.port.character_time();
-        Self::new(
-            Place::Serial(link.port.clone()),
-            Timing {
-                character,
-                silence: silence(&link.port),
-                latency: ADAPTER_LATENCY,
-                timeout: link.timeout,
-                hold_off: link.hold_off.unwrap_or_else(|| hold_off(link.timeout, character)),
-                paced: true,
-                echo: link.echo,
-            },
-        )
+        Self::new(Place::Serial(link.port.clone()), serial_timing(link))
     }
 
     pub(crate) fn network(link: &RtuTcpLink) -> Self {
-        // The speed behind the server is unknown; 9 600 baud is slow enough for every allowance.
-        let character = Duration::from_micros(1_042);
-        Self::new(
-            Place::Network(link.endpoint.clone()),
-            Timing {
-                character,
-                silence: SILENCE_FIXED,
-                latency: NETWORK_LATENCY,
-                timeout: link.timeout,
-                hold_off: link.hold_off.unwrap_or_else(|| hold_off(link.timeout, character)),
-                paced: false,
-                echo: link.echo,
-            },
-        )
+        Self::new(Place::Network(link.endpoint.clone()), network_timing(link))
     }
 
     fn new(place: Place, timing: Timing) -> Self {
@@ -129,7 +137,12 @@ impl Line {
             None => return Err(Failure::LinkDown),
         };
         match carried_out {
-            Ok(result) => result,
+            Ok(result) => {
+                if result.is_ok() {
+                    self.backoff.succeeded();
+                }
+                result
+            }
             Err(error) => {
                 self.close(&error);
                 Err(Failure::LinkDown)

@@ -315,3 +315,14 @@ async fn an_adapter_that_vanishes_is_let_go_at_once_and_opened_again_under_its_p
     assert!(bus.is_up(), "{:?}", bus.counters().last_error);
     std::fs::remove_dir_all(&folder).unwrap();
 }
+
+#[test]
+fn a_slow_line_is_given_the_time_its_longest_answer_needs() {
+    let mut port = crate::serial_port::PortSettings::new("/dev/ttyUSB0");
+    port.speed = 1_200;
+    let link = Link::ModbusRtu(crate::modbus::RtuLink::new(port));
+    let points: Vec<_> = (0..120).map(|address| (Table::Holding, address, Type::U16)).collect();
+    let spec = spec(link, &[1], &points);
+    // 253 characters of 8.3 ms, and the timeout.
+    assert!(spec.longest_request() > Duration::from_millis(2_600), "{:?}", spec.longest_request());
+}
