@@ -16,6 +16,8 @@ use crate::model::event::Body;
 const END_WITHIN: Duration = Duration::from_secs(2);
 /// Before a faulty file is read a second time.
 const HALF_WRITTEN: Duration = Duration::from_millis(300);
+/// The end of every sentence about a key that cannot change while the daemon runs.
+const WAITS: &str = "until the next start (sudo systemctl restart fieldspool)";
 /// Faults that are logged one by one.
 const FAULTS_LOGGED: usize = 5;
 
@@ -79,7 +81,7 @@ impl Gateway {
         self.config.runtime_directory = old.runtime_directory;
         if changes.contains(&Change::TrustRtc) {
             self.config.trust_rtc = old.trust_rtc;
-            refused.push("trust_rtc changes at the next start (sudo systemctl restart fieldspool)".into());
+            refused.push(format!("trust_rtc stays {} {WAITS}", old.trust_rtc));
         }
         self.apply_to_buses(&changes).await;
         self.apply_to_parts(&changes).await;
@@ -87,7 +89,9 @@ impl Gateway {
         let why = (!refused.is_empty()).then(|| refused.join("; "));
         self.common.board.update(|status| {
             status.gateway.config_hash.clone_from(&hash);
-            status.gateway.config_refused.clone_from(&why);
+            status.gateway.config_refused = None;
+            status.gateway.warnings.retain(|warning| !warning.ends_with(WAITS));
+            status.gateway.warnings.extend(refused.iter().cloned());
             status.gateway.idle = self.config.is_idle();
         });
         self.record(Body::Config { hash, refused: why }).await;
