@@ -46,9 +46,7 @@ impl Session {
             }
             return Some(self.status(now, State::Online));
         }
-        // After a pause one message shows whether the broker takes data again.
-        let probing = !self.pause_step.is_zero() && self.flight.values().any(|sent| sent.kind.is_data());
-        let data = self.pause.is_none() && !probing;
+        let data = self.takes_data();
         if data && let Some(ready) = self.live_message(now) {
             return Some(self.publish(now, ready));
         }

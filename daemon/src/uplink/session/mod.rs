@@ -460,9 +460,13 @@ impl Session {
             Phase::Up => {
                 let line = self.line.as_ref()?;
                 let watchdog = (!self.flight.is_empty()).then(|| line.progress + self.settings.ack_timeout);
-                let gathered = (!self.live.is_empty()).then(|| self.live_due()).flatten();
+                // What cannot go now is no reason to wake up: an acknowledgement or the end of the pause is.
+                let free = !self.is_full();
+                let status = free.then_some(line.status_at);
+                let gathered =
+                    (free && self.takes_data() && !self.live.is_empty()).then(|| self.live_due()).flatten();
                 let backlog = if self.pause.is_none() { self.backlog.due() } else { None };
-                [watchdog, Some(line.status_at), gathered, self.pause, backlog].into_iter().flatten().min()
+                [watchdog, status, gathered, self.pause, backlog].into_iter().flatten().min()
             }
         }
     }
@@ -500,6 +504,12 @@ impl Session {
             Phase::Waiting { until } => Some(until),
             _ => None,
         }
+    }
+
+    /// Data may go: there is no pause, and after one a single message shows whether the broker takes data again.
+    fn takes_data(&self) -> bool {
+        let probing = !self.pause_step.is_zero() && self.flight.values().any(|sent| sent.kind.is_data());
+        self.pause.is_none() && !probing
     }
 
     /// The connection leaves no room for another message: nothing but an acknowledgement helps.

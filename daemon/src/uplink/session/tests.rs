@@ -124,7 +124,11 @@ impl World {
     /// Performs until nothing is left to do.
     fn run(&mut self) {
         for _ in 0..100_000 {
-            let Some(action) = self.session.next(self.now) else { return };
+            let Some(action) = self.session.next(self.now) else {
+                let due = self.session.deadline();
+                assert!(due.is_none_or(|due| due > self.now), "asks to be woken at once, and does nothing");
+                return;
+            };
             match action {
                 Action::Connect => self.connects.push(self.now),
                 Action::Publish { token, topic, payload, .. } => {
