@@ -40,6 +40,9 @@ pub const DEAD_LETTERS_MAX: i64 = 1000;
 /// How many blocks are given up at once when the cap is reached with nothing confirmed: their gap records merge.
 const VICTIMS: usize = 64;
 
+/// ... or this share of the cap.
+const CHUNK_SHARE: u64 = 64;
+
 /// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -62,6 +65,9 @@ pub enum StoreError {
     #[error("the spool is at its cap and nothing in it may go")]
     NoRoom,
 }
+
+/// At most this many old blocks go for one new one: a commit stays short, and a smaller cap is reached step by step.
+const GIVE_UP_MAX: usize = 64;
 
 /// What kind of trouble an error is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,6 +188,15 @@ pub struct Store {
     pages_max: u64,
 }
 
+/// What has to go before more fits.
+#[derive(Debug, Default)]
+pub struct Victims {
+    /// One past the number of the last block whose row is needed; 0 while there is room.
+    pub reach: u64,
+    /// Those of them that nobody has settled.
+    pub unsettled: Vec<Heading>,
+}
+
 /// What the small tables said at opening.
 #[derive(Debug)]
 pub struct Found {
@@ -278,38 +293,34 @@ impl Store {
 
     /// Pages in use, and pages in the file.
     pub fn pages(&self) -> Result<(u64, u64), StoreError> {
-        let number = |name: &str| {
-            self.connection.pragma_query_value(None, name, |row| Ok(row.get::<_, i64>(0)?.cast_unsigned()))
-        };
-        let (count, free) = (number("page_count")?, number("freelist_count")?);
-        Ok((count.saturating_sub(free), count))
+        Ok(pages(&self.connection)?)
     }
 
-    /// Blocks that must be given up before `bytes` more fit, because nothing older is settled: from `floor` on. Empty
-    /// while there is room or settled blocks to take.
-    pub fn victims(&self, bytes: u64, floor: u64) -> Result<Vec<Heading>, StoreError> {
-        let Some(ring) = self.ring else { return Ok(Vec::new()) };
+    /// What must go before `bytes` more fit: nothing while there is room, else the oldest blocks.
+    pub fn victims(&self, bytes: u64, floor: u64) -> Result<Victims, StoreError> {
+        let mut victims = Victims::default();
+        let Some(ring) = self.ring else { return Ok(victims) };
         let (used, _) = self.pages()?;
         let need = bytes / (schema::PAGE_SIZE / 2) + 2;
-        if used + need + SLACK_PAGES <= self.pages_max {
-            return Ok(Vec::new());
+        let over = (used + need + SLACK_PAGES).saturating_sub(self.pages_max) * schema::PAGE_SIZE;
+        if over == 0 {
+            return Ok(victims);
         }
-        let mut over = (used + need + SLACK_PAGES).saturating_sub(self.pages_max) * schema::PAGE_SIZE;
-        over = over.min(bytes * 4);
-        let mut victims = Vec::new();
-        let mut from = ring.oldest;
-        let (mut freed, mut given_up) = (0, 0);
+        let enough = bytes + over.min(bytes * 4);
+        let chunk = self.pages_max * schema::PAGE_SIZE / CHUNK_SHARE;
+        let (mut from, mut freed, mut given_up) = (ring.oldest, 0, 0);
         loop {
             let headings = ring::headings(&self.connection, from, VICTIMS)?;
             for heading in &headings {
-                let many = victims.len() >= VICTIMS || given_up >= self.pages_max * schema::PAGE_SIZE / 64;
-                if freed >= bytes + over && (victims.is_empty() || many) {
+                let many = victims.unsettled.len() >= VICTIMS || given_up >= chunk;
+                if freed >= enough && (victims.unsettled.is_empty() || many) {
                     return Ok(victims);
                 }
                 freed += heading.bytes;
+                victims.reach = heading.spot.number + 1;
                 if heading.spot.number >= floor {
                     given_up += heading.bytes;
-                    victims.push(*heading);
+                    victims.unsettled.push(*heading);
                 }
             }
             let Some(last) = headings.last().filter(|_| headings.len() == VICTIMS) else {
@@ -337,13 +348,11 @@ impl Store {
     }
 
     fn transact(&mut self, work: &Work<'_>, shapes: &mut Vec<u32>) -> Result<Written, StoreError> {
-        let (used, _) = self.pages()?;
         let mut writing = Writing {
             transaction: self.connection.unchecked_transaction()?,
             dictionary: &mut self.dictionary,
             ring: self.ring,
-            room: self.pages_max.saturating_sub(used + SLACK_PAGES),
-            over: used + SLACK_PAGES / 2 > self.pages_max,
+            pages_room: self.pages_max.saturating_sub(SLACK_PAGES),
             next_block: self.next_block,
             floor: work.floor,
         };
@@ -411,15 +420,21 @@ pub fn dictionary(connection: &Connection) -> rusqlite::Result<Dictionary> {
     Ok(dictionary)
 }
 
+fn pages(connection: &Connection) -> rusqlite::Result<(u64, u64)> {
+    let number = |name: &str| {
+        connection.pragma_query_value(None, name, |row| Ok(row.get::<_, i64>(0)?.cast_unsigned()))
+    };
+    let (count, free) = (number("page_count")?, number("freelist_count")?);
+    Ok((count.saturating_sub(free), count))
+}
+
 /// A transaction that writes blocks.
 struct Writing<'a> {
     transaction: Transaction<'a>,
     dictionary: &'a mut Dictionary,
     ring: Option<Extent>,
-    /// Pages that the file may still take.
-    room: u64,
-    /// The file is above its cap: give up more than is taken.
-    over: bool,
+    /// Pages that may be in use before old blocks go.
+    pages_room: u64,
     next_block: u64,
     floor: u64,
 }
@@ -468,36 +483,38 @@ impl Writing<'_> {
         self.next_block += 1;
         let (head, body) = bytes.split_at(HEADER_LENGTH);
         let need = bytes.len() as u64 / (schema::PAGE_SIZE * 9 / 10) + 1;
-        if need <= self.room
+        if pages(&self.transaction)?.0 + need <= self.pages_room
             && let Some(place) = ring::free_place(self.ring)
         {
-            self.room -= need;
             let sql = "INSERT INTO block (place, number, head, body) VALUES (?1, ?2, ?3, ?4)";
             self.transaction.execute(sql, params![place, number.cast_signed(), head, body])?;
             return Ok(self.newest(Spot { place, number }));
         }
         let oldest = self.ring.map(|ring| ring.oldest).filter(|oldest| oldest.number < self.floor);
         let Spot { place, .. } = oldest.ok_or(StoreError::NoRoom)?;
-        let mut freed = self.bytes_at(place)?;
         let mut oldest = self.after(place)?;
         let sql = "UPDATE block SET number = ?2, head = ?3, body = ?4 WHERE place = ?1";
-        self.transaction.execute(sql, params![place, number.cast_signed(), head, body])?;
+        if need > 1 {
+            // SQLite takes the new pages before it frees the old ones: make the row small first.
+            let nothing: &[u8] = &[];
+            self.transaction.execute(sql, params![place, number.cast_signed(), nothing, nothing])?;
+        }
+        let need = need - 1;
         // A block longer than the one before takes more than one place; so does a cap that was made smaller.
-        while freed < bytes.len() as u64 || self.over {
-            let Some(next) = oldest.filter(|next| next.place != place && next.number < self.floor) else {
+        for _ in 0..GIVE_UP_MAX {
+            let fits = pages(&self.transaction)?.0 + need <= self.pages_room + SLACK_PAGES / 2;
+            let Some(next) = oldest.filter(|next| !fits && next.place != place && next.number < self.floor)
+            else {
                 break;
             };
-            let more = self.bytes_at(next.place)?;
             oldest = self.after(next.place)?;
             self.transaction.execute("DELETE FROM block WHERE place = ?1", [next.place])?;
-            freed += more;
-            if freed >= 2 * bytes.len() as u64 {
-                break;
-            }
         }
-        if !self.over {
-            self.room += freed.saturating_sub(bytes.len() as u64) / schema::PAGE_SIZE;
+        if pages(&self.transaction)?.0 + need > self.pages_room + SLACK_PAGES {
+            // Nothing more below the floor: the caller must give up more.
+            return Err(StoreError::NoRoom);
         }
+        self.transaction.execute(sql, params![place, number.cast_signed(), head, body])?;
         let newest = Spot { place, number };
         self.ring = Some(Extent { oldest: oldest.unwrap_or(newest), newest });
         Ok(newest)
@@ -506,11 +523,6 @@ impl Writing<'_> {
     fn newest(&mut self, newest: Spot) -> Spot {
         self.ring = Some(Extent { oldest: self.ring.map_or(newest, |ring| ring.oldest), newest });
         newest
-    }
-
-    fn bytes_at(&self, place: i64) -> Result<u64, StoreError> {
-        let sql = "SELECT length(head) + length(body) FROM block WHERE place = ?1";
-        Ok(self.transaction.query_row(sql, [place], |row| row.get::<_, i64>(0))?.cast_unsigned())
     }
 
     /// The block that follows in the order of the circle.

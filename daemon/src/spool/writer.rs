@@ -21,7 +21,7 @@ use super::records::{Mark, losses_row};
 use super::rescue::Rescue;
 use super::ring::{self, Heading};
 use super::shared::{Command, Gap, Inner, Kept, Shared, WINDOW_BYTES, WINDOW_READINGS};
-use super::store::{DeadLetter, RunUpdate, Store, StoreError, Trouble, Work, Written};
+use super::store::{DeadLetter, RunUpdate, Store, StoreError, Trouble, Victims, Work, Written};
 use crate::model::event::{Body, Event, GapCause};
 use crate::model::{Batch, RunId};
 
@@ -164,7 +164,7 @@ impl Writer {
         if back.is_empty() {
             return;
         }
-        let floor = shared.lock().floor;
+        let floor = self.mark.floor;
         let Some(store) = self.store.as_mut() else { return };
         let next = store.next();
         if let Err(error) = store.commit(&Work { batches: &back, floor, ..Work::default() }) {
@@ -320,9 +320,9 @@ impl Writer {
         let next = store.next();
         let mut done = Err(StoreError::NoRoom);
         // The room is estimated before anything is encoded; long texts need more.
-        for factor in [1, 4, 16, 64] {
+        for factor in [1, 4, 16, 64, 256] {
             done = self.make_room(&store, &mut window, (*handed_out, factor), ended).and_then(|()| {
-                let floor = self.shared.lock().floor;
+                let floor = window.mark.as_ref().map_or(self.mark.floor, |mark| mark.floor);
                 self.write(&mut store, &window, floor)
             });
             if !matches!(done, Err(StoreError::NoRoom)) {
@@ -400,10 +400,10 @@ impl Writer {
             if readings == 0 { 0 } else { readings * reading + window.batches.len() as u64 * batch + block };
         let bytes = bytes * factor;
         let floor = self.shared.lock().floor;
-        let victims = if bytes == 0 { Vec::new() } else { store.victims(bytes, floor)? };
+        let victims = if bytes == 0 { Victims::default() } else { store.victims(bytes, floor)? };
         let shared = self.shared.clone();
         let mut inner = shared.lock();
-        for Heading { spot, header, .. } in victims {
+        for Heading { spot, header, .. } in victims.unsettled {
             if let Some(header) = header {
                 inner.lose(header.run, header.first, header.next, GapCause::Evicted);
             }
@@ -414,7 +414,15 @@ impl Writer {
         self.gap_records(&mut inner, gaps, window, handed_out);
         let now = Instant::now();
         let every = if inner.settings.keep == Keep::Unsent { MARK_EVERY } else { BOOKS_EVERY };
-        if now >= self.books_due || lost || window.books || !window.dead.is_empty() || ended.is_some() {
+        // A row may be taken only when the disk knows that its readings are settled.
+        let unknown = victims.reach > self.mark.floor;
+        if now >= self.books_due
+            || lost
+            || unknown
+            || window.books
+            || !window.dead.is_empty()
+            || ended.is_some()
+        {
             self.books(&mut inner, window, ended);
             self.books_due = now + every;
         }

@@ -18,6 +18,8 @@ use crate::model::event::{Body, Event, GapCause};
 use crate::model::{Batch, BootId, ClockQuality, Reading, RunId, Shape, Stamp};
 use crate::status::Board;
 
+mod model;
+
 const SOON: Duration = Duration::from_secs(20);
 
 fn stamp(second: u64) -> Stamp {

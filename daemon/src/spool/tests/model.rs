@@ -1,0 +1,223 @@
+//! The spool in lockstep with a plain list: random appends, confirmations, kills and stops, with a cap that is reached.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::spool::ledger::{EXCEPTIONS_MAX, RunBooks};
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Small and big batches, so that blocks of all lengths take each other's rows; stored in so many windows.
+    Append { small: usize, big: usize, windows: usize },
+    /// The waiting ones at these places (modulo how many there are).
+    Confirm(Vec<usize>),
+    /// All that waits but the newest so many.
+    ConfirmAllBut(usize),
+    /// Cut off, and opened from what is on the disk.
+    Kill,
+    /// Stopped in order, and opened again.
+    Stop,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0..20_usize, 0..120_usize, 1..4_usize)
+            .prop_map(|(small, big, windows)| Step::Append { small, big, windows }),
+        3 => proptest::collection::vec(any::<usize>(), 1..40).prop_map(Step::Confirm),
+        1 => (0..30_usize).prop_map(Step::ConfirmAllBut),
+        1 => Just(Step::Kill),
+        1 => Just(Step::Stop),
+    ]
+}
+
+/// What the list knows of a batch.
+struct Known {
+    batch: Arc<Batch>,
+    /// Confirmed, in which life.
+    confirmed: Option<usize>,
+    /// In a gap record.
+    lost: bool,
+}
+
+struct Model {
+    known: Vec<Known>,
+    life: usize,
+    /// Numbered in this life.
+    seq: u64,
+    shapes: [Arc<Shape>; 2],
+    directory: tempfile::TempDir,
+    spool: Spool,
+    run: RunId,
+    gaps: BTreeSet<(RunId, u64)>,
+    ends: BTreeSet<RunId>,
+}
+
+fn capped(directory: &Path) -> SpoolSettings {
+    SpoolSettings { bytes_max: Some(BYTES_MAX_LEAST), ..settings(directory) }
+}
+
+impl Model {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (Opened { spool, run, .. }, _) = open(capped(directory.path()));
+        let shapes = [big_shape(), shape("meter", &[ValueKind::F64, ValueKind::Text])];
+        Self {
+            known: Vec::new(),
+            life: 0,
+            seq: 0,
+            shapes,
+            directory,
+            spool,
+            run,
+            gaps: BTreeSet::new(),
+            ends: BTreeSet::new(),
+        }
+    }
+
+    async fn take(&mut self, step: Step) {
+        match step {
+            Step::Append { small, big, windows } => self.append(small, big, windows).await,
+            Step::Confirm(places) => {
+                let waiting: Vec<_> = (0..self.known.len()).filter(|at| self.waits(*at)).collect();
+                for place in places.into_iter().filter(|_| !waiting.is_empty()) {
+                    self.confirm(waiting[place % waiting.len()]);
+                }
+            }
+            Step::ConfirmAllBut(left) => {
+                let waiting: Vec<_> = (0..self.known.len()).filter(|at| self.waits(*at)).collect();
+                for at in &waiting[..waiting.len().saturating_sub(left)] {
+                    self.confirm(*at);
+                }
+            }
+            Step::Kill => {
+                let next = copy(self.directory.path());
+                self.directory = next;
+                let scattered = self.scattered();
+                self.open_again();
+                let ended = self.life - 1;
+                self.forget(|life, run| life == ended || scattered.contains(&run)).await;
+            }
+            Step::Stop => {
+                self.spool.clone().close(true).await.expect("closes");
+                let scattered = self.scattered();
+                self.open_again();
+                self.forget(|_, run| scattered.contains(&run)).await;
+            }
+        }
+        self.compare().await;
+    }
+
+    fn waits(&self, at: usize) -> bool {
+        self.known[at].confirmed.is_none() && !self.known[at].lost
+    }
+
+    fn confirm(&mut self, at: usize) {
+        self.spool.confirm(&[Confirmed::from(&*self.known[at].batch)]);
+        self.known[at].confirmed.get_or_insert(self.life);
+    }
+
+    fn open_again(&mut self) {
+        let (Opened { spool, run, .. }, _) = open(capped(self.directory.path()));
+        assert!(run > self.run, "{run} after {}", self.run);
+        (self.spool, self.run, self.seq) = (spool, run, 0);
+        self.life += 1;
+    }
+
+    async fn append(&mut self, small: usize, big_ones: usize, windows: usize) {
+        for window in 0..windows {
+            for i in 0..(small + big_ones) / windows {
+                let batch = if (i + window) % (small + big_ones) < small {
+                    let mut plant = Plant { run: self.run, shape: self.shapes[1].clone(), seq: self.seq };
+                    plant.batch()
+                } else {
+                    big(self.run, self.seq, &self.shapes[0])
+                };
+                self.seq = batch.end();
+                self.spool.append(batch.clone());
+                self.known.push(Known { batch, confirmed: None, lost: false });
+            }
+            flush(&self.spool).await;
+        }
+    }
+
+    /// Runs with more confirmed stretches than the disk keeps.
+    fn scattered(&self) -> BTreeSet<RunId> {
+        let inner = self.spool.shared.lock();
+        let many = |books: &RunBooks| books.settled.count() > EXCEPTIONS_MAX;
+        inner.ledger.runs.iter().filter(|(_, books)| many(books)).map(|(run, _)| *run).collect()
+    }
+
+    /// After a restart some confirmations may be unknown: those of a life that was killed, and beyond the exceptions
+    /// that are kept. Others may not.
+    async fn forget(&mut self, may: impl Fn(usize, RunId) -> bool) {
+        let waiting: BTreeSet<_> = waiting(&self.spool).await.0.iter().map(|b| (b.run, b.seq)).collect();
+        for known in &mut self.known {
+            let name = (known.batch.run, known.batch.seq);
+            if waiting.contains(&name) && known.confirmed.is_some_and(|life| may(life, name.0)) {
+                known.confirmed = None;
+            }
+        }
+    }
+
+    async fn compare(&mut self) {
+        flush(&self.spool).await;
+        let (batches, events) = waiting(&self.spool).await;
+        for event in &events {
+            match event.body {
+                Body::Gap { of, first, next, cause: GapCause::Evicted } => {
+                    self.gaps.extend((first..next).map(|seq| (of, seq)));
+                }
+                Body::RunEnd { ended, next_seq, .. } => {
+                    self.ends.insert(ended);
+                    let numbered = self.known.iter().filter(|known| known.batch.run == ended);
+                    assert_eq!(next_seq, numbered.map(|known| known.batch.end()).max().unwrap_or_default());
+                }
+                ref other => panic!("{other:?}"),
+            }
+        }
+        let mut lost = 0;
+        for known in self.known.iter_mut().filter(|known| known.confirmed.is_none()) {
+            known.lost =
+                (known.batch.seq..known.batch.end()).all(|seq| self.gaps.contains(&(known.batch.run, seq)));
+            lost += if known.lost { known.batch.n() } else { 0 };
+        }
+        let expected: Vec<_> = (0..self.known.len())
+            .filter(|at| self.waits(*at))
+            .map(|at| self.known[at].batch.clone())
+            .collect();
+        assert_eq!(batches.len(), expected.len(), "as many wait as should");
+        assert!(batches == expected, "what waits is what was given, in order");
+        let (numbered, sums) =
+            (self.known.iter().map(|known| known.batch.n()).sum::<u64>(), sums(&self.spool));
+        assert_eq!(sums.waiting, expected.iter().map(|batch| batch.n()).sum::<u64>());
+        assert_eq!(
+            sums.waiting + sums.confirmed + sums.losses.total(),
+            numbered,
+            "the books balance: {sums:?}"
+        );
+        assert_eq!(sums.losses.evicted, lost, "each eviction is in a gap record");
+        let lives: BTreeSet<_> =
+            self.known.iter().map(|known| known.batch.run).filter(|run| *run != self.run).collect();
+        assert!(lives.is_subset(&self.ends), "each life that ended has its record");
+        let length = std::fs::metadata(self.directory.path().join(store::FILE)).expect("there").len();
+        assert!(length <= BYTES_MAX_LEAST, "{length} bytes");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, max_shrink_iters: 40, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_spool_does_what_a_plain_list_does(steps in proptest::collection::vec(step(), 1..30)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        runtime.block_on(async {
+            let mut model = Model::new();
+            for step in steps {
+                model.take(step).await;
+            }
+        });
+    }
+}
