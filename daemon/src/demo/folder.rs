@@ -15,8 +15,8 @@ const PREFIX: &str = "fieldspool-demo-";
 /// The configuration, with `{...}` for what differs from demo to demo.
 const GATEWAY_TOML: &str = include_str!("gateway.toml");
 
-/// The profile of its energy meters.
-const METER_TOML: &str = include_str!("energy-meter.toml");
+/// The shipped profile of its energy meters.
+const METER_TOML: &str = include_str!("../../../config/profiles/eastron-sdm630.toml");
 
 /// See the file.
 pub(super) struct Folder {
@@ -53,7 +53,7 @@ impl Folder {
             .replace("{weather}", &plant.weather.display().to_string())
             .replace("{scale}", &plant.scale.display().to_string())
             .replace("{tcp_port}", &plant.tcp.port().to_string());
-        fs::write(self.configuration().join("profiles/energy-meter.toml"), METER_TOML)?;
+        fs::write(self.configuration().join("profiles/eastron-sdm630.toml"), METER_TOML)?;
         fs::write(self.configuration().join("fieldspool.toml"), text)
     }
 
