@@ -17,4 +17,5 @@ mod outage;
 mod page;
 mod process;
 mod serial;
+mod shipped;
 mod values;

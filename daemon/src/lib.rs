@@ -1,4 +1,22 @@
 //! fieldspool: polls instruments, keeps every reading in a spool, publishes it, and shows the plant live.
+//!
+//! The modules stand in the order of the flow: [`model`] (what travels), [`config`] (what the daemon is told),
+//! [`schedule`] (when to poll), [`intake`] (sample → reading → batch), [`spool`] (what is kept), [`uplink`] (what is sent),
+//! [`live`] and [`page`] (what a technician sees), [`status`] (how it all is), [`control`] and [`cli`] (what a person asks),
+//! [`supervise`] (the wiring). Begin with `model` and `supervise`; `daemon/ARCHITECTURE.md` has the map.
+//!
+//! # Invariants, each with the test that guards it
+//!
+//! * P1 A reading counted as stored survives the end of the process: `tests/outage.rs`, `spool::tests`.
+//! * P2 A power cut costs at most one window and one commit: `spool::tests`.
+//! * P3 What leaves the backlog unacknowledged leaves a gap record: `spool::tests`, judged in `tests/outage.rs`.
+//! * P4 `(gateway, run, seq)` never repeats and names immutable content: `intake::tests`, `tests/receiver/receiver.py`.
+//! * P5 No wrong value: the RTU engine's simulated line in `fieldspool-drivers`, `tests/values.rs`.
+//! * P6 Silent devices cost at most their share: `schedule::due` in virtual time, `tests/neighbours.rs`.
+//! * P7 Sampling never waits: every queue is bounded and drops by a written rule; `tests/outage.rs` counts the polls.
+//! * P8 Live first: `uplink::session`.
+//! * P9 A bad configuration never replaces a good one: `tests/process.rs`.
+//! * P10 Faults heal by themselves: `tests/identity.rs`, `tests/serial.rs`, `spool::tests`.
 
 pub mod model;
 
@@ -14,18 +32,20 @@ pub mod intake;
 
 pub mod spool;
 
-pub mod status;
-
-pub mod log;
 pub mod uplink;
 
 pub mod live;
 
 pub mod page;
 
+pub mod status;
+
+pub mod log;
+
 pub mod control;
 
 pub mod supervise;
 
 pub mod cli;
+
 pub mod demo;
