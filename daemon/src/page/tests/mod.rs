@@ -188,12 +188,15 @@ impl Stream {
     }
 
     async fn until(&mut self, name: &str) -> Event {
-        loop {
-            let event = self.next().await.expect("the stream goes on");
-            if event.name == name {
-                return event;
+        let found = async {
+            loop {
+                let event = self.next().await.expect("the stream goes on");
+                if event.name == name {
+                    return event;
+                }
             }
-        }
+        };
+        timeout(SOON, found).await.expect("the event comes, beats alone are not enough")
     }
 }
 
