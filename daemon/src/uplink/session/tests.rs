@@ -341,6 +341,16 @@ fn a_broker_that_never_acknowledges_is_given_up() {
 }
 
 #[test]
+fn a_full_window_sleeps_until_an_acknowledgement_although_the_status_is_due() {
+    let config = UplinkConfig { ack_timeout: Duration::from_secs(600), ..config() };
+    let mut world = World::connected(&config, Granted { receive_max: 1, ..Granted::default() });
+    world.pass(Duration::from_secs(120)); // each rest asserts that what is due lies ahead
+    assert_eq!(world.out.len(), 1, "the birth is still in flight");
+    world.ack(0, 0);
+    assert_eq!(world.out.len(), 1, "and the status is due again");
+}
+
+#[test]
 fn an_idle_connection_is_not_given_up() {
     let mut world = World::connected(&config(), Granted::default());
     world.ack_all();
