@@ -100,7 +100,7 @@ pub(super) fn parse(file: &Arc<Path>, text: &str) -> Document {
     faults.sort_by_key(|fault| fault.place.as_ref().map_or((0, 0), |place| (place.line, place.column)));
     faults.dedup_by_key(|fault| fault.place.as_ref().map(|place| place.line));
     let damaged = !faults.is_empty();
-    Document { tree: tree(root.get_ref(), &lines), faults, damaged }
+    Document { tree: tree(root.into_inner(), &lines), faults, damaged }
 }
 
 /// What a syntax error means to somebody who writes the file by hand.
@@ -157,38 +157,40 @@ fn syntax_words(message: &str, line: &str) -> (String, String) {
     }
 }
 
-fn tree(table: &DeTable<'_>, lines: &Lines<'_>) -> Tree {
+/// Takes the parser's tree apart as it goes: both at once would be the largest thing in the daemon's life.
+fn tree(table: DeTable<'_>, lines: &Lines<'_>) -> Tree {
     let mut entries: Vec<(usize, Entry)> = table
-        .iter()
+        .into_iter()
         .map(|(key, value)| {
             let start = key.span().start;
             let node = node(value, lines, start);
-            (start, Entry { key: key.get_ref().to_string(), key_place: lines.place(start), node })
+            (start, Entry { key: key.into_inner().into_owned(), key_place: lines.place(start), node })
         })
         .collect();
     entries.sort_by_key(|(start, _)| *start);
     Tree { entries: entries.into_iter().map(|(_, entry)| entry).collect() }
 }
 
-fn node(value: &Spanned<DeValue<'_>>, lines: &Lines<'_>, key_start: usize) -> Node {
-    let data = match value.get_ref() {
-        DeValue::String(text) => Data::Text(text.to_string()),
+fn node(value: Spanned<DeValue<'_>>, lines: &Lines<'_>, key_start: usize) -> Node {
+    let value_start = value.span().start;
+    let data = match value.into_inner() {
+        DeValue::String(text) => Data::Text(text.into_owned()),
         DeValue::Integer(digits) => i64::from_str_radix(digits.as_str(), digits.radix())
             .map_or(Data::Other("a number beyond 64 bits"), Data::Integer),
         DeValue::Float(digits) => {
             digits.as_str().parse().map_or(Data::Other("a strange number"), Data::Float)
         }
-        DeValue::Boolean(flag) => Data::Flag(*flag),
+        DeValue::Boolean(flag) => Data::Flag(flag),
         DeValue::Datetime(_) => Data::Other("a date or time"),
         DeValue::Array(items) => {
-            Data::List(items.iter().map(|item| node(item, lines, item.span().start)).collect())
+            Data::List(items.into_iter().map(|item| node(item, lines, value_start)).collect())
         }
         DeValue::Table(table) => Data::Table(tree(table, lines)),
     };
     // A table with a header is best pointed to by its name in that header, as its key is.
     let start = match data {
         Data::Table(_) => key_start,
-        _ => value.span().start,
+        _ => value_start,
     };
     Node { place: lines.place(start), data }
 }

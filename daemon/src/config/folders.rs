@@ -46,8 +46,12 @@ impl Folders {
 
     /// One folder, or one file, and the profiles beside it; the standard profiles stay known.
     pub fn given(path: &Path) -> Self {
-        let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new(".")) };
         let mut profiles = standard_profiles();
+        let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
+        if !path.is_dir() {
+            // Examples lie in a folder beside that of the profiles.
+            profiles.push(folder.join("../profiles"));
+        }
         profiles.push(folder.join("profiles"));
         Self { config: vec![path.to_path_buf()], profiles, named: true }
     }

@@ -176,7 +176,7 @@ fn plan_words(gathered: &Gathered, text: &mut String) {
             .iter()
             .flat_map(|device| &device.groups)
             .map(|group| group.points.len() as f64 / group.period.as_secs_f64().max(0.001))
-            .sum();
+            .fold(0.0, |sum, each| sum + each);
         let share = meaning::share(spec);
         let busy = if share > 0.0 {
             format!("{:.1} % of the line's time", share * 100.0)

@@ -171,9 +171,16 @@ fn points(table: &mut Table<'_>, protocol: Protocol, inherited: Inherited) -> Po
     }
     let names: Vec<&str> = described.iter().map(|(entry, _)| entry.key.as_str()).collect();
     let only = table.texts("only");
-    known_points(table, "only", only.as_deref().unwrap_or_default(), &names);
+    // Without its profile a device has no points that could be known.
+    let known = !empty || !table.has("profile");
+    let known_points = |table: &mut Table<'_>, key, wanted: &[String]| {
+        if known {
+            known_points(table, key, wanted, &names);
+        }
+    };
+    known_points(table, "only", only.as_deref().unwrap_or_default());
     let headline = table.texts("headline").unwrap_or_default();
-    known_points(table, "headline", &headline, &names);
+    known_points(table, "headline", &headline);
 
     let mut points = Points::default();
     let mut groups: BTreeMap<Duration, Vec<u16>> = BTreeMap::new();
