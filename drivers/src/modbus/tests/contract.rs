@@ -326,3 +326,16 @@ fn a_slow_line_is_given_the_time_its_longest_answer_needs() {
     // 253 characters of 8.3 ms, and the timeout.
     assert!(spec.longest_request() > Duration::from_millis(2_600), "{:?}", spec.longest_request());
 }
+
+#[tokio::test]
+async fn a_connection_that_turns_out_closed_is_replaced_within_the_poll() {
+    let link =
+        device(Kind::Tcp, |n, asked| if n % 2 == 1 { vec![Act::Close] } else { now(asked.counting(5)) })
+            .await;
+    let mut bus = Bus::open_lazily(spec(link, &[1], &[(Table::Holding, 0, Type::U16)]));
+    for _ in 0..3 {
+        let poll = bus.poll(0, 0, soon(5_000)).await;
+        assert_eq!(samples(&poll), uints(&[5]), "{:?}", bus.counters());
+    }
+    assert_eq!((bus.counters().opens, bus.counters().requests), (3, 5));
+}
