@@ -4,6 +4,7 @@
 #   make test                    format, lints, every test (this is what .ci/run runs)
 #   make lint                    only format and lints
 #   make deb [ARCH=arm64|armhf]  the Debian package, in dist/
+#   make test-deb                installs it under a booted systemd, in containers of Debian 12 and 13 (as root)
 #   make dist                    the source archive with all crates inside, for Yocto, in dist/
 #   make audit                   licences, banned crates, sources, known advisories
 #   make bench                   figures of speed, memory and bytes on disk (as root, for the loop mount)
@@ -16,7 +17,7 @@ BUILD_NEEDS := gcc libc6-dev pkg-config libsystemd-dev
 TEST_NEEDS := $(BUILD_NEEDS) python3 mosquitto mosquitto-clients libmodbus-dev socat chromium chromium-driver openssl
 LINT_NEEDS := $(BUILD_NEEDS) shellcheck systemd
 
-.PHONY: help demo test lint setup deb dist audit bench
+.PHONY: help demo test lint setup deb test-deb dist audit bench
 help:
 	@sed -n 's/^#   //p' Makefile
 
@@ -43,6 +44,9 @@ setup:
 
 deb:
 	@packaging/deb.sh $(ARCH)
+
+test-deb:
+	@packaging/test-deb.sh
 
 dist:
 	@packaging/dist.sh
