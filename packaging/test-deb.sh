@@ -230,7 +230,8 @@ for release in "${releases[@]}"; do
     upgrades_and_leaves
     pkill -KILL -P "$nspawn"
     wait
-    nspawn= box=
+    nspawn=''
+    box=''
     rm -rf "$work/root" "$work/files"
 done
 printf '\nall of it holds on %s\n' "${releases[*]}"
