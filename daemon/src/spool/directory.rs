@@ -162,3 +162,31 @@ pub(super) fn bound_quarantines(directory: &Path) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// Space held for bad times: given free when the disk is full, so that the log can be written and old rows be taken.
+const RESERVE: (&str, u64) = ("reserve", 1024 * 1024);
+
+/// Takes the reserve, if it is not there yet. With no space for it there is none.
+pub(super) fn take_reserve(directory: &Path) {
+    let (name, bytes) = RESERVE;
+    let path = directory.join(name);
+    if path.metadata().is_ok_and(|metadata| metadata.len() == bytes) {
+        return;
+    }
+    let length = i64::try_from(bytes).unwrap_or_default();
+    let taken = File::create(&path).and_then(|file| Ok(nix::fcntl::posix_fallocate(&file, 0, length)?));
+    if let Err(error) = taken {
+        tracing::debug!(%error, "no space for a reserve");
+        drop(fs::remove_file(path));
+    }
+}
+
+/// Gives the reserve free.
+pub(super) fn give_reserve(directory: &Path) {
+    drop(fs::remove_file(directory.join(RESERVE.0)));
+}
+
+/// What a path points at: device and inode.
+pub(super) fn identity(path: &Path) -> Option<(u64, u64)> {
+    fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+}

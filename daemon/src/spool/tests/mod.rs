@@ -476,6 +476,33 @@ async fn without_the_daemon_the_command_line_reads_the_same() {
     assert_eq!(offline.export(&some).expect("readable").batches, batches[2..4]);
 }
 
+#[tokio::test]
+async fn a_file_removed_under_us_is_noticed_and_made_anew() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
+    let mut plant = Plant::new(run);
+    spool.append(plant.batch());
+    flush(&spool).await;
+    for suffix in ["", "-wal", "-shm"] {
+        std::fs::remove_file(directory.path().join(format!("{}{suffix}", store::FILE))).expect("removed");
+    }
+    let second = plant.batch();
+    let until = Instant::now() + SOON;
+    while !directory.path().join(store::FILE).exists() {
+        assert!(Instant::now() < until, "the file is made anew");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    spool.append(second.clone());
+    flush(&spool).await;
+    let (batches, events) = waiting(&spool).await;
+    assert_eq!(batches, [second]);
+    assert_eq!(
+        gaps(&events, run, GapCause::Damaged),
+        (0..2).collect(),
+        "what went with the file is recorded"
+    );
+}
+
 /// What waits when the search of a damaged file has ended.
 async fn after_salvage(spool: &Spool) -> (Vec<Arc<Batch>>, Vec<Arc<Event>>) {
     let until = Instant::now() + SOON;

@@ -1,0 +1,220 @@
+//! What a commit writes, table by table. The ring's rule for room stands in `Writing::put`.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use rusqlite::{OptionalExtension, Transaction, params};
+
+use super::{DEAD_LETTERS_MAX, DeadLetter, SLACK_PAGES, StoreError, Work, Written, pages};
+use crate::model::Batch;
+use crate::spool::block::{self, HEADER_LENGTH, READINGS_MAX};
+use crate::spool::dictionary::{Dictionary, body_of};
+use crate::spool::records::{books_text, event_text, run_key};
+use crate::spool::ring::{self, Extent, Spot};
+use crate::spool::schema;
+
+/// Sent records that stay, to be looked at.
+const SENT_EVENTS_KEPT: i64 = 1000;
+
+/// At most this many old blocks go for one new one: a commit stays short, and a smaller cap is reached step by step.
+const GIVE_UP_MAX: usize = 64;
+
+/// A transaction that writes blocks.
+pub(super) struct Writing<'a> {
+    pub(super) transaction: Transaction<'a>,
+    pub(super) dictionary: &'a mut Dictionary,
+    pub(super) ring: Option<Extent>,
+    /// Pages that may be in use before old blocks go.
+    pub(super) pages_room: u64,
+    pub(super) next_block: u64,
+    pub(super) floor: u64,
+}
+
+impl Writing<'_> {
+    pub(super) fn undo(&mut self, number: u64) -> Result<(), StoreError> {
+        while let Some(spot) = ring::locate(&self.transaction, number)? {
+            self.transaction.execute("DELETE FROM block WHERE place = ?1", [spot.place])?;
+        }
+        self.ring = ring::extent(&self.transaction)?;
+        Ok(())
+    }
+
+    pub(super) fn shapes(&mut self, batches: &[Arc<Batch>], added: &mut Vec<u32>) -> Result<(), StoreError> {
+        for batch in batches {
+            if self.dictionary.id(&batch.shape).is_none() {
+                let (id, body) = (self.dictionary.next_id(), body_of(&batch.shape));
+                let text = String::from_utf8_lossy(&body);
+                self.transaction
+                    .execute("INSERT INTO shape (id, body) VALUES (?1, ?2)", params![id, text])?;
+                self.dictionary.insert(id, &body);
+                added.push(id);
+            }
+            self.dictionary.remember(&batch.shape);
+        }
+        Ok(())
+    }
+
+    pub(super) fn blocks(&mut self, batches: &[Arc<Batch>], written: &mut Written) -> Result<(), StoreError> {
+        let mut rest = batches;
+        let mut bytes = Vec::new();
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(cut(rest));
+            rest = later;
+            let header = block::encode(now, self.dictionary, &mut bytes)?;
+            let spot = self.put(&bytes)?;
+            written.bytes += bytes.len() as u64;
+            written.blocks.push((spot, header));
+        }
+        Ok(())
+    }
+
+    /// Puts a block into a free place while the file may grow, else into the row of the oldest.
+    fn put(&mut self, bytes: &[u8]) -> Result<Spot, StoreError> {
+        let number = self.next_block;
+        self.next_block += 1;
+        let (head, body) = bytes.split_at(HEADER_LENGTH);
+        let need = bytes.len() as u64 / (schema::PAGE_SIZE * 9 / 10) + 1;
+        if pages(&self.transaction)?.0 + need <= self.pages_room
+            && let Some(place) = ring::free_place(self.ring)
+        {
+            let sql = "INSERT INTO block (place, number, head, body) VALUES (?1, ?2, ?3, ?4)";
+            self.transaction.execute(sql, params![place, number.cast_signed(), head, body])?;
+            return Ok(self.newest(Spot { place, number }));
+        }
+        let oldest = self.ring.map(|ring| ring.oldest).filter(|oldest| oldest.number < self.floor);
+        let Spot { place, .. } = oldest.ok_or(StoreError::NoRoom)?;
+        let mut oldest = self.after(place)?;
+        let sql = "UPDATE block SET number = ?2, head = ?3, body = ?4 WHERE place = ?1";
+        if need > 1 {
+            // SQLite takes the new pages before it frees the old ones: make the row small first.
+            let nothing: &[u8] = &[];
+            self.transaction.execute(sql, params![place, number.cast_signed(), nothing, nothing])?;
+        }
+        let need = need - 1;
+        // A block longer than the one before takes more than one place; so does a cap that was made smaller.
+        for _ in 0..GIVE_UP_MAX {
+            let fits = pages(&self.transaction)?.0 + need <= self.pages_room + SLACK_PAGES / 2;
+            let Some(next) = oldest.filter(|next| !fits && next.place != place && next.number < self.floor)
+            else {
+                break;
+            };
+            oldest = self.after(next.place)?;
+            self.transaction.execute("DELETE FROM block WHERE place = ?1", [next.place])?;
+        }
+        if pages(&self.transaction)?.0 + need > self.pages_room + SLACK_PAGES {
+            // Nothing more below the floor: the caller must give up more.
+            return Err(StoreError::NoRoom);
+        }
+        self.transaction.execute(sql, params![place, number.cast_signed(), head, body])?;
+        let newest = Spot { place, number };
+        self.ring = Some(Extent { oldest: oldest.unwrap_or(newest), newest });
+        Ok(newest)
+    }
+
+    fn newest(&mut self, newest: Spot) -> Spot {
+        self.ring = Some(Extent { oldest: self.ring.map_or(newest, |ring| ring.oldest), newest });
+        newest
+    }
+
+    /// The block that follows in the order of the circle.
+    fn after(&self, place: i64) -> Result<Option<Spot>, StoreError> {
+        let one = |sql: &str, place: i64| {
+            let spot = |row: &rusqlite::Row<'_>| {
+                Ok(Spot { place: row.get(0)?, number: row.get::<_, i64>(1)?.cast_unsigned() })
+            };
+            self.transaction.query_row(sql, [place], spot).optional()
+        };
+        let next = one("SELECT place, number FROM block WHERE place > ?1 ORDER BY place LIMIT 1", place)?;
+        Ok(match next {
+            Some(next) => Some(next),
+            None => one("SELECT place, number FROM block WHERE place <= ?1 ORDER BY place LIMIT 1", place)?,
+        })
+    }
+}
+
+/// How many batches the next block takes: of one run, ascending, within its bound.
+fn cut(batches: &[Arc<Batch>]) -> usize {
+    let (mut readings, mut next) = (0, 0);
+    let fits = |batch: &&Arc<Batch>| {
+        readings += batch.readings.len();
+        let ascends = batch.seq >= next;
+        next = batch.end();
+        batch.run == batches[0].run && ascends && readings <= READINGS_MAX
+    };
+    batches.iter().take_while(fits).count().max(1)
+}
+
+pub(super) fn put_events(
+    transaction: &Transaction<'_>,
+    work: &Work<'_>,
+    next_event: &mut i64,
+    written: &mut Written,
+) -> Result<(), StoreError> {
+    for event in work.events {
+        let sql = "INSERT INTO event (id, run, number, sent, body) VALUES (?1, ?2, ?3, 0, ?4)";
+        let (run, number) = (run_key(event.run), event.number.cast_signed());
+        transaction.execute(sql, params![*next_event, run, number, event_text(event)])?;
+        written.event_ids.push(*next_event);
+        *next_event += 1;
+    }
+    for (id, event) in work.grown {
+        transaction.execute("UPDATE event SET body = ?2 WHERE id = ?1", params![id, event_text(event)])?;
+    }
+    if work.sent.is_empty() {
+        return Ok(());
+    }
+    let sent: HashSet<(i64, i64)> =
+        work.sent.iter().map(|(run, number)| (run_key(*run), number.cast_signed())).collect();
+    let mut statement = transaction.prepare("SELECT id, run, number FROM event WHERE sent = 0")?;
+    let waiting = statement.query_map([], |row| Ok((row.get::<_, i64>(0)?, (row.get(1)?, row.get(2)?))))?;
+    let waiting: Vec<_> = waiting.collect::<Result<_, _>>()?;
+    for (id, _) in waiting.iter().filter(|(_, name)| sent.contains(name)) {
+        transaction.execute("UPDATE event SET sent = 1 WHERE id = ?1", [id])?;
+        written.sent += 1;
+    }
+    let old = *next_event - SENT_EVENTS_KEPT;
+    transaction.execute("DELETE FROM event WHERE sent = 1 AND id < ?1", [old])?;
+    Ok(())
+}
+
+pub(super) fn put_runs(transaction: &Transaction<'_>, work: &Work<'_>) -> Result<(), StoreError> {
+    for update in work.runs {
+        let sql = "INSERT INTO run (run, ended, last_wall_us, books) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (run) DO
+                   UPDATE SET ended = max(ended, excluded.ended), last_wall_us = excluded.last_wall_us, books = excluded.books";
+        let books = books_text(&update.books);
+        transaction.execute(sql, params![run_key(update.run), update.ended, update.last_wall_us, books])?;
+    }
+    for run in work.folded {
+        transaction.execute("DELETE FROM run WHERE run = ?1", [run_key(*run)])?;
+    }
+    if let Some(mark) = work.mark {
+        let text = serde_json::to_string(mark).expect("numbers and a text are always JSON");
+        transaction.execute("UPDATE spool SET mark = ?1 WHERE id = 1", [text])?;
+    }
+    Ok(())
+}
+
+pub(super) fn put_dead(
+    transaction: &Transaction<'_>,
+    dictionary: &Dictionary,
+    dead: &[DeadLetter],
+) -> Result<(), StoreError> {
+    let mut bytes = Vec::new();
+    for letter in dead {
+        bytes.clear();
+        if let Some(batch) = &letter.batch {
+            block::encode(std::slice::from_ref(batch), dictionary, &mut bytes)?;
+        }
+        let (head, body) = bytes.split_at(HEADER_LENGTH.min(bytes.len()));
+        let sql =
+            "INSERT INTO dead (at_us, reason, run, seq, n, head, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        let (run, seq, n) = letter.name;
+        let (run, seq, n) = (run_key(run), seq.cast_signed(), n.cast_signed());
+        transaction.execute(sql, params![letter.at_us, letter.reason, run, seq, n, head, body])?;
+    }
+    if !dead.is_empty() {
+        let old = "DELETE FROM dead WHERE id <= (SELECT max(id) FROM dead) - ?1";
+        transaction.execute(old, [DEAD_LETTERS_MAX])?;
+    }
+    Ok(())
+}

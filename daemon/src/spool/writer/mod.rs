@@ -1,0 +1,317 @@
+//! The writer: one thread that closes windows, commits them, and stands up again after trouble with the disk.
+//!
+//! After any error of a commit the connection is dropped, because a failed fsync must not be tried again and believed:
+//! the kernel may have forgotten what it could not write. The file is opened anew, its log is written back and emptied
+//! (so that no half-written frame stays in front of later ones), what the failed commit may have left is taken out,
+//! and the same readings are written again from memory. Until then they and all that follow stay in the memory ring.
+
+mod trouble;
+mod window;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::SpoolError;
+use super::meter::{Meter, View};
+use super::open;
+use super::records::Mark;
+use super::rescue::Rescue;
+use super::ring;
+use super::shared::{Command, Inner, Shared};
+use super::store::{DeadLetter, Store, Trouble};
+use crate::model::event::{Body, Event, GapCause};
+use window::BOOKS_EVERY;
+
+/// The board is fresh to this.
+const TICK: Duration = Duration::from_secs(1);
+
+/// The first pause between attempts to use a disk that failed; it doubles.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+
+/// What is wrong with the disk.
+#[derive(Debug)]
+struct Broken {
+    /// `full`, `read-only`, `failing`.
+    state: &'static str,
+    /// In words.
+    why: String,
+    /// Try again then.
+    retry_at: Instant,
+    /// The pause after that.
+    pause: Duration,
+    /// What the failed commit may have left: first block, first record row.
+    undo_from: Option<(u64, i64)>,
+}
+
+/// The thread's own state.
+#[derive(Debug)]
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    file: PathBuf,
+    bytes_max: u64,
+    store: Option<Store>,
+    broken: Option<Broken>,
+    full_until: Option<Instant>,
+    /// The spool's own row as it is on disk.
+    mark: Mark,
+    books_due: Instant,
+    open_gap: Option<(i64, Arc<Event>)>,
+    last_wall_us: Option<i64>,
+    /// The run end is written; nothing is numbered any more.
+    run_ended: bool,
+    flushes: Vec<(Instant, oneshot::Sender<Result<(), SpoolError>>)>,
+    dead: Vec<DeadLetter>,
+    meter: Meter,
+    rescue: Option<Rescue>,
+    /// The file that the store has open: another one may have its name by now.
+    identity: Option<(u64, u64)>,
+}
+impl Writer {
+    /// With what opening found; `store` is `None` if the disk cannot be used yet.
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        file: PathBuf,
+        bytes_max: u64,
+        store: Result<(Store, Mark), String>,
+    ) -> Self {
+        let now = Instant::now();
+        let (store, mark, broken) = match store {
+            Ok((store, mark)) => (Some(store), mark, None),
+            Err(why) => {
+                let (retry_at, pause) = (now + RETRY_FIRST, RETRY_FIRST * 2);
+                let broken = Broken { state: "failing", why, retry_at, pause, undo_from: None };
+                (None, Mark::default(), Some(broken))
+            }
+        };
+        Self {
+            shared,
+            file,
+            bytes_max,
+            store,
+            broken,
+            full_until: None,
+            mark,
+            books_due: now + BOOKS_EVERY,
+            open_gap: None,
+            last_wall_us: None,
+            run_ended: false,
+            flushes: Vec::new(),
+            dead: Vec::new(),
+            meter: Meter::new(now),
+            rescue: None,
+            identity: None,
+        }
+    }
+
+    /// Until it is told to close.
+    pub(super) fn run(mut self) {
+        self.stands_on();
+        self.show();
+        loop {
+            let commands = self.wait();
+            let mut close = None;
+            for command in commands {
+                match command {
+                    Command::Close { clean, reply } => close = Some((clean, reply)),
+                    other => self.obey(other),
+                }
+            }
+            if let Some((clean, reply)) = close {
+                let _ = reply.send(self.close(clean));
+                return;
+            }
+            self.turn(Instant::now());
+        }
+    }
+
+    /// Sleeps until a window is due, a command comes, or something shown on the board changes by itself.
+    fn wait(&self) -> Vec<Command> {
+        let shared = self.shared.clone();
+        let until = Instant::now() + TICK;
+        let mut inner = shared.lock();
+        loop {
+            inner.skip_confirmed();
+            let now = Instant::now();
+            let usable = self.broken.as_ref().is_none_or(|broken| broken.retry_at <= now);
+            if !inner.commands.is_empty() || now >= until || (usable && self.has_turn(&inner, now)) {
+                return inner.commands.drain(..).collect();
+            }
+            let window = inner.ring.front().map(|kept| kept.at + inner.settings.commit_every);
+            let next = match (&self.broken, window) {
+                (Some(broken), _) => broken.retry_at,
+                (None, Some(window)) => window,
+                (None, None) => until,
+            };
+            inner = shared.wait(inner, next.min(until));
+        }
+    }
+
+    /// Something to do in a turn: heal, search, commit.
+    fn has_turn(&self, inner: &Inner, now: Instant) -> bool {
+        self.broken.is_some() || self.rescue.is_some() || self.has_work(inner, now)
+    }
+
+    /// Something to commit.
+    fn has_work(&self, inner: &Inner, now: Instant) -> bool {
+        let books = !inner.dirty.is_empty() || !inner.sent.is_empty();
+        // Records ride with the next window; without one they go at once.
+        let records = !inner.events.is_empty() || !inner.gaps.is_empty();
+        inner.due(now)
+            || (records && inner.ring.is_empty())
+            || !self.flushes.is_empty()
+            || !self.dead.is_empty()
+            || (books && now >= self.books_due)
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Ping(reply) => {
+                // Who asked may have given up.
+                let _ = reply.send(());
+            }
+            Command::Flush { deadline, reply } => self.flushes.push((deadline, reply)),
+            Command::DeadLetter { refused, reason, reply } => {
+                let _ = reply.send(self.dead_letter(&refused, &reason));
+            }
+            Command::Damaged { spot, header, what } => {
+                tracing::warn!(seq = header.map(|header| header.first), error = %what, "a stored block is damaged");
+                if let Some(header) = header {
+                    self.shared.lock().lose(header.run, header.first, header.next, GapCause::Damaged);
+                } else {
+                    self.lose_between_neighbours(spot);
+                }
+            }
+            Command::FileDamaged(what) => self.fail(Trouble::Damage, &what, None),
+            Command::Reconfigure => {
+                let settings = self.shared.lock().settings.clone();
+                self.bytes_max = open::bytes_max(&settings);
+                if let Some(Err(error)) = self.store.as_mut().map(|store| store.set_bytes_max(self.bytes_max))
+                {
+                    self.fail(error.trouble(), &error.to_string(), None);
+                }
+            }
+            Command::EndRun { reply } => {
+                if !self.run_ended && self.store.is_some() {
+                    self.end_run();
+                    self.commit_window(Instant::now(), Some(2));
+                }
+                let _ = reply.send(());
+            }
+            Command::Close { .. } => {}
+        }
+    }
+
+    /// One turn: heal if it is time, commit what is due, show how it is.
+    fn turn(&mut self, now: Instant) {
+        if self.broken.as_ref().is_some_and(|broken| broken.retry_at <= now) {
+            self.heal();
+        }
+        self.watch_file();
+        self.rescue();
+        while self.store.is_some() {
+            let due = self.has_work(&self.shared.lock(), now);
+            if !due || !self.commit_window(now, None) {
+                break;
+            }
+            self.answer_flushes();
+        }
+        self.flushes.retain(|(_, reply)| !reply.is_closed());
+        if let Some(why) = self.broken.as_ref().map(|broken| broken.why.clone()) {
+            let (late, rest): (Vec<_>, Vec<_>) =
+                std::mem::take(&mut self.flushes).into_iter().partition(|(deadline, _)| *deadline <= now);
+            self.flushes = rest;
+            for (_, reply) in late {
+                let _ = reply.send(Err(SpoolError::Late(why.clone())));
+            }
+        }
+        self.show();
+    }
+
+    fn answer_flushes(&mut self) {
+        let inner = self.shared.lock();
+        if inner.ring.is_empty() && inner.events.is_empty() && inner.gaps.is_empty() {
+            for (_, reply) in self.flushes.drain(..) {
+                let _ = reply.send(Ok(()));
+            }
+        }
+    }
+
+    /// The run's own end record, once everything of it is stored.
+    fn end_run(&mut self) {
+        self.run_ended = true;
+        let stamp = (self.shared.now)();
+        let mut inner = self.shared.lock();
+        let body = Body::RunEnd {
+            ended: inner.run,
+            next_seq: inner.durable(),
+            clean: true,
+            last_wall_us: self.last_wall_us,
+        };
+        let event = Event { run: inner.run, number: inner.next_event, stamp, body };
+        inner.next_event += 1;
+        inner.events.push_back(Arc::new(event));
+    }
+
+    fn close(&mut self, clean: bool) -> Result<(), SpoolError> {
+        let now = Instant::now();
+        self.shared.lock().closed = true;
+        loop {
+            let empty = {
+                let inner = self.shared.lock();
+                inner.ring.is_empty() && inner.events.is_empty() && inner.gaps.is_empty()
+            };
+            if empty {
+                break;
+            }
+            if self.store.is_none() {
+                self.heal();
+            }
+            if !self.commit_window(now, None) {
+                break;
+            }
+        }
+        if clean && !self.run_ended && self.store.is_some() {
+            self.end_run();
+            self.commit_window(now, Some(2));
+        } else {
+            self.books_due = now;
+            self.commit_window(now, Some(0));
+        }
+        self.answer_flushes();
+        let result = match (&self.broken, &self.store) {
+            (None, Some(store)) => store.empty_log().map(|_| ()).map_err(|error| error.to_string()),
+            (broken, _) => Err(broken.as_ref().map_or_else(String::new, |broken| broken.why.clone())),
+        };
+        self.show();
+        self.store = None;
+        result.map_err(SpoolError::Unavailable)
+    }
+
+    /// Writes the spool's section of the board.
+    fn show(&mut self) {
+        let state = self.broken.as_ref().map(|broken| (broken.state, broken.why.clone()));
+        let length = |path: PathBuf| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+        let mut log = self.file.clone().into_os_string();
+        log.push("-wal");
+        let bytes = self.store.as_ref().map(|_| length(self.file.clone()) + length(log.into()));
+        let view = View { broken: state, bytes, bytes_max: self.bytes_max, oldest_us: self.oldest_us() };
+        self.meter.show(&self.shared, view);
+    }
+
+    /// Wall clock of the oldest waiting block.
+    fn oldest_us(&self) -> Option<i64> {
+        let store = self.store.as_ref()?;
+        let (floor, waiting) = {
+            let inner = self.shared.lock();
+            (inner.floor, inner.ledger.sums().waiting)
+        };
+        if waiting == 0 {
+            return None;
+        }
+        let spot = ring::locate(store.connection(), floor).ok()??;
+        ring::headings(store.connection(), spot, 1).ok()?.first()?.header.map(|header| header.wall_min)
+    }
+}

@@ -1,0 +1,211 @@
+//! Trouble: a disk that fails, a file that is damaged, a block or a batch that is. How it is said, healed and booked.
+
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::{Broken, RETRY_FIRST, Writer};
+use crate::model::event::GapCause;
+use crate::spool::SpoolError;
+use crate::spool::api::Confirmed;
+use crate::spool::rescue::Rescue;
+use crate::spool::store::{DeadLetter, Store, StoreError, Trouble, Work};
+use crate::spool::{directory, open, ring, schema};
+
+/// The longest pause between attempts to use a disk that failed: it is back within 60 s of its cause going away.
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// After "no space" the file does not grow for this long: new blocks take the rows of old ones.
+const FULL_FOR: Duration = Duration::from_secs(60);
+
+impl Writer {
+    /// Drops the connection, and says when it is tried again.
+    pub(super) fn fail(&mut self, trouble: Trouble, why: &str, undo_from: Option<(u64, i64)>) {
+        self.store = None;
+        let now = Instant::now();
+        let (state, words) = match trouble {
+            Trouble::Full => ("full", "no space left on the disk: free some, or make the spool smaller"),
+            Trouble::ReadOnly => ("read-only", "the state directory cannot be written"),
+            Trouble::Disk => ("failing", "the disk fails"),
+            Trouble::Damage => ("damaged", "the file is damaged"),
+        };
+        if trouble == Trouble::Full {
+            self.full_until = Some(now + FULL_FOR);
+            directory::give_reserve(self.directory());
+        }
+        let before = self.broken.take();
+        if before.as_ref().is_none_or(|before| before.state != state) {
+            tracing::warn!(error = %why, state, "the spool cannot store; readings stay in memory and are tried again");
+        }
+        let pause = before.as_ref().map_or(RETRY_FIRST, |before| before.pause);
+        // What may have to be undone is what the first failure left: later ones did not get that far.
+        let undo_from = before.and_then(|before| before.undo_from).or(undo_from);
+        self.broken = Some(Broken {
+            state,
+            why: format!("{words} ({why})"),
+            retry_at: now + if trouble == Trouble::Damage { Duration::ZERO } else { pause },
+            pause: (pause * 2).min(RETRY_MAX),
+            undo_from,
+        });
+    }
+
+    /// Opens the file again after trouble.
+    pub(super) fn heal(&mut self) {
+        let Some(broken) = self.broken.as_ref() else { return };
+        let undo_from = broken.undo_from;
+        if broken.state == "damaged" {
+            let why = broken.why.clone();
+            let run = self.shared.lock().run;
+            match open::quarantine(&self.file, run) {
+                Ok(to) => self.begin_rescue(&to, why.clone()),
+                Err(error) => {
+                    self.fail(Trouble::Disk, &error.to_string(), None);
+                    return;
+                }
+            }
+            tracing::error!(error = %why, "the spool was damaged: set aside, a fresh one begins");
+        }
+        let opened = self.reopen(undo_from);
+        match opened {
+            Ok(()) => {
+                tracing::info!(
+                    state = self.broken.as_ref().map(|broken| broken.state),
+                    "the spool stores again"
+                );
+                self.broken = None;
+            }
+            Err(error) => self.fail(error.trouble(), &error.to_string(), undo_from),
+        }
+    }
+
+    pub(super) fn reopen(&mut self, undo_from: Option<(u64, i64)>) -> Result<(), StoreError> {
+        let (mut store, found) = Store::open(&self.file, self.bytes_max, &open::random_id())?;
+        if self.full_until.is_some_and(|until| Instant::now() < until) {
+            let (_, count) = store.pages()?;
+            store.set_bytes_max((count * schema::PAGE_SIZE).min(self.bytes_max))?;
+        } else {
+            self.full_until = None;
+            if !store.empty_log()? {
+                return Err(StoreError::Busy);
+            }
+        }
+        if found.mark.id != self.mark.id {
+            open::adopt(&self.shared, &mut store, found, self.rescue.is_some())?;
+            self.open_gap = None;
+        } else if undo_from.is_some() {
+            store.commit(&Work { undo_from, ..Work::default() })?;
+        }
+        self.mark = store.mark()?;
+        self.shared.generation.fetch_add(1, Ordering::AcqRel);
+        self.store = Some(store);
+        self.stands_on();
+        Ok(())
+    }
+
+    /// Remembers which file the store has open, and keeps a reserve beside it.
+    pub(super) fn stands_on(&mut self) {
+        self.identity = directory::identity(&self.file);
+        if self.store.is_some() && self.full_until.is_none() {
+            directory::take_reserve(self.directory());
+        }
+    }
+
+    /// Somebody may have removed or replaced the file under us: what is written to it then is gone with the process.
+    pub(super) fn watch_file(&mut self) {
+        if self.store.is_some() && directory::identity(&self.file) != self.identity {
+            tracing::error!("the spool's file was removed or replaced; a fresh one begins");
+            self.fail(Trouble::Disk, "the file was removed or replaced", None);
+        }
+        if self.full_until.is_some_and(|until| until <= Instant::now()) {
+            // The cap that the full disk imposed ends with a fresh start of the connection.
+            self.full_until = None;
+            if let Some(Err(error)) = self.store.as_mut().map(|store| store.set_bytes_max(self.bytes_max)) {
+                self.fail(error.trouble(), &error.to_string(), None);
+            }
+            self.stands_on();
+        }
+    }
+
+    fn directory(&self) -> &Path {
+        self.file.parent().unwrap_or(Path::new("."))
+    }
+
+    /// Searches a file that was set aside, a piece each turn.
+    pub(in crate::spool) fn begin_rescue(&mut self, file: &Path, found: String) {
+        match Rescue::begin(file, found, &self.shared.lock()) {
+            Ok(rescue) => self.rescue = Some(rescue),
+            Err(error) => {
+                tracing::error!(%error, file = %file.display(), "the damaged spool cannot be searched");
+            }
+        }
+    }
+
+    /// One piece of the rescue.
+    pub(super) fn rescue(&mut self) {
+        if self.store.is_none() {
+            return;
+        }
+        let Some(mut rescue) = self.rescue.take() else { return };
+        let shared = self.shared.clone();
+        let Some(found) = rescue.search() else {
+            rescue.finish(&mut shared.lock(), (shared.now)());
+            self.books_due = Instant::now();
+            return;
+        };
+        let back = rescue.take_back(found, &mut shared.lock());
+        self.rescue = Some(rescue);
+        if back.is_empty() {
+            return;
+        }
+        let floor = self.mark.floor;
+        let Some(store) = self.store.as_mut() else { return };
+        let next = store.next();
+        if let Err(error) = store.commit(&Work { batches: &back, floor, ..Work::default() }) {
+            // No room but over readings that wait: the newer ones stay, these count as lost in the end.
+            tracing::warn!(%error, "salvaged readings cannot be stored");
+            if !matches!(error, StoreError::NoRoom) {
+                self.fail(error.trouble(), &error.to_string(), Some(next));
+            }
+        }
+    }
+
+    pub(super) fn lose_between_neighbours(&mut self, spot: ring::Spot) {
+        let Some(store) = &self.store else { return };
+        let around = ring::locate(store.connection(), spot.number.saturating_sub(1))
+            .and_then(|from| from.map_or(Ok(Vec::new()), |from| ring::headings(store.connection(), from, 3)));
+        let Ok(around) = around else { return };
+        let before = around.iter().find(|heading| heading.spot.number + 1 == spot.number);
+        let after = around.iter().find(|heading| heading.spot.number == spot.number + 1);
+        if let (Some(before), Some(after)) =
+            (before.and_then(|heading| heading.header), after.and_then(|heading| heading.header))
+            && before.run == after.run
+        {
+            self.shared.lock().lose(before.run, before.next, after.first, GapCause::Damaged);
+        }
+    }
+
+    pub(super) fn dead_letter(&mut self, refused: &[Confirmed], reason: &str) -> Result<(), SpoolError> {
+        let at_us = (self.shared.now)().wall_us;
+        let Some(store) = &self.store else {
+            return Err(SpoolError::Unavailable("the disk fails; it stays in the backlog".to_owned()));
+        };
+        for one in refused {
+            let (name, batch) = match *one {
+                Confirmed::Batch { run, seq, n } => {
+                    let floor = self.shared.lock().floor;
+                    ((run, seq, n), open::find_batch(store, floor, run, seq).unwrap_or_default())
+                }
+                Confirmed::Event { run, number } => ((run, number, 0), None),
+            };
+            self.dead.push(DeadLetter { at_us, reason: reason.to_owned(), name, batch });
+            let mut inner = self.shared.lock();
+            match *one {
+                Confirmed::Batch { run, seq, n } => {
+                    inner.lose(run, seq, seq.saturating_add(n), GapCause::DeadLetter);
+                }
+                Confirmed::Event { .. } => inner.confirm(std::slice::from_ref(one)),
+            }
+        }
+        Ok(())
+    }
+}

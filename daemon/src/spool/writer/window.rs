@@ -1,0 +1,348 @@
+//! One commit: what it takes out of memory, the room it needs, the books and gap records it carries, and what is booked
+//! when it is on the disk, or put back when it failed.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::Writer;
+use crate::model::event::{Body, Event, GapCause};
+use crate::model::{Batch, RunId};
+use crate::spool::api::Keep;
+use crate::spool::block::Header;
+use crate::spool::records::{Mark, losses_row};
+use crate::spool::ring::{self, Heading};
+use crate::spool::shared::{Gap, Inner, Kept, WINDOW_BYTES, WINDOW_READINGS};
+use crate::spool::store::{DeadLetter, RunUpdate, Store, StoreError, Victims, Work, Written};
+
+/// Confirmations reach the disk with a commit at most this late.
+pub(super) const BOOKS_EVERY: Duration = Duration::from_secs(10);
+
+/// With `keep = "unsent"` next to nothing is written; the run still leaves a mark this often.
+const MARK_EVERY: Duration = Duration::from_secs(60);
+
+/// The floor moves over this many headings in one statement, and for this long in one commit.
+const FLOOR_STEP: usize = 256;
+const FLOOR_TURN: Duration = Duration::from_millis(10);
+
+/// What is written if everything is at its longest, for the room it needs: bytes a reading, a batch, a block.
+const ROOM_FOR: (u64, u64, u64) = (18, 48, 256);
+
+/// What one commit takes out of memory.
+#[derive(Debug, Default)]
+struct Window {
+    kept: Vec<Kept>,
+    batches: Vec<Arc<Batch>>,
+    events: Vec<Arc<Event>>,
+    grown: Vec<(i64, Arc<Event>)>,
+    sent: Vec<(RunId, u64)>,
+    runs: Vec<RunUpdate>,
+    mark: Option<Mark>,
+    dead: Vec<DeadLetter>,
+    /// The gap record that may still grow after this commit: its place in `events`.
+    open_gap: Option<usize>,
+    /// Confirmations are written too.
+    books: bool,
+}
+
+impl Writer {
+    /// Commits one window. `false`: it failed, and everything is back in memory.
+    pub(super) fn commit_window(&mut self, now: Instant, ended: Option<u8>) -> bool {
+        let shared = self.shared.clone();
+        if let Err(error) = self.move_floor() {
+            self.fail(error.trouble(), &error.to_string(), None);
+            return false;
+        }
+        let handed_out = shared.handed_out.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut window = self.take(now);
+        let Some(mut store) = self.store.take() else { return false };
+        let next = store.next();
+        let mut done = Err(StoreError::NoRoom);
+        // The room is estimated before anything is encoded; long texts need more.
+        for factor in [1, 4, 16, 64, 256] {
+            done = self.make_room(&store, &mut window, (*handed_out, factor), ended).and_then(|()| {
+                let floor = window.mark.as_ref().map_or(self.mark.floor, |mark| mark.floor);
+                self.write(&mut store, &window, floor)
+            });
+            if !matches!(done, Err(StoreError::NoRoom)) {
+                break;
+            }
+        }
+        drop(handed_out);
+        match done {
+            Err(StoreError::Unencodable(error)) => {
+                // Intake's rules are checked on append: this is a bug, and would fail for ever.
+                tracing::error!(%error, "a window cannot be stored; it is dropped and recorded");
+                let kept = std::mem::take(&mut window.kept);
+                self.put_back(window);
+                let mut inner = self.shared.lock();
+                for kept in kept {
+                    inner.bytes -= kept.bytes;
+                    inner.lose(kept.batch.run, kept.batch.seq, kept.batch.end(), GapCause::Overflow);
+                }
+                self.store = Some(store);
+                true
+            }
+            Ok(written) => {
+                self.store = Some(store);
+                self.committed(window, &written);
+                true
+            }
+            Err(error) => {
+                self.put_back(window);
+                drop(store);
+                self.fail(error.trouble(), &error.to_string(), Some(next));
+                false
+            }
+        }
+    }
+
+    /// Takes the window out of the shared state.
+    fn take(&mut self, now: Instant) -> Window {
+        let mut window = Window { dead: std::mem::take(&mut self.dead), ..Window::default() };
+        let mut inner = self.shared.lock();
+        let unsent = inner.settings.keep == Keep::Unsent;
+        if inner.due(now) || !self.flushes.is_empty() || inner.closed {
+            let (mut readings, mut bytes) = (0, 0);
+            while let Some(kept) = inner.ring.front() {
+                let n = kept.batch.readings.len();
+                if readings > 0 && (readings + n > WINDOW_READINGS || bytes + kept.bytes > WINDOW_BYTES) {
+                    break;
+                }
+                readings += n;
+                bytes += kept.bytes;
+                let Some(kept) = inner.ring.pop_front() else { break };
+                inner.readings -= n;
+                let (run, first, next) = (kept.batch.run, kept.batch.seq, kept.batch.end());
+                if !(unsent && inner.ledger.settled(run, first, next)) {
+                    window.batches.push(kept.batch.clone());
+                }
+                window.kept.push(kept);
+            }
+            inner.in_hand = window.kept.first().map(|kept| kept.at);
+        }
+        window.events = inner.events.drain(..).collect();
+        window
+    }
+
+    /// Gives up unconfirmed blocks if the cap demands it, records all losses, and adds the books if they are due.
+    fn make_room(
+        &mut self,
+        store: &Store,
+        window: &mut Window,
+        (handed_out, factor): (i64, u64),
+        ended: Option<u8>,
+    ) -> Result<(), StoreError> {
+        let readings: u64 = window.batches.iter().map(|batch| batch.n()).sum();
+        let (reading, batch, block) = ROOM_FOR;
+        let bytes =
+            if readings == 0 { 0 } else { readings * reading + window.batches.len() as u64 * batch + block };
+        let bytes = bytes * factor;
+        let floor = self.shared.lock().floor;
+        let victims = if bytes == 0 { Victims::default() } else { store.victims(bytes, floor)? };
+        let shared = self.shared.clone();
+        let mut inner = shared.lock();
+        for Heading { spot, header, .. } in victims.unsettled {
+            if let Some(header) = header {
+                inner.lose(header.run, header.first, header.next, GapCause::Evicted);
+            }
+            inner.floor = inner.floor.max(spot.number + 1);
+        }
+        let gaps = std::mem::take(&mut inner.gaps);
+        let lost = !gaps.is_empty();
+        self.gap_records(&mut inner, gaps, window, handed_out);
+        let now = Instant::now();
+        let every = if inner.settings.keep == Keep::Unsent { MARK_EVERY } else { BOOKS_EVERY };
+        // A row may be taken only when the disk knows that its readings are settled.
+        let unknown = victims.reach > self.mark.floor;
+        if now >= self.books_due
+            || lost
+            || unknown
+            || window.books
+            || !window.dead.is_empty()
+            || ended.is_some()
+        {
+            self.books(&mut inner, window, ended);
+            self.books_due = now + every;
+        }
+        Ok(())
+    }
+
+    /// Makes gap records of losses; one that touches the newest grows it, unless a reader has given that out.
+    fn gap_records(&mut self, inner: &mut Inner, gaps: Vec<Gap>, window: &mut Window, handed_out: i64) {
+        for (of, first, next, cause) in gaps {
+            if let Some((id, event)) = self.open_gap.as_mut().filter(|(id, _)| *id > handed_out)
+                && let Body::Gap { of: its, next: end, cause: why, .. } = event.body
+                && (its, end, why) == (of, first, cause)
+            {
+                let mut grown = Event::clone(event);
+                if let Body::Gap { next: end, .. } = &mut grown.body {
+                    *end = next;
+                }
+                *event = Arc::new(grown);
+                window.grown.retain(|(grown, _)| grown != id);
+                window.grown.push((*id, event.clone()));
+                continue;
+            }
+            let body = Body::Gap { of, first, next, cause };
+            let event = Event { run: inner.run, number: inner.next_event, stamp: (self.shared.now)(), body };
+            inner.next_event += 1;
+            window.open_gap = Some(window.events.len());
+            window.events.push(Arc::new(event));
+        }
+    }
+
+    fn books(&mut self, inner: &mut Inner, window: &mut Window, ended: Option<u8>) {
+        // The rows tell the state after this commit.
+        window.books = true;
+        window.runs.clear();
+        window.sent = inner.sent.iter().copied().collect();
+        let own = inner.run;
+        let end = window.kept.last().map(|kept| kept.batch.end());
+        inner.dirty.insert(own);
+        for run in std::mem::take(&mut inner.dirty) {
+            let Some(books) = inner.ledger.runs.get(&run) else { continue };
+            let mut books = books.clone();
+            let mut update = RunUpdate { run, ended: 0, last_wall_us: None, books: books.for_disk() };
+            if run == own {
+                books.durable = books.durable.max(end.unwrap_or_default());
+                let last = window.batches.last().map(|batch| batch.stamp.wall_us);
+                update = RunUpdate {
+                    run,
+                    ended: ended.unwrap_or_default(),
+                    last_wall_us: last.or(self.last_wall_us),
+                    books: books.for_disk(),
+                };
+            }
+            window.runs.push(update);
+        }
+        let mut mark = self.mark.clone();
+        mark.floor = inner.floor;
+        mark.confirmed = inner.ledger.folded_confirmed;
+        mark.losses = losses_row(&inner.ledger.folded_losses);
+        if mark != self.mark {
+            window.mark = Some(mark);
+        }
+    }
+
+    fn write(&mut self, store: &mut Store, window: &Window, floor: u64) -> Result<Written, StoreError> {
+        let nothing = window.batches.is_empty()
+            && window.events.is_empty()
+            && window.grown.is_empty()
+            && window.runs.is_empty()
+            && window.dead.is_empty()
+            && window.mark.is_none()
+            && window.sent.is_empty();
+        if nothing {
+            return Ok(Written::default());
+        }
+        let work = Work {
+            batches: &window.batches,
+            events: &window.events,
+            grown: &window.grown,
+            sent: &window.sent,
+            runs: &window.runs,
+            folded: &[],
+            mark: window.mark.as_ref(),
+            dead: &window.dead,
+            floor,
+            undo_from: None,
+        };
+        let written = store.commit(&work)?;
+        self.meter.wrote(window.batches.iter().map(|batch| batch.n()).sum(), written.bytes);
+        Ok(written)
+    }
+
+    /// Books a commit that is on the disk.
+    fn committed(&mut self, window: Window, written: &Written) {
+        if let Some(mark) = window.mark {
+            self.mark = mark;
+        }
+        if let Some(batch) = window.batches.last() {
+            self.last_wall_us = Some(batch.stamp.wall_us);
+        }
+        if let Some(id) = window.open_gap.and_then(|at| written.event_ids.get(at)) {
+            self.open_gap =
+                window.open_gap.and_then(|at| window.events.get(at)).map(|event| (*id, event.clone()));
+        }
+        if let Some(newest) = written.event_ids.last() {
+            self.shared.newest_event.store(*newest, Ordering::Release);
+        }
+        let mut inner = self.shared.lock();
+        inner.bytes -= window.kept.iter().map(|kept| kept.bytes).sum::<usize>();
+        inner.in_hand = None;
+        inner.events_waiting += written.event_ids.len() as u64;
+        inner.events_waiting = inner.events_waiting.saturating_sub(written.sent);
+        for name in &window.sent {
+            inner.sent.remove(name);
+        }
+        let end = window.kept.last().map(|kept| kept.batch.end());
+        let run = inner.run;
+        let books = inner.ledger.runs.entry(run).or_default();
+        books.durable = books.settled_on(books.durable.max(end.unwrap_or_default()));
+        let durable = books.durable;
+        drop(inner);
+        self.shared.committed.send_modify(|committed| {
+            committed.commits += 1;
+            committed.next_seq = durable;
+        });
+    }
+
+    /// A commit failed: its window goes back to the front of the memory ring.
+    fn put_back(&mut self, window: Window) {
+        let mut inner = self.shared.lock();
+        for kept in window.kept.into_iter().rev() {
+            inner.readings += kept.batch.readings.len();
+            inner.ring.push_front(kept);
+        }
+        inner.in_hand = None;
+        for event in window.events.into_iter().rev() {
+            inner.events.push_front(event);
+        }
+        for (_, event) in window.grown {
+            // Written again as a record of its own if its row does not come back: see `heal`.
+            if let Body::Gap { of, first, next, cause } = event.body {
+                inner.gaps.push((of, first, next, cause));
+            }
+        }
+        inner.dirty.extend(window.runs.iter().map(|update| update.run));
+        self.open_gap = None;
+        self.dead = window.dead;
+        inner.bound();
+    }
+
+    /// Moves the floor over settled blocks.
+    fn move_floor(&mut self) -> Result<(), StoreError> {
+        let Some(store) = &self.store else { return Ok(()) };
+        let Some(extent) = store.ring() else { return Ok(()) };
+        let (mut floor, waiting) = {
+            let inner = self.shared.lock();
+            (inner.floor, inner.ledger.sums().waiting)
+        };
+        if waiting == 0 {
+            self.shared.lock().floor = extent.newest.number + 1;
+            return Ok(());
+        }
+        if floor > extent.newest.number {
+            return Ok(());
+        }
+        let started = Instant::now();
+        let mut stopped = false;
+        while !stopped && started.elapsed() < FLOOR_TURN {
+            let Some(spot) = ring::locate(store.connection(), floor)? else { break };
+            let headings = ring::headings(store.connection(), spot, FLOOR_STEP)?;
+            let inner = self.shared.lock();
+            let waits = |header: Header| !inner.ledger.settled(header.run, header.first, header.next);
+            for heading in headings {
+                stopped = heading.header.is_some_and(waits);
+                if stopped {
+                    break;
+                }
+                floor = heading.spot.number + 1;
+            }
+        }
+        let mut inner = self.shared.lock();
+        inner.floor = inner.floor.max(floor);
+        Ok(())
+    }
+}
