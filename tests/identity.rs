@@ -97,5 +97,5 @@ fn a_broker_that_comes_right_gets_everything() {
     assert_eq!(gateway.stop().code(), Some(0));
     let report = receiver.judge();
     assert_eq!(report["complete"], json!(true), "{report}");
-    assert_eq!(report["runs"][0]["ended"], json!(true), "{report}");
+    assert!(report["readings"].as_u64() > Some(0), "{report}");
 }
