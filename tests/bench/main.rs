@@ -128,7 +128,9 @@ fn fieldspool(points: usize, period: &str, length: Duration) -> (Cost, serde_jso
     let broker = Broker::start();
     let plant = Plant::start(DEVICES);
     let receiver = Receiver::start(broker.dir.path(), broker.port, plant.sent.clone());
-    let mut gateway = Gateway::with_uplink(&broker, &config(&plant, points, period));
+    let mut gateway = Gateway::with_uplink(&broker, &config(&plant, period));
+    std::fs::create_dir(gateway.etc("profiles")).unwrap();
+    std::fs::write(gateway.etc("profiles/meter.toml"), profile(points)).unwrap();
     if let Some(disk) = &disk {
         let var = disk.folder.join("var");
         std::fs::create_dir(&var).unwrap();
@@ -144,18 +146,23 @@ fn fieldspool(points: usize, period: &str, length: Duration) -> (Cost, serde_jso
     (cost, status, receiver)
 }
 
-fn config(plant: &Plant, points: usize, period: &str) -> String {
+/// Ten devices of one kind: a register map of `points` points, used by all.
+fn config(plant: &Plant, period: &str) -> String {
     let mut text = String::from("[page]\nlisten = \"127.0.0.1:0\"\n");
-    let list: String = (0..points).map(|i| format!("p{i} = {{ input = {i} }}\n")).collect();
     for (device, port) in plant.ports.iter().enumerate() {
         write!(
             text,
             "[bus.b{device}]\nperiod = \"{period}\"\n[bus.b{device}.link.modbus-tcp]\nhost = \"127.0.0.1\"\n\
-             port = {port}\n[bus.b{device}.device.d{device}]\nunit_id = 1\n[bus.b{device}.device.d{device}.points]\n{list}"
+             port = {port}\n[bus.b{device}.device]\nd{device} = {{ unit_id = 1, profile = \"meter\" }}\n"
         )
         .unwrap();
     }
     text
+}
+
+fn profile(points: usize) -> String {
+    let list: String = (0..points).map(|i| format!("p{i} = {{ input = {i} }}\n")).collect();
+    format!("name = \"bench meter\"\nsource = \"tests/bench\"\n[points]\n{list}")
 }
 
 /// Warms up, then measures for `length`.

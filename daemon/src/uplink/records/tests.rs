@@ -149,7 +149,8 @@ for line in sys.stdin:
 /// What is wrong with these messages by `config/schema/{name}.json`.
 fn judged(name: &str, messages: &[Vec<u8>]) -> String {
     let schema = format!("{}/../config/schema/{name}.json", env!("CARGO_MANIFEST_DIR"));
-    let mut judge = Command::new("python3")
+    // Debian's own: another Python earlier in the path does not see Debian's packages.
+    let mut judge = Command::new("/usr/bin/python3")
         .args(["-W", "ignore", "-c", JUDGE, &schema])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
