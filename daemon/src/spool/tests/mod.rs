@@ -20,7 +20,8 @@ use crate::status::Board;
 
 mod model;
 
-const SOON: Duration = Duration::from_secs(20);
+/// A deadline for what takes milliseconds: long, because machines that test are busy.
+const SOON: Duration = Duration::from_secs(60);
 
 fn stamp(second: u64) -> Stamp {
     let wall_us = 1_795_000_000_000_000 + i64::try_from(second).expect("soon") * 1_000_000;
@@ -141,8 +142,10 @@ async fn waiting(spool: &Spool) -> (Vec<Arc<Batch>>, Vec<Arc<Event>>) {
     (batches, events)
 }
 
-/// The state directory as a power cut would leave it: what is on disk now.
-fn copy(from: &Path) -> tempfile::TempDir {
+/// The state directory as a kill would leave it: what is on disk now. Not in the middle of a commit, where copying one
+/// file after the other would give a state that never was.
+fn copy(spool: &Spool, from: &Path) -> tempfile::TempDir {
+    let _no_commit = spool.shared.handed_out.lock().expect("no panic under it");
     let to = tempfile::tempdir().expect("a directory");
     for entry in std::fs::read_dir(from).expect("readable").flatten() {
         if entry.path().is_file() && !entry.file_name().to_string_lossy().ends_with("-shm") {
@@ -166,7 +169,7 @@ async fn stored_readings_survive_the_end_of_the_process() {
     assert_eq!(spool.committed().borrow().next_seq, 100);
     assert_eq!(waiting(&spool).await.0, batches);
 
-    let after_kill = copy(directory.path());
+    let after_kill = copy(&spool, directory.path());
     let (Opened { spool: second, run: next, .. }, board) = open(settings(after_kill.path()));
     assert!(next > run, "{next} after {run}");
     let (found, events) = waiting(&second).await;
@@ -208,7 +211,7 @@ async fn at_the_cap_the_oldest_go_counted_and_recorded() {
     let length = std::fs::metadata(directory.path().join(store::FILE)).expect("there").len();
     assert!(length <= BYTES_MAX_LEAST, "{length} bytes");
 
-    let after_kill = copy(directory.path());
+    let after_kill = copy(&spool, directory.path());
     let (Opened { spool: second, .. }, _) =
         open(SpoolSettings { directory: after_kill.path().into(), ..capped });
     assert_eq!(numbers(&self::waiting(&second).await.0), kept);
@@ -251,7 +254,7 @@ async fn three_unclean_restarts_in_one_outage_lose_nothing_and_prove_it() {
             flush(&spool).await;
         }
         ends.push((run, plant.seq));
-        let next = copy(directory.path());
+        let next = copy(&spool, directory.path());
         directory = next;
     }
     let (Opened { spool, .. }, _) = open(settings(directory.path()));
@@ -348,18 +351,18 @@ async fn what_is_confirmed_in_time_is_not_written_with_keep_unsent() {
     };
     let (Opened { spool, run, .. }, _) = open(unsent);
     let mut plant = Plant::new(run);
-    for _ in 0..10 {
-        let batch = plant.batch();
+    let batches: Vec<_> = (0..10).map(|_| plant.batch()).collect();
+    for (at, batch) in batches.iter().enumerate() {
         spool.append(batch.clone());
-        spool.confirm(&[Confirmed::from(&*batch)]);
+        if at != 4 {
+            spool.confirm(&[Confirmed::from(&**batch)]);
+        }
     }
-    let left = plant.batch();
-    spool.append(left.clone());
     flush(&spool).await;
     let page = spool.export(ExportQuery::default()).await.expect("readable");
-    assert_eq!(page.batches, [left]);
-    assert_eq!(sums(&spool).confirmed, 20);
-    assert_eq!(spool.committed().borrow().next_seq, 22);
+    assert_eq!(page.batches, batches[4..5]);
+    assert_eq!(sums(&spool).confirmed, 18);
+    assert_eq!(spool.committed().borrow().next_seq, 20);
 }
 
 #[tokio::test]
@@ -464,7 +467,7 @@ async fn without_the_daemon_the_command_line_reads_the_same() {
     flush(&spool).await;
     let running = Offline::open(directory.path()).expect_err("the daemon runs");
     assert!(matches!(running, SpoolError::Locked { .. }), "{running}");
-    let killed = copy(directory.path());
+    let killed = copy(&spool, directory.path());
     let mut offline = Offline::open(killed.path()).expect("opens");
     assert_eq!(offline.status().waiting, 20);
     assert_eq!(offline.export(&ExportQuery::default()).expect("readable").batches, batches);

@@ -93,7 +93,7 @@ impl Model {
                 }
             }
             Step::Kill => {
-                let next = copy(self.directory.path());
+                let next = copy(&self.spool, self.directory.path());
                 self.directory = next;
                 let scattered = self.scattered();
                 self.open_again();
