@@ -11,6 +11,8 @@ use crate::spool::Confirmed;
 /// Longest pause after a refusal that asks for patience; the first is [`PAUSE_FIRST`], each next doubles.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
+/// So many messages refused for good with none accepted in between, and it is the broker, not a message.
+const REFUSED_ROW_MAX: u32 = 64;
 /// So many acknowledgements on one connection, and the search for an unreadable one is over.
 const READABLE_ACKS: u64 = 200;
 
@@ -39,7 +41,12 @@ impl Session {
             self.trouble = Some(puback_words(code));
             self.wait(now);
         } else {
+            self.refused_in_a_row = self.refused_in_a_row.saturating_add(1);
             self.refuse(now, &sent, &puback_words(code));
+            if self.refused_in_a_row >= REFUSED_ROW_MAX {
+                // Without beginning anew: behind a long refused stretch there may be what the broker takes.
+                self.pause(now);
+            }
         }
     }
 
@@ -48,6 +55,7 @@ impl Session {
             return;
         }
         self.accepted += 1;
+        self.refused_in_a_row = 0;
         self.pause_step = Duration::ZERO;
         self.trouble = None;
         if self.unreadable > 0 && self.line.as_ref().is_some_and(|line| line.acks >= READABLE_ACKS) {
@@ -78,6 +86,11 @@ impl Session {
 
     /// The broker asks for patience, or nobody listens: no data for a while, longer each time, then one message.
     fn wait(&mut self, now: Instant) {
+        self.from_the_start = true;
+        self.pause(now);
+    }
+
+    fn pause(&mut self, now: Instant) {
         let step = if self.pause_step.is_zero() { PAUSE_FIRST } else { (self.pause_step * 2).min(PAUSE_MAX) };
         // Of several refusals at once only the first counts.
         if self.pause.is_none() {

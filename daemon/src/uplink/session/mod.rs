@@ -198,7 +198,11 @@ pub(super) struct Session {
     pause: Option<Instant>,
     /// The last pause; zero once a message was accepted.
     pause_step: Duration,
+    /// After the pause the backlog begins anew: what was put off is to be sent again.
+    from_the_start: bool,
     accepted: u64,
+    /// Messages refused for good since one was last accepted.
+    refused_in_a_row: u32,
     young: VecDeque<Instant>,
     unreadable: u32,
     numbers: Numbers,
@@ -231,7 +235,9 @@ impl Session {
             dead: VecDeque::new(),
             pause: None,
             pause_step: Duration::ZERO,
+            from_the_start: false,
             accepted: 0,
+            refused_in_a_row: 0,
             young: VecDeque::new(),
             unreadable: 0,
             numbers: Numbers::default(),
@@ -295,7 +301,9 @@ impl Session {
         match self.phase {
             Phase::Up => self.leave(now + CLOSE_WITHIN, false),
             Phase::Waiting { .. } => self.kick(now),
-            Phase::Connecting | Phase::Leaving { .. } | Phase::Done => {}
+            // The attempt under way is to the old broker, as the old client; there is nothing to wait for.
+            Phase::Connecting => self.leave(now, false),
+            Phase::Leaving { .. } | Phase::Done => {}
         }
     }
 
@@ -400,7 +408,9 @@ impl Session {
         if self.pause.is_some_and(|until| until <= now) {
             self.pause = None;
             self.live.keep_newest_only(false);
-            self.backlog.reset();
+            if std::mem::take(&mut self.from_the_start) {
+                self.backlog.reset();
+            }
         }
         if self.live.dropped > self.live_lost {
             self.live_lost = self.live.dropped;

@@ -457,6 +457,58 @@ fn a_broker_that_refuses_everything_costs_no_reading() {
 }
 
 #[test]
+fn a_broker_that_stops_taking_anything_is_not_sent_a_long_backlog_over_and_over() {
+    let mut world = World::connected(&config(), Granted::default());
+    world.take("a", 0, 4);
+    world.run();
+    world.ack_all();
+    assert_eq!(world.confirmed.len(), 1, "it took something once");
+    for i in 1..10_000 {
+        world.store("a", i * 4, 4);
+    }
+    world.run();
+    let mut refused = 0;
+    for _ in 0..600 {
+        while !world.out.is_empty() && refused < 2_000 {
+            let data = !world.out[0].lane().is_empty();
+            refused += usize::from(data);
+            world.ack(0, if data { 0x87 } else { 0 });
+        }
+        world.pass(Duration::from_secs(1));
+    }
+    assert!(world.dead.is_empty() && world.confirmed.len() == 1);
+    assert!(refused < 150, "{refused} refused messages in ten minutes");
+    for _ in 0..200 {
+        world.ack_all();
+        world.pass(Duration::from_secs(1));
+    }
+    assert_eq!(world.confirmed.len(), 10_000, "and when it takes them again, all go");
+}
+
+#[test]
+fn a_long_refused_backlog_does_not_keep_what_lies_behind_it_for_ever() {
+    let mut world = World::connected(&config(), Granted::default());
+    world.take("a", 0, 4);
+    world.run();
+    world.ack_all();
+    for i in 1..=2_000 {
+        world.store(if i < 2_000 { "denied" } else { "a" }, i * 4, 4);
+    }
+    world.run();
+    for _ in 0..86_400 {
+        if world.confirmed_seqs().contains(&8_000) {
+            return;
+        }
+        while let Some(out) = world.out.first() {
+            let code = if out.topic.ends_with("denied") { 0x87 } else { 0 };
+            world.ack(0, code);
+        }
+        world.pass(Duration::from_secs(1));
+    }
+    panic!("a day, and it was not sent");
+}
+
+#[test]
 fn held_data_waits_until_somebody_subscribes() {
     let config = UplinkConfig { nobody_listens: NobodyListens::Hold, ..config() };
     let mut world = World::connected(&config, Granted::default());
@@ -698,6 +750,17 @@ fn a_new_configuration_leaves_in_order_and_connects_at_once() {
     assert!(world.left);
     world.end(End::new(Cause::Closed, "closed"));
     assert_eq!(world.connects.len(), 2);
+}
+
+#[test]
+fn a_new_configuration_that_comes_while_connecting_gives_up_the_old_brokers_connection() {
+    let mut world = World::new(&config());
+    world.run();
+    assert_eq!(world.connects.len(), 1);
+    world.session.on_config(world.now, Settings::new(&config(), "plant7-gw1".into(), RUN));
+    world.run();
+    assert!(world.ended.is_some() && world.session.trouble().is_none());
+    assert_eq!(world.connects.len(), 2, "with the new one, at once");
 }
 
 /// What a hostile broker does next.
