@@ -1,9 +1,10 @@
 //! The routes. Each answers one question; none changes the plant.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{DefaultBodyLimit, Extension, Query, State};
+use axum::extract::{DefaultBodyLimit, Extension, FromRequest as _, Query, Request, State};
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
@@ -15,6 +16,7 @@ use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use crate::live::Position;
 use crate::live::trend::Mark;
@@ -33,6 +35,9 @@ pub(super) const HISTORY_MAX: usize = 10_000;
 
 /// What a request may carry: one token.
 const BODY_MAX: usize = 1024;
+
+/// ... and by when it must be whole.
+const BODY_WITHIN: Duration = Duration::from_secs(5);
 
 /// `Retry-After` when all seats are taken, s.
 pub(super) const COME_BACK_S: u16 = 5;
@@ -312,8 +317,16 @@ struct Accept {
 async fn open_session(
     State(app): State<Arc<App>>,
     Extension(visit): Extension<Arc<Visit>>,
-    Json(Accept { token }): Json<Accept>,
+    request: Request,
 ) -> Response {
+    // Who sends a header and no body would keep the seat, and needs no invitation for that.
+    let Ok(read) = timeout(BODY_WITHIN, Json::<Accept>::from_request(request, &())).await else {
+        return refuse(StatusCode::REQUEST_TIMEOUT, refusals::TOO_SLOW);
+    };
+    let token = match read {
+        Ok(Json(Accept { token })) => token,
+        Err(rejection) => return rejection.into_response(),
+    };
     if !visit.tls {
         return refuse(StatusCode::NOT_FOUND, refusals::NOT_FOUND);
     }

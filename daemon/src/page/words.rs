@@ -171,6 +171,8 @@ pub mod refusals {
     pub const NO_SUCH_POINT: &str = "There is no such device or point.";
     /// 405
     pub const METHOD: &str = "The page only shows; it changes nothing.";
+    /// 408
+    pub const TOO_SLOW: &str = "The request did not come whole within 5 seconds. Try again.";
     /// 421
     pub const WRONG_HOST: &str = "This gateway is not known by that name. Use its address, or add the name to \
         names in the [page] table of the configuration.";

@@ -190,6 +190,20 @@ async fn a_stop_ends_open_streams() {
     house.close().await;
 }
 
+#[tokio::test]
+async fn a_body_that_does_not_come_keeps_no_seat() {
+    let house = house("127.0.0.1:0").await;
+    let host = house.address;
+    let answer = house
+        .raw(&format!(
+            "POST /api/session HTTP/1.1\r\nHost: {host}\r\nSec-Fetch-Site: same-origin\r\n\
+             Content-Type: application/json\r\nContent-Length: 50\r\n\r\n{{"
+        ))
+        .await;
+    assert_eq!(answer.status, 408, "{answer:?}");
+    house.close().await;
+}
+
 async fn secure(house: &House) -> TlsStream<TcpStream> {
     let pem = std::fs::read(house.state.path().join("page-tls/cert.pem")).expect("certificate");
     let mut roots = RootCertStore::empty();
