@@ -97,7 +97,11 @@ pub async fn run(spec: BusSpec, mut around: Surroundings) {
         tokio::select! {
             biased;
             () = around.stop.cancelled() => break,
-            Some(command) = around.commands.recv() => obey(&mut bus, &spec, command).await,
+            Some(command) = around.commands.recv() => tokio::select! {
+                biased;
+                () = around.stop.cancelled() => break,
+                () = obey(&mut bus, &spec, command) => {}
+            },
             () = bus.idle(wake) => {}
         }
     }

@@ -55,12 +55,16 @@ impl PlacedBus {
 #[derive(Debug, Default)]
 pub(super) struct Buses {
     slots: Vec<Option<PlacedBus>>,
+    /// Slots of buses that did not end when told to. What they still bring must find no description, so nobody gets them.
+    lost: Vec<usize>,
 }
 
 impl Buses {
     /// Gives a bus a free slot and its section of the board. Intake is told what stands in the slots before it starts.
     pub(super) fn place(&mut self, bus: &ConfiguredBus, board: &Board) {
-        let slot = self.slots.iter().position(Option::is_none).unwrap_or_else(|| {
+        let mut slots = self.slots.iter().enumerate();
+        let free = slots.position(|(slot, placed)| placed.is_none() && !self.lost.contains(&slot));
+        let slot = free.unwrap_or_else(|| {
             self.slots.push(None);
             self.slots.len() - 1
         });
@@ -83,7 +87,7 @@ impl Buses {
         Ok(())
     }
 
-    /// Ends one bus; whether it ended in time. Its slot is free then, and its section of the board empty.
+    /// Ends one bus; whether it ended in time. Its slot is free then, and its section of the board empty in any case.
     pub(super) async fn end(&mut self, name: &str, board: &Board, within: Duration) -> bool {
         let Some(slot) = self.slot_of(name) else { return true };
         let Some(bus) = self.slots[slot].take() else { return true };
@@ -91,6 +95,9 @@ impl Buses {
             Some((_, mut running)) => running.end(within).await,
             None => true,
         };
+        if !in_time {
+            self.lost.push(slot);
+        }
         board.update(|status| {
             if let Some(shown) = status.buses.get_mut(slot) {
                 *shown = BusStatus::default();
@@ -189,4 +196,30 @@ fn on_thread(
         let _ = done.send(());
     })?;
     Ok(ended)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Folders};
+
+    const TWO: &str = "[bus.a.link.modbus-tcp]\nhost = \"127.0.0.1\"\n\
+        [bus.a.device.m1]\nunit_id = 1\npoints = { v = { input = 0, type = \"u16\" } }\n";
+
+    #[tokio::test(start_paused = true)]
+    async fn the_slot_of_a_bus_that_does_not_end_is_given_to_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.toml"), TWO).unwrap();
+        let loaded = config::load(&Folders::given(folder.path()));
+        let config = loaded.config.unwrap_or_else(|| panic!("{:?}", loaded.faults));
+        let (board, mut buses, mut tasks) = (Board::default(), Buses::default(), Tasks::default());
+        buses.place(&config.buses[0], &board);
+        let stuck = tasks.spawn("stuck", CancellationToken::new(), std::future::pending::<()>());
+        let (commands, _obeyed) = mpsc::channel(1);
+        buses.slots[0].as_mut().unwrap().running = Some((commands, stuck));
+        assert!(!buses.end("a", &board, Duration::from_secs(2)).await);
+        buses.place(&config.buses[0], &board);
+        let taken: Vec<bool> = buses.by_slot().map(|bus| bus.is_some()).collect();
+        assert_eq!(taken, [false, true], "what the stuck bus still brings has no description");
+    }
 }

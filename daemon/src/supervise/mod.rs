@@ -102,7 +102,11 @@ async fn life(config: Config, place: Option<PathBuf>, tail: log::Tail) -> Result
         tokio::select! {
             asked = signals.next() => match asked {
                 Asked::Stop => break Ok(()),
-                Asked::Reload => gateway.reload().await,
+                // A reload may wait for buses that do not end; a stop does not wait for a reload.
+                Asked::Reload => tokio::select! {
+                    () = gateway.reload() => {}
+                    () = signals.stop() => break Ok(()),
+                },
             },
             name = gateway.part_ended() => break Err(RunError::PartEnded(name)),
         }
