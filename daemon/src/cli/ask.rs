@@ -103,7 +103,7 @@ pub(super) fn spool_export(export: &Export, out: &mut dyn Write) -> Result<Exit,
                 query.after = Some(next);
             }
         }
-        Err(AskError::Broken(error)) if error.kind() == io::ErrorKind::BrokenPipe => return Err(error.into()),
+        Err(AskError::Output(error)) => return Err(error.into()),
         answer => answer?,
     }
     out.flush()?;

@@ -81,7 +81,7 @@ impl From<AskError> for Failure {
             AskError::NotRunning => Exit::Unavailable as u8,
             AskError::NotAllowed(_) => Exit::NoPermission as u8,
             AskError::Refused { exit, .. } => *exit,
-            AskError::Broken(_) => Exit::Disk as u8,
+            AskError::Broken(_) | AskError::Output(_) => Exit::Disk as u8,
         };
         Self { what: error.to_string(), exit }
     }

@@ -35,6 +35,9 @@ pub enum AskError {
     /// The connection broke, or what came is no reply.
     #[error("the daemon's answer broke off: {0}")]
     Broken(#[from] io::Error),
+    /// An item came and could not be taken: what it was written to is full or closed.
+    #[error("cannot write the output: {0}")]
+    Output(io::Error),
 }
 
 /// Asks, and hands each item to `item` as it comes; an error of `item` ends the reply.
@@ -62,7 +65,7 @@ pub fn ask(
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
         match serde_json::from_slice(&line).map_err(io::Error::from)? {
-            Line::Item(value) => item(value)?,
+            Line::Item(value) => item(value).map_err(AskError::Output)?,
             Line::Done => return Ok(()),
             Line::Failed { what, exit } => return Err(AskError::Refused { what, exit }),
         }

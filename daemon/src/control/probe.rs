@@ -106,7 +106,7 @@ pub fn find_bus<'a>(config: &'a Config, bus: &str) -> Result<&'a ConfiguredBus, 
 pub fn unknown(what: &str, wanted: &str, names: &[impl AsRef<str>]) -> String {
     let wanted_shown = crate::log::escape(wanted);
     if names.is_empty() {
-        return format!("there is no {what} {wanted_shown}, and no other");
+        return format!("there is no {what} {wanted_shown}: none is configured");
     }
     let near = names.iter().map(|name| (strsim::damerau_levenshtein(name.as_ref(), wanted), name.as_ref()));
     let near = near.filter(|(distance, _)| *distance <= 2).min();
@@ -126,6 +126,6 @@ mod tests {
             "there is no bus hal; did you mean hall? There are: hall, cellar"
         );
         assert_eq!(unknown("bus", "x\n", &["hall"]), "there is no bus x\\n. There are: hall");
-        assert_eq!(unknown("bus", "x", &[] as &[&str]), "there is no bus x, and no other");
+        assert_eq!(unknown("bus", "x", &[] as &[&str]), "there is no bus x: none is configured");
     }
 }

@@ -215,9 +215,12 @@ fn store(status: &Status) -> Vec<Problem> {
         problems.push(Problem::new(Severity::Warning, words::slow_disk(spool.unstored_seconds)));
     }
     match spool.hours_until_full.filter(|_| spool.waiting > 0) {
-        Some(hours) if hours <= 0.0 => problems.push(Problem::new(Severity::Fault, words::full())),
+        Some(hours) if hours <= 0.0 => {
+            problems.push(Problem::new(Severity::Fault, words::full(status.uplink.configured)));
+        }
         Some(hours) if hours < FULL_HOURS => {
-            problems.push(Problem::new(Severity::Warning, words::nearly_full(hours)));
+            problems
+                .push(Problem::new(Severity::Warning, words::nearly_full(hours, status.uplink.configured)));
         }
         _ => {}
     }

@@ -287,7 +287,7 @@ pub fn idle() -> Said {
 /// After a crash loop.
 pub fn safe_mode() -> Said {
     Said(
-        "The gateway has crashed several times and now only reads and stores; nothing is sent".into(),
+        "The gateway has crashed several times and now only reads and stores; nothing is sent, the page is off".into(),
         "See why with \"journalctl -u fieldspool -p warning\"; \"sudo systemctl restart fieldspool\" leaves this \
          state."
             .into(),
@@ -387,19 +387,28 @@ pub fn server_away(broker: &str, why: Option<&str>, waiting: u64, room: Option<f
 }
 
 /// Room for waiting readings comes to its end.
-pub fn nearly_full(hours: f64) -> Said {
+pub fn nearly_full(hours: f64, server: bool) -> Said {
     Said(
         format!("Room for readings that wait is used up in about {}", hours_in_words(hours)),
-        "From then on the oldest are dropped to make room. Bring the connection to the server back.".into(),
+        format!("From then on the oldest are dropped to make room. {}", make_room(server)),
     )
 }
 
 /// There is no room left.
-pub fn full() -> Said {
+pub fn full(server: bool) -> Said {
     Said(
         "There is no room left for readings that wait; the oldest are being dropped to make room".into(),
-        "Bring the connection to the server back. What is dropped is counted and reported.".into(),
+        format!("{} What is dropped is counted and reported.", make_room(server)),
     )
+}
+
+/// A connection that was never configured cannot be brought back.
+fn make_room(server: bool) -> &'static str {
+    if server {
+        "Bring the connection to the server back."
+    } else {
+        "No server is configured that would take them: add one, or give the store more room (cap)."
+    }
 }
 
 /// The disk has a fault.
@@ -430,7 +439,7 @@ pub fn slow_disk(unstored_seconds: f64) -> Said {
 pub fn not_durable(why: &str) -> Said {
     Said(
         format!("Readings are stored where a power cut erases them ({why})"),
-        "Put the state directory /var/lib/fieldspool on the card or a disk.".into(),
+        "Put the state directory on the card or a disk: state_directory in the configuration.".into(),
     )
 }
 

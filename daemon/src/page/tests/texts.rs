@@ -145,6 +145,19 @@ fn each_trouble_has_its_words_and_a_remedy() {
         (|s| s.spool.state = "failing".into(), Severity::Fault, "does not take readings"),
         (|s| s.spool.unstored_seconds = 90.0, Severity::Warning, "disk is slow: 90 s"),
         (|s| s.spool.not_durable = Some("tmpfs".into()), Severity::Warning, "erases them (tmpfs)"),
+        (
+            |s| (s.spool.waiting, s.spool.hours_until_full) = (9, Some(1.0)),
+            Severity::Warning,
+            "Bring the connection to the server back",
+        ),
+        (
+            |s| {
+                s.uplink.configured = false;
+                (s.spool.waiting, s.spool.hours_until_full) = (9, Some(1.0));
+            },
+            Severity::Warning,
+            "No server is configured",
+        ),
         (|s| s.spool.evicted = 1234, Severity::Note, "1\u{202f}234 dropped to make room"),
         (|s| s.clock.synced = false, Severity::Warning, "clock has not been set"),
         (|s| s.gateway.idle = true, Severity::Note, "Nothing is configured"),
