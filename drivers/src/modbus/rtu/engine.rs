@@ -165,7 +165,11 @@ impl Engine {
         }
         let quiet = self.quiet_at();
         match self.state {
-            State::Idle => Step::Wait(quiet.unwrap_or(now + Duration::from_secs(3_600)).max(now)),
+            // The end of silence is news only for what is in the buffer: without it nobody is woken.
+            State::Idle => {
+                let rest = quiet.filter(|_| !self.buffer.is_empty());
+                Step::Wait(rest.unwrap_or(now + Duration::from_secs(3_600)).max(now))
+            }
             State::Pending { ask, deadline } => {
                 let quiet = quiet.unwrap_or(now);
                 if now >= deadline || quiet > deadline {

@@ -247,3 +247,15 @@ fn silence_of_three_and_a_half_characters_comes_before_each_request() {
     assert_eq!(engine.poll(arrived), Step::Wait(arrived + SILENCE));
     assert!(matches!(engine.poll(arrived + SILENCE), Step::Write(_)));
 }
+
+#[test]
+fn an_idle_line_that_has_spoken_once_does_not_wake_anybody() {
+    let (mut engine, sent_until) = sent(timing());
+    let came = sent_until + ms(20);
+    engine.receive(&answer([0, 1, 0, 2]), came);
+    assert!(is_data(engine.poll(came)));
+    for later in [ms(0), ms(10), ms(1_000)] {
+        let Step::Wait(until) = engine.poll(came + later) else { panic!("nothing to do") };
+        assert!(until > came + later + ms(500), "woken {:?} later", until - came - later);
+    }
+}
