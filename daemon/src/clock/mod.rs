@@ -53,6 +53,14 @@ impl ClockWatch {
         if self.set { ClockQuality::Synced } else { ClockQuality::Unsynced }
     }
 
+    /// The wall clock of a stamp at a moment when the clocks showed `wall_us` and `mono_us`.
+    ///
+    /// Until [`look`](Self::look) has noticed that the clock was set, stamps go on by the clock as it was: they say
+    /// `unsynced`, and what says so is corrected by the offset, which must not be added to a time that is already true.
+    pub fn wall_us(&self, wall_us: i64, mono_us: u64) -> i64 {
+        self.unsynced_base_us.map_or(wall_us, |base| base.saturating_add_unsigned(mono_us))
+    }
+
     /// Looks again. Returns the record to write when the clock has been set since the last look, once per boot and run.
     ///
     /// A step while unsynced (a person typing `date`, a saved time restored) moves the base, so the offset is that
@@ -103,9 +111,11 @@ impl Clock {
     /// A stamp for something that happened at `at`, not long ago.
     pub fn stamp(&self, at: Instant) -> Stamp {
         let ago_us = u64::try_from(at.elapsed().as_micros()).unwrap_or(0);
+        let shown_us = wall_us().saturating_sub_unsigned(ago_us);
+        let mono_us = mono_us().saturating_sub(ago_us);
         Stamp {
-            wall_us: wall_us().saturating_sub_unsigned(ago_us),
-            mono_us: mono_us().saturating_sub(ago_us),
+            wall_us: self.watch.wall_us(shown_us, mono_us),
+            mono_us,
             boot: self.watch.boot,
             clock: self.watch.quality(),
         }
@@ -185,6 +195,18 @@ mod tests {
             "losing the server is not unsetting"
         );
         assert_eq!(watch.quality(), ClockQuality::Synced);
+    }
+
+    #[test]
+    fn a_stamp_between_the_setting_and_its_discovery_is_right_after_correction() {
+        let mut watch = ClockWatch::new(BOOT, false, at(1_000_000, 500_000, false));
+        // The clock is set at boot time 1.0 s; a sample is taken at 1.2 s, and `look` comes at 1.5 s.
+        let stamped = watch.wall_us(1_700_000_001_200_000, 1_200_000);
+        assert_eq!(watch.quality(), ClockQuality::Unsynced);
+        let set = watch.look(at(1_700_000_001_500_000, 1_500_000, true));
+        let Some(Body::Clock { offset_us, at_mono_us: 1_500_000, .. }) = set else { panic!("{set:?}") };
+        assert_eq!(stamped + offset_us, 1_700_000_001_200_000, "the true time of the sample");
+        assert_eq!(watch.wall_us(1_700_000_002_000_000, 2_000_000), 1_700_000_002_000_000);
     }
 
     #[test]

@@ -116,7 +116,7 @@ impl Due {
     pub fn next(&mut self, now: Instant) -> Next {
         self.skip_missed(now);
         let mut wake = now + Duration::from_secs(1);
-        let mut best: Option<&Slot> = None;
+        let mut best: Option<(Instant, Next)> = None;
         let mut next_due = None;
         for slot in &self.slots {
             if self.is_silent(slot.device) {
@@ -124,15 +124,22 @@ impl Due {
             }
             let at = slot.held.map_or(slot.due, |held| slot.due.max(held));
             if at <= now {
-                if best.is_none_or(|b| slot.turn < b.turn) {
-                    best = Some(slot);
+                if best.is_none_or(|(turn, _)| slot.turn < turn) {
+                    let (device, group) = (slot.device, slot.group);
+                    best = Some((slot.turn, Next::Poll { device, group, deadline: now + slot.limit }));
                 }
             } else {
                 next_due = Some(next_due.map_or(at, |n: Instant| n.min(at)));
             }
         }
-        if let Some(slot) = best {
-            return Next::Poll { device: slot.device, group: slot.group, deadline: now + slot.limit };
+        if let Some((_, poll)) = best {
+            // On a line without a free moment nothing ever fits: the one probe that may delay a poll is made all the same.
+            if now.saturating_duration_since(self.probed_anyway) >= PROBE_ANYWAY
+                && let Ok(probe) = self.probe(now, Some(now))
+            {
+                return probe;
+            }
+            return poll;
         }
         wake = next_due.map_or(wake, |due| due.min(wake));
         match self.probe(now, next_due) {
@@ -275,8 +282,13 @@ impl Health {
                 self.probe_at = now + self.pause;
                 Some(Edge::Silent)
             }
-            // Says nothing about the device: the line is down, or nothing was asked.
-            Outcome::LinkDown | Outcome::Held { .. } => None,
+            // Says nothing about the device. A line that is down fails at once: without a pause the next probe would
+            // follow without end.
+            Outcome::LinkDown => {
+                self.probe_at = self.probe_at.max(now + self.pause);
+                None
+            }
+            Outcome::Held { .. } => None,
         }
     }
 }

@@ -176,3 +176,37 @@ fn groups_of_one_device_keep_their_own_periods() {
     }
     assert_eq!(polls, [600, 10]);
 }
+
+#[test]
+fn a_silent_device_on_a_line_that_is_down_is_not_asked_without_end() {
+    // A device that was switched off: silent first, then its connection is refused at once, for minutes.
+    let start = Instant::now();
+    let mut due = Due::new(&spec(1, 1000 * MS), |_, _| 1, TIMEOUT, start);
+    for _ in 0..2 {
+        due.polled((0, 0), &Outcome::Silent, start, start);
+    }
+    assert!(due.is_silent(0));
+    let (mut now, mut polls) = (start, 0);
+    while now < start + Duration::from_secs(60) && polls < 1_000 {
+        match due.next(now) {
+            Next::Wait(until) => now = until,
+            Next::Poll { device, group, .. } => {
+                polls += 1;
+                due.polled((device, group), &Outcome::LinkDown, now, now);
+            }
+        }
+    }
+    assert!((10..=130).contains(&polls), "{polls} polls in a minute");
+}
+
+#[test]
+fn on_a_line_without_a_free_moment_a_silent_device_is_still_found_again() {
+    let start = Instant::now();
+    let back = start + Duration::from_secs(300);
+    let mut due = Due::new(&spec(4, 100 * MS), |_, _| 1, TIMEOUT, start);
+    let (polls, _) = run(&mut due, start, Duration::from_secs(600), |device, now| {
+        (device != 0 || now >= back).then_some(50 * MS)
+    });
+    let found = polls[0].iter().find(|t| **t >= back).expect("probed after its return");
+    assert!(*found - back <= PROBE_ANYWAY + Duration::from_secs(1), "found after {:?}", *found - back);
+}

@@ -26,6 +26,9 @@ use samples::{News, Polled, Samples};
 /// How often the board is brought up to date.
 const BOARD_EVERY: Duration = Duration::from_secs(1);
 
+/// How often missed polls become a record: an overloaded line must not fill the spool with its complaints.
+const MISSED_EVERY: Duration = Duration::from_secs(60);
+
 /// What somebody else may ask of a bus. Answered between two polls.
 #[derive(Debug)]
 pub enum Command {
@@ -68,13 +71,23 @@ pub async fn run(spec: BusSpec, mut around: Surroundings) {
     let mut gauges = Gauges::new(around.bus, spec.devices.len(), started);
     let mut bus = Bus::open_lazily(spec.clone());
     let mut board_at = started;
+    let mut missed = Missed { counts: vec![0; spec.devices.len()], record_at: started + MISSED_EVERY };
     loop {
         let now = Instant::now();
         (around.beat)(now);
         if now >= board_at {
             board_at = now + BOARD_EVERY;
             gauges.show(&bus, &due, &around.board, now);
-            report_missed(&mut due, &spec, &around);
+            missed.count(&mut due, &around);
+        }
+        if now >= missed.record_at {
+            missed.record_at = now + MISSED_EVERY;
+            missed.record(&around);
+        }
+        // A line without a free moment never comes to the wait below, where these are taken too.
+        if let Ok(command) = around.commands.try_recv() {
+            obey(&mut bus, &spec, command).await;
+            continue;
         }
         let wake = match due.next(now) {
             Next::Poll { device, group, deadline } => {
@@ -105,6 +118,8 @@ pub async fn run(spec: BusSpec, mut around: Surroundings) {
             () = bus.idle(wake) => {}
         }
     }
+    missed.count(&mut due, &around);
+    missed.record(&around);
     tracing::debug!(bus = %spec.name, "bus stopped");
 }
 
@@ -140,18 +155,36 @@ fn hand_on(spec: &BusSpec, around: &mut Surroundings, slot: (usize, usize), poll
     }
 }
 
-fn report_missed(due: &mut Due, spec: &BusSpec, around: &Surroundings) {
-    for device in 0..spec.devices.len() {
-        let polls = due.take_missed(device);
-        if polls == 0 {
-            continue;
-        }
-        around.board.update(|status| {
-            if let Some(d) = status.buses.get_mut(around.bus).and_then(|b| b.devices.get_mut(device)) {
-                d.missed += polls;
+/// Polls that were due and not made: on the board at once, in a record now and then.
+struct Missed {
+    /// Of each device, since the last record.
+    counts: Vec<u64>,
+    record_at: Instant,
+}
+
+impl Missed {
+    fn count(&mut self, due: &mut Due, around: &Surroundings) {
+        for (device, count) in self.counts.iter_mut().enumerate() {
+            let polls = due.take_missed(device);
+            if polls == 0 {
+                continue;
             }
-        });
-        around.samples.push(News::Missed { bus: around.bus, device, polls });
+            *count += polls;
+            around.board.update(|status| {
+                if let Some(d) = status.buses.get_mut(around.bus).and_then(|b| b.devices.get_mut(device)) {
+                    d.missed += polls;
+                }
+            });
+        }
+    }
+
+    fn record(&mut self, around: &Surroundings) {
+        for (device, count) in self.counts.iter_mut().enumerate() {
+            let polls = std::mem::take(count);
+            if polls > 0 {
+                around.samples.push(News::Missed { bus: around.bus, device, polls });
+            }
+        }
     }
 }
 
