@@ -28,6 +28,8 @@ pub struct Entry {
 #[derive(Debug, Default)]
 pub struct Dictionary {
     entries: HashMap<u32, Entry>,
+    /// The greatest number that was ever given, also to entries that cannot be read any more.
+    greatest: u32,
     ids: HashMap<Arc<Shape>, u32>,
     /// By address: hashing a shape with a hundred points for each batch would cost more than encoding it. The `Arc` is
     /// kept, so that no other shape takes the address.
@@ -62,11 +64,12 @@ impl Dictionary {
 
     /// The number that the next new entry gets: one more than the greatest, from 1.
     pub fn next_id(&self) -> u32 {
-        self.entries.keys().max().map_or(1, |id| id.saturating_add(1))
+        self.greatest.saturating_add(1)
     }
 
     /// Takes an entry that is stored; `false` if the body is none.
     pub fn insert(&mut self, id: u32, body: &[u8]) -> bool {
+        self.greatest = self.greatest.max(id);
         let Some(shape) = shape_from(body) else { return false };
         let shape = Arc::new(shape);
         self.ids.insert(shape.clone(), id);

@@ -163,18 +163,30 @@ pub(super) fn adopt(
 ) -> Result<(), StoreError> {
     let stamp = (shared.now)();
     let newest = found.newest_event;
-    let mut inner = shared.lock();
-    let inner = &mut *inner;
+    let mut guard = shared.lock();
+    let inner = &mut *guard;
     let runs: Vec<_> = inner.ledger.runs.iter().map(|(run, books)| (*run, books.durable)).collect();
     for (run, durable) in runs.into_iter().filter(|_| !salvaging) {
         inner.lose(run, 0, durable, GapCause::Damaged);
     }
     let own = inner.ledger.runs.get(&inner.run).cloned().unwrap_or_default();
-    let adopted = enter(store, found, (inner.run, &own), stamp, &mut inner.next_event)?;
+    let run = inner.run;
+    // At most one record for each run of the file.
+    let mut next_event = inner.next_event;
+    let reserved = next_event + found.runs.len() as u64;
+    inner.next_event = reserved;
+    drop(guard);
+    // Nobody who appends waits for the disk.
+    let adopted = enter(store, found, (run, &own), stamp, &mut next_event)?;
+    let mut inner = shared.lock();
+    if inner.next_event == reserved {
+        inner.next_event = next_event;
+    }
     for (run, books) in adopted.ledger.runs {
         inner.ledger.runs.entry(run).or_insert(books);
     }
-    inner.dirty.extend(inner.ledger.runs.keys().copied());
+    let runs: Vec<_> = inner.ledger.runs.keys().copied().collect();
+    inner.dirty.extend(runs);
     inner.events_waiting = adopted.events_waiting;
     inner.sent.clear();
     inner.floor = adopted.mark.floor;

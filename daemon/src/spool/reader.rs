@@ -80,7 +80,8 @@ impl Reader {
         answer.map_err(|error| {
             self.source = None;
             if error.trouble() == Trouble::Damage {
-                shared.command(Command::FileDamaged(error.to_string()));
+                let (generation, what) = (self.generation, error.to_string());
+                shared.command(Command::FileDamaged { generation, what });
             }
             SpoolError::Unavailable(error.to_string())
         })

@@ -34,6 +34,8 @@ pub(super) struct Rescue {
     found: String,
     folder: PathBuf,
     saved: BTreeMap<RunId, Intervals>,
+    /// Found, and not stored yet because the commit failed.
+    unstored: Vec<Arc<Batch>>,
     last_wall_us: BTreeMap<RunId, i64>,
     /// Up to where each run was durable when the file was set aside.
     at_risk: BTreeMap<RunId, u64>,
@@ -48,6 +50,7 @@ impl Rescue {
             found,
             folder: file.parent().unwrap_or(Path::new(".")).to_owned(),
             saved: BTreeMap::new(),
+            unstored: Vec::new(),
             last_wall_us: BTreeMap::new(),
             at_risk,
         })
@@ -69,6 +72,7 @@ impl Rescue {
             *at_risk = (*at_risk).max(books.durable);
         }
         let mut back = Vec::new();
+        let mut fresh: BTreeMap<RunId, Intervals> = BTreeMap::new();
         for batch in batches {
             let (run, first, next) = (batch.run, batch.seq, batch.end());
             let wall_us = self.last_wall_us.entry(run).or_insert(batch.stamp.wall_us);
@@ -79,16 +83,34 @@ impl Rescue {
                 let at_risk = self.at_risk.entry(run).or_insert(next);
                 *at_risk = (*at_risk).max(next);
             }
-            let saved = self.saved.entry(run).or_default();
-            if inner.ledger.settled(run, first, next) || saved.covers(first, next) {
+            let saved = self.saved.get(&run).is_some_and(|saved| saved.covers(first, next));
+            let fresh = fresh.entry(run).or_default();
+            if inner.ledger.settled(run, first, next) || saved || fresh.covers(first, next) {
                 continue;
             }
-            saved.insert(first, next);
+            fresh.insert(first, next);
             inner.dirty.insert(run);
             back.push(Arc::new(batch));
         }
         back.sort_by_key(|batch| (batch.run, batch.seq));
         back
+    }
+
+    /// These are on the disk again.
+    pub(super) fn stored(&mut self, batches: &[Arc<Batch>]) {
+        for batch in batches {
+            self.saved.entry(batch.run).or_default().insert(batch.seq, batch.end());
+        }
+    }
+
+    /// These could not be stored now, and are tried again before the search goes on.
+    pub(super) fn keep_unstored(&mut self, batches: Vec<Arc<Batch>>) {
+        self.unstored = batches;
+    }
+
+    /// What has to be tried again.
+    pub(super) fn take_unstored(&mut self) -> Vec<Arc<Batch>> {
+        std::mem::take(&mut self.unstored)
     }
 
     /// Books what did not turn up, and records the outcome.

@@ -76,7 +76,12 @@ pub(super) enum Command {
         what: String,
     },
     /// The reader found the file damaged.
-    FileDamaged(String),
+    FileDamaged {
+        /// Which file: [`Shared::generation`] when it was opened.
+        generation: u64,
+        /// What is wrong.
+        what: String,
+    },
     /// Take the new settings.
     Reconfigure,
     /// Everything of the run is stored: write its end.
@@ -120,6 +125,8 @@ pub(super) struct Inner {
     pub(super) dirty: BTreeSet<RunId>,
     /// Losses that are booked and not yet recorded.
     pub(super) gaps: Vec<Gap>,
+    /// With `keep = "unsent"`: confirmed readings were left out, and the disk does not know yet that they were.
+    pub(super) left_out: bool,
     /// Records confirmed, and not yet marked on disk.
     pub(super) sent: HashSet<(RunId, u64)>,
     /// Records on disk that wait.
@@ -295,6 +302,7 @@ impl Inner {
             self.bytes -= kept.bytes;
             self.readings -= kept.batch.readings.len();
             self.ring.pop_front();
+            self.left_out = true;
             if let Some(books) = self.ledger.runs.get_mut(&own) {
                 books.durable = books.settled_on(books.durable);
             }

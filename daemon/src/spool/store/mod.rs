@@ -170,6 +170,8 @@ pub struct Written {
     pub event_ids: Vec<i64>,
     /// Records that were taken for sent now and were not before.
     pub sent: u64,
+    /// Old records that prove nothing and were given up unsent.
+    pub dropped: u64,
 }
 
 /// The file and its one writing connection.
@@ -359,6 +361,10 @@ impl Store {
             writing.transaction.execute("DELETE FROM event WHERE id >= ?1", [event])?;
         }
         writing.shapes(work.batches, shapes)?;
+        for batch in work.dead.iter().filter_map(|letter| letter.batch.as_ref()) {
+            // Read from another file, if that one was set aside in between.
+            writing.shapes(std::slice::from_ref(batch), shapes)?;
+        }
         writing.blocks(work.batches, &mut written)?;
         let transaction = &writing.transaction;
         let mut next_event = self.next_event;

@@ -16,6 +16,10 @@ use crate::spool::schema;
 /// Sent records that stay, to be looked at.
 const SENT_EVENTS_KEPT: i64 = 1000;
 
+/// Records that wait and prove nothing about readings (a device fell silent, polls were missed): older ones go, so that
+/// a restless line cannot crowd out readings while nobody takes its records.
+const TOLD_EVENTS_KEPT: i64 = 10_000;
+
 /// At most this many old blocks go for one new one: a commit stays short, and a smaller cap is reached step by step.
 const GIVE_UP_MAX: usize = 64;
 
@@ -156,6 +160,11 @@ pub(super) fn put_events(
         transaction.execute(sql, params![*next_event, run, number, event_text(event)])?;
         written.event_ids.push(*next_event);
         *next_event += 1;
+    }
+    if !work.events.is_empty() {
+        let old = "DELETE FROM event WHERE sent = 0 AND id < ?1 AND (body LIKE '%\"kind\":\"device\"%'
+                   OR body LIKE '%\"kind\":\"missed\"%' OR body LIKE '%\"kind\":\"config\"%')";
+        written.dropped = transaction.execute(old, [*next_event - TOLD_EVENTS_KEPT])? as u64;
     }
     for (id, event) in work.grown {
         transaction.execute("UPDATE event SET body = ?2 WHERE id = ?1", params![id, event_text(event)])?;

@@ -619,3 +619,128 @@ async fn while_the_disk_fails_memory_drops_the_oldest_counted_to_the_last_one() 
     assert!(losses.dropped > 0 && losses.total() == losses.dropped);
     assert!(kept.contains(&(all * 10 - 1)), "the newest are kept");
 }
+
+#[tokio::test]
+async fn after_kill_keep_unsent_does_not_wait_for_what_was_confirmed_and_never_written() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let unsent = |path: &Path| SpoolSettings {
+        keep: Keep::Unsent,
+        commit_every: Duration::from_millis(100),
+        ..SpoolSettings::new(path)
+    };
+    let (Opened { spool, run, .. }, _) = open(unsent(directory.path()));
+    let mut plant = Plant::new(run);
+    // The first commit writes the books; the next ones need not.
+    spool.append(plant.batch());
+    flush(&spool).await;
+    for _ in 0..10 {
+        let batch = plant.batch();
+        spool.append(batch.clone());
+        spool.confirm(&[Confirmed::from(&*batch)]);
+    }
+    flush(&spool).await;
+    spool.append(plant.batch());
+    flush(&spool).await;
+    let after = copy(directory.path());
+    let (Opened { spool, .. }, _) = open(unsent(after.path()));
+    let (batches, _) = waiting(&spool).await;
+    assert_eq!(batches.len(), 2);
+    assert_eq!(sums(&spool).waiting, 4, "what waits is what can be sent");
+}
+
+#[tokio::test]
+async fn salvage_loses_nothing_to_a_commit_that_fails_meanwhile() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
+    let shape = big_shape();
+    let many = 3_000;
+    for i in 0..many {
+        spool.append(big(run, i * 10, &shape));
+        if i % 100 == 99 {
+            flush(&spool).await;
+        }
+    }
+    spool.close(true).await.expect("closes");
+    let file = directory.path().join(store::FILE);
+    let mut bytes = std::fs::read(&file).expect("there");
+    bytes[..1024].fill(0);
+    std::fs::write(&file, bytes).expect("written");
+    let (Opened { spool, run: second, .. }, board) = open(settings(directory.path()));
+    let trouble = block_commits(directory.path());
+    spool.append(Plant::new(second).batch());
+    let failing = async {
+        while board.read(|status| status.spool.state == "ok") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(SOON, failing).await.expect("the board says that the disk fails");
+    drop(trouble);
+    let (batches, events) = after_salvage(&spool).await;
+    let kept: BTreeSet<_> =
+        batches.iter().filter(|batch| batch.run == run).flat_map(|batch| batch.seq..batch.end()).collect();
+    let lost = gaps(&events, run, GapCause::Damaged);
+    assert_eq!(kept.union(&lost).count() as u64, many * 10, "saved or recorded: {} lost", lost.len());
+    assert!(lost.len() <= 100, "{} readings lost to one page", lost.len());
+}
+
+#[tokio::test]
+async fn what_a_device_does_all_day_does_not_crowd_out_readings() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join(store::FILE);
+    let (mut store, _) = store::Store::open(&file, 1 << 30, "x").expect("opens");
+    let run = RunId { counter: 1, random: 1 };
+    let event = |number: u64| {
+        let body = if number == 0 {
+            Body::Gap { of: run, first: 0, next: 9, cause: GapCause::Evicted }
+        } else {
+            Body::Device { device: "meter".into(), answering: number % 2 == 0 }
+        };
+        Arc::new(Event { run, number, stamp: stamp(0), body })
+    };
+    let mut told = 0;
+    for from in (0..30_000).step_by(1_000) {
+        let events: Vec<_> = (from..from + 1_000).map(event).collect();
+        let written =
+            store.commit(&store::Work { events: &events, ..store::Work::default() }).expect("stored");
+        told += written.event_ids.len() as u64 - written.dropped;
+    }
+    let found = store::found(store.connection()).expect("readable");
+    assert_eq!(found.events_waiting, told, "counted");
+    assert!(found.events_waiting <= 10_001, "{} wait", found.events_waiting);
+    let gap: i64 = store
+        .connection()
+        .query_row("SELECT count(*) FROM event WHERE body LIKE '%evicted%'", [], |row| row.get(0))
+        .expect("readable");
+    assert_eq!(gap, 1, "what proves something stays");
+}
+
+#[tokio::test]
+async fn a_dead_letter_finds_its_shape_in_a_file_that_has_just_begun() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join(store::FILE);
+    let (mut store, _) = store::Store::open(&file, 1 << 30, "x").expect("opens");
+    let run = RunId { counter: 1, random: 1 };
+    let batch = Plant::new(run).batch();
+    let dead = [store::DeadLetter {
+        at_us: 0,
+        reason: "quota exceeded".into(),
+        name: (run, 0, 2),
+        batch: Some(batch),
+    }];
+    store.commit(&store::Work { dead: &dead, ..store::Work::default() }).expect("stored");
+}
+
+#[tokio::test]
+async fn an_unreadable_shape_does_not_stop_the_spool() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
+    spool.append(Plant::new(run).batch());
+    flush(&spool).await;
+    spool.close(true).await.expect("closes");
+    let file = rusqlite::Connection::open(directory.path().join(store::FILE)).expect("opens");
+    file.execute("UPDATE shape SET body = 'x'", []).expect("damaged");
+    drop(file);
+    let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
+    spool.append(Plant::new(run).batch());
+    flush(&spool).await;
+}

@@ -10,6 +10,7 @@ mod window;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -184,7 +185,12 @@ impl Writer {
                     self.lose_between_neighbours(spot);
                 }
             }
-            Command::FileDamaged(what) => self.fail(Trouble::Damage, &what, None),
+            // A file that was set aside since must not take the fresh one with it.
+            Command::FileDamaged { generation, what } => {
+                if generation == self.shared.generation.load(Ordering::Acquire) && self.store.is_some() {
+                    self.fail(Trouble::Damage, &what, None);
+                }
+            }
             Command::Reconfigure => {
                 let settings = self.shared.lock().settings.clone();
                 self.bytes_max = open::bytes_max(&settings);

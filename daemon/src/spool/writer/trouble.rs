@@ -9,7 +9,7 @@ use crate::model::event::GapCause;
 use crate::spool::SpoolError;
 use crate::spool::api::Confirmed;
 use crate::spool::rescue::Rescue;
-use crate::spool::store::{DeadLetter, Store, StoreError, Trouble, Work};
+use crate::spool::store::{self, DeadLetter, Store, StoreError, Trouble, Work};
 use crate::spool::{directory, open, ring, schema};
 
 /// The longest pause between attempts to use a disk that failed: it is back within 60 s of its cause going away.
@@ -94,6 +94,9 @@ impl Writer {
             self.open_gap = None;
         } else if undo_from.is_some() {
             store.commit(&Work { undo_from, ..Work::default() })?;
+            // What the failed commit had marked as sent is marked.
+            let waiting = store::found(store.connection())?.events_waiting;
+            self.shared.lock().events_waiting = waiting;
         }
         self.mark = store.mark()?;
         self.shared.generation.fetch_add(1, Ordering::AcqRel);
@@ -147,26 +150,31 @@ impl Writer {
         }
         let Some(mut rescue) = self.rescue.take() else { return };
         let shared = self.shared.clone();
-        let Some(found) = rescue.search() else {
-            rescue.finish(&mut shared.lock(), (shared.now)());
-            self.books_due = Instant::now();
-            return;
-        };
-        let back = rescue.take_back(found, &mut shared.lock());
-        self.rescue = Some(rescue);
+        let mut back = rescue.take_unstored();
         if back.is_empty() {
-            return;
+            let Some(found) = rescue.search() else {
+                rescue.finish(&mut shared.lock(), (shared.now)());
+                self.books_due = Instant::now();
+                return;
+            };
+            back = rescue.take_back(found, &mut shared.lock());
         }
         let floor = self.mark.floor;
-        let Some(store) = self.store.as_mut() else { return };
-        let next = store.next();
-        if let Err(error) = store.commit(&Work { batches: &back, floor, ..Work::default() }) {
-            // No room but over readings that wait: the newer ones stay, these count as lost in the end.
-            tracing::warn!(%error, "salvaged readings cannot be stored");
-            if !matches!(error, StoreError::NoRoom) {
-                self.fail(error.trouble(), &error.to_string(), Some(next));
+        if let Some(store) = self.store.as_mut().filter(|_| !back.is_empty()) {
+            let next = store.next();
+            match store.commit(&Work { batches: &back, floor, ..Work::default() }) {
+                Ok(_) => rescue.stored(&back),
+                // No room but over readings that wait: the newer ones stay, these count as lost in the end.
+                Err(error @ (StoreError::NoRoom | StoreError::Unencodable(_))) => {
+                    tracing::warn!(%error, "salvaged readings cannot be stored");
+                }
+                Err(error) => {
+                    rescue.keep_unstored(back);
+                    self.fail(error.trouble(), &error.to_string(), Some(next));
+                }
             }
         }
+        self.rescue = Some(rescue);
     }
 
     pub(super) fn lose_between_neighbours(&mut self, spot: ring::Spot) {

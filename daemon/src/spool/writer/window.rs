@@ -114,7 +114,9 @@ impl Writer {
                 let Some(kept) = inner.ring.pop_front() else { break };
                 inner.readings -= n;
                 let (run, first, next) = (kept.batch.run, kept.batch.seq, kept.batch.end());
-                if !(unsent && inner.ledger.settled(run, first, next)) {
+                if unsent && inner.ledger.settled(run, first, next) {
+                    inner.left_out = true;
+                } else {
                     window.batches.push(kept.batch.clone());
                 }
                 window.kept.push(kept);
@@ -155,9 +157,12 @@ impl Writer {
         let every = if inner.settings.keep == Keep::Unsent { MARK_EVERY } else { BOOKS_EVERY };
         // A row may be taken only when the disk knows that its readings are settled.
         let unknown = victims.reach > self.mark.floor;
+        // A block behind readings that were never written would make them look as if they waited, after a crash.
+        let hole = inner.left_out && !window.batches.is_empty();
         if now >= self.books_due
             || lost
             || unknown
+            || hole
             || window.books
             || !window.dead.is_empty()
             || ended.is_some()
@@ -195,7 +200,9 @@ impl Writer {
     fn books(&mut self, inner: &mut Inner, window: &mut Window, ended: Option<u8>) {
         // The rows tell the state after this commit.
         window.books = true;
-        window.runs.clear();
+        inner.left_out = false;
+        // Room is made anew: what the attempt before took is still to be written.
+        inner.dirty.extend(window.runs.drain(..).map(|update| update.run));
         window.sent = inner.sent.iter().copied().collect();
         let own = inner.run;
         let end = window.kept.last().map(|kept| kept.batch.end());
@@ -272,7 +279,7 @@ impl Writer {
         inner.bytes -= window.kept.iter().map(|kept| kept.bytes).sum::<usize>();
         inner.in_hand = None;
         inner.events_waiting += written.event_ids.len() as u64;
-        inner.events_waiting = inner.events_waiting.saturating_sub(written.sent);
+        inner.events_waiting = inner.events_waiting.saturating_sub(written.sent + written.dropped);
         for name in &window.sent {
             inner.sent.remove(name);
         }
@@ -306,6 +313,7 @@ impl Writer {
             }
         }
         inner.dirty.extend(window.runs.iter().map(|update| update.run));
+        inner.left_out |= window.books;
         self.open_gap = None;
         self.dead = window.dead;
         inner.bound();
