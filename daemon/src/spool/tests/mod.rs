@@ -641,7 +641,7 @@ async fn after_kill_keep_unsent_does_not_wait_for_what_was_confirmed_and_never_w
     flush(&spool).await;
     spool.append(plant.batch());
     flush(&spool).await;
-    let after = copy(directory.path());
+    let after = copy(&spool, directory.path());
     let (Opened { spool, .. }, _) = open(unsent(after.path()));
     let (batches, _) = waiting(&spool).await;
     assert_eq!(batches.len(), 2);
