@@ -693,7 +693,7 @@ async fn what_a_device_does_all_day_does_not_crowd_out_readings() {
         let body = if number == 0 {
             Body::Gap { of: run, first: 0, next: 9, cause: GapCause::Evicted }
         } else {
-            Body::Device { device: "meter".into(), answering: number % 2 == 0 }
+            Body::Device { device: "meter".into(), answering: number.is_multiple_of(2) }
         };
         Arc::new(Event { run, number, stamp: stamp(0), body })
     };
