@@ -42,7 +42,7 @@ impl Plant {
 /// Answers read requests until the client goes.
 fn serve(device: usize, mut stream: TcpStream, sent: &Sent) {
     stream.set_nodelay(true).unwrap();
-    let mut registers: Vec<u16> = (0..2000).map(|i| 1000 + (i * 37) % 500).collect();
+    let mut registers: Vec<u16> = (0..2000).map(|i| 1000 + (i % 13) * 37).collect();
     let mut noise = 0x9e37_79b9_u32.wrapping_mul(device as u32 + 1);
     let mut request = [0; 12];
     let mut reply = Vec::with_capacity(300);
