@@ -35,8 +35,6 @@ pub struct SpoolSettings {
     pub keep: Keep,
     /// Refuse to open on a state directory that does not survive a power cut.
     pub require_durable: bool,
-    /// Readings older than this, in running time, may go although there is room; `None`: never.
-    pub age_max: Option<Duration>,
 }
 
 /// The least cap of the file: 1 MiB.
@@ -51,7 +49,6 @@ impl SpoolSettings {
             commit_every: Duration::from_secs(1),
             keep: Keep::All,
             require_durable: false,
-            age_max: None,
         }
     }
 }

@@ -13,8 +13,6 @@ use crate::spool::{BYTES_MAX_LEAST, Keep, SpoolSettings};
 /// Longest loss window: beyond it a power cut costs more than anybody expects.
 const COMMIT_EVERY_MAX: Duration = Duration::from_secs(60);
 
-const DAY: Duration = Duration::from_secs(86_400);
-
 pub(super) fn read(top: &mut Table<'_>, directory: PathBuf) -> SpoolSettings {
     let mut settings = SpoolSettings::new(directory);
     let Some(mut table) = top.table("spool") else { return settings };
@@ -26,7 +24,6 @@ pub(super) fn read(top: &mut Table<'_>, directory: PathBuf) -> SpoolSettings {
         _ => Keep::All,
     };
     settings.require_durable = table.flag("require_durable").unwrap_or(false);
-    settings.age_max = table.duration("max_age", Duration::from_secs(3_600)..=DAY * 3_650);
     table.finish();
     settings
 }
