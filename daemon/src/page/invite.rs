@@ -39,6 +39,11 @@ pub enum InviteError {
         "the page listens on this machine only, where no invitation is needed; for the network add an address to listen in the [page] table, such as \"0.0.0.0:8480\""
     )]
     NotOnTheNetwork,
+    /// Neither a name nor an address is known under which others could reach the page.
+    #[error(
+        "this gateway has no address that others could reach; connect it to the network, or give it a name in names in the [page] table"
+    )]
+    NoAddress,
     /// The kernel gives no random numbers.
     #[error("the system has no random numbers yet; try again")]
     NoRandomNumbers,
@@ -54,15 +59,24 @@ pub fn invitation(
         return Err(InviteError::NotOnTheNetwork);
     };
     let token = Token::draw().ok_or(InviteError::NoRandomNumbers)?;
-    let port = address.port();
     let own = if address.ip().is_unspecified() { own_addresses() } else { vec![address.ip()] };
+    links(address.port(), names, own, fingerprint, token)
+}
+
+fn links(
+    port: u16,
+    names: &[String],
+    own: Vec<IpAddr>,
+    fingerprint: Option<String>,
+    token: Token,
+) -> Result<Invitation, InviteError> {
     let hosts = names.iter().cloned().chain(own.into_iter().map(|ip| match ip {
         IpAddr::V4(ip) => ip.to_string(),
         IpAddr::V6(ip) => format!("[{ip}]"),
     }));
     let links: Vec<String> =
         hosts.map(|host| format!("https://{host}:{port}/invite#{}", token.reveal())).collect();
-    let qr = links.first().map(|link| qr(link)).unwrap_or_default();
+    let qr = qr(links.first().ok_or(InviteError::NoAddress)?);
     Ok(Invitation { links, qr, fingerprint, token })
 }
 
@@ -101,6 +115,12 @@ mod tests {
     fn on_loopback_nobody_is_invited() {
         let here = ["127.0.0.1:8480".parse().expect("address")];
         assert_eq!(invitation(&here, &[], None).err(), Some(InviteError::NotOnTheNetwork));
+    }
+
+    #[test]
+    fn an_invitation_without_a_link_is_an_error_that_says_what_to_do() {
+        let token = Token::draw().expect("random numbers");
+        assert_eq!(links(8480, &[], Vec::new(), None, token).err(), Some(InviteError::NoAddress));
     }
 
     #[test]
