@@ -325,7 +325,8 @@ fn storable(batch: &Batch, run: RunId) -> bool {
         && text_bytes(batch) <= 4 * BATCH_BYTES_MAX
 }
 
-fn text_bytes(batch: &Batch) -> usize {
+/// Bytes of the texts among the values.
+pub(super) fn text_bytes(batch: &Batch) -> usize {
     let text = |reading: &Reading| match &reading.sample.value {
         Some(Value::Text(text)) => text.len(),
         _ => 0,

@@ -12,7 +12,7 @@ use crate::spool::api::Keep;
 use crate::spool::block::Header;
 use crate::spool::records::{Mark, losses_row};
 use crate::spool::ring::{self, Heading};
-use crate::spool::shared::{Gap, Inner, Kept, WINDOW_BYTES, WINDOW_READINGS};
+use crate::spool::shared::{Gap, Inner, Kept, WINDOW_BYTES, WINDOW_READINGS, text_bytes};
 use crate::spool::store::{DeadLetter, RunUpdate, Store, StoreError, Victims, Work, Written};
 
 /// Confirmations reach the disk with a commit at most this late.
@@ -139,7 +139,9 @@ impl Writer {
         let (reading, batch, block) = ROOM_FOR;
         let bytes =
             if readings == 0 { 0 } else { readings * reading + window.batches.len() as u64 * batch + block };
-        let bytes = bytes * factor;
+        // Texts are stored as they are. Estimated too small, room is made in bigger and bigger steps, over more than need be.
+        let texts: usize = window.batches.iter().map(|batch| text_bytes(batch)).sum();
+        let bytes = (bytes + texts as u64) * factor;
         let floor = self.shared.lock().floor;
         let victims = if bytes == 0 { Victims::default() } else { store.victims(bytes, floor)? };
         let shared = self.shared.clone();
