@@ -1,5 +1,6 @@
 //! The daemon as systemd sees it: bad input, reload, a second instance, the end.
 
+use std::io::Write;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -7,6 +8,7 @@ use serde_json::json;
 
 use crate::support::gateway::Gateway;
 use crate::support::peers::ModbusServer;
+use crate::support::wait_for;
 
 fn config(port: u16, devices: &[u8]) -> String {
     let devices: String = devices
@@ -32,7 +34,7 @@ fn without_a_configuration_the_daemon_idles_and_says_so() {
 #[test]
 fn a_malformed_configuration_is_refused_with_file_line_and_column() {
     let mut gateway = Gateway::new("gateway = \"plant7-gw1\"\n[bus.hall]\nperoid = \"1s\"\n");
-    gateway.launch(&[]);
+    gateway.launch();
     assert_eq!(gateway.wait_end(Duration::from_secs(10)).code(), Some(78));
     gateway.wait_log("fieldspool.toml:3:1");
     gateway.wait_log("did you mean");
@@ -124,5 +126,33 @@ fn a_serial_port_that_is_absent_is_said_with_what_to_do() {
     gateway.start();
     let words = gateway.wait_status("the reason", |s| s["buses"][0]["error"].as_str().map(str::to_owned));
     assert!(words.contains("/dev/ttyNOTHERE"), "{words}");
+    assert_eq!(gateway.stop().code(), Some(0));
+}
+
+#[test]
+fn a_full_disk_costs_no_stored_reading_and_heals_by_itself() {
+    let plant = ModbusServer::tcp();
+    let mut gateway = Gateway::new(&config(plant.port, &[1, 2, 3, 4, 5]));
+    gateway.launch_on_small_disk("16m");
+    let alive = |what: &str, met: &dyn Fn(&serde_json::Value) -> bool| {
+        wait_for(what, Duration::from_secs(70), || gateway.status().filter(|status| met(&status["spool"])))
+    };
+    let count = |spool: &serde_json::Value, key: &str| spool[key].as_u64().unwrap_or(0);
+    alive("stored readings", &|spool| count(spool, "waiting") > 200);
+    let mut ballast = std::fs::File::create(gateway.inside("ballast")).unwrap();
+    let block = vec![0; 64 * 1024];
+    while ballast.write_all(&block).is_ok() {}
+    let full = alive("the full disk to be said", &|spool| spool["state"] == "full");
+    let numbered = count(&full["spool"], "numbered");
+    let later = alive("sampling to go on", &|spool| count(spool, "numbered") > numbered + 500);
+    assert_eq!(later["spool"]["evicted"], json!(0), "stored readings stay: {later}");
+    drop(ballast);
+    std::fs::remove_file(gateway.inside("ballast")).unwrap();
+    let healed =
+        alive("the spool to store again", &|spool| spool["state"] == "ok" && count(spool, "open") < 100);
+    assert_eq!(healed["spool"]["evicted"], json!(0), "{healed}");
+    assert_eq!(healed["spool"]["dropped"], json!(0), "{healed}");
+    let spool = &healed["spool"];
+    assert_eq!(count(spool, "numbered"), count(spool, "waiting") + count(spool, "open"), "{healed}");
     assert_eq!(gateway.stop().code(), Some(0));
 }

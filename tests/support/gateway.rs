@@ -94,19 +94,50 @@ impl Gateway {
 
     /// Starts the daemon and waits until its control socket answers.
     pub fn start(&mut self) {
-        self.launch(&[]);
+        self.launch();
         wait_for("the daemon to answer", SOON, || {
             self.assert_alive();
             self.status()
         });
     }
 
-    /// Starts the daemon and does not wait. `env` adds to its environment.
-    pub fn launch(&mut self, env: &[(&str, &str)]) {
+    /// Starts the daemon and does not wait.
+    pub fn launch(&mut self) {
         let etc = self.dir.path().join("etc");
-        let mut command = self.command(&["run", "--config", etc.to_str().unwrap()]);
-        command.envs(env.iter().copied()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
+        let command = self.command(&["run", "--config", etc.to_str().unwrap()]);
+        self.spawn(command);
+    }
+
+    /// Starts the daemon with a state directory on a file system of its own, of `size`, in a mount namespace of its own.
+    /// [`Gateway::inside`] names its files.
+    pub fn launch_on_small_disk(&mut self, size: &str) {
+        let (etc, var) = (self.dir.path().join("etc"), self.var(""));
+        let script = format!(
+            "mount -t tmpfs -o size={size} tmpfs {} && exec {BINARY} run --config {}",
+            var.display(),
+            etc.display()
+        );
+        let plain = self.command(&[]);
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--user", "--map-root-user", "--mount", "sh", "-c", &script]);
+        for (key, value) in plain.get_envs() {
+            match value {
+                Some(value) => unshare.env(key, value),
+                None => unshare.env_remove(key),
+            };
+        }
+        unshare.stdin(Stdio::null());
+        self.spawn(unshare);
+    }
+
+    /// A file of the state directory as the daemon sees it.
+    pub fn inside(&self, name: &str) -> PathBuf {
+        let var = self.var(name);
+        PathBuf::from(format!("/proc/{}/root", self.pid())).join(var.strip_prefix("/").unwrap())
+    }
+
+    fn spawn(&mut self, mut command: Command) {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let log = self.log.clone();
         std::thread::spawn(move || {

@@ -181,6 +181,13 @@ pub(super) fn take_reserve(directory: &Path) {
     }
 }
 
+/// Whether the file system has less space than a spool needs to go on growing: the reserve, the log and a few windows.
+pub(super) fn is_full(directory: &Path) -> bool {
+    const ENOUGH: u64 = 4 * 1024 * 1024;
+    let Ok(found) = statfs::statfs(directory) else { return false };
+    found.blocks_available().saturating_mul(u64::try_from(found.block_size()).unwrap_or(4096)) < ENOUGH
+}
+
 /// Gives the reserve free.
 pub(super) fn give_reserve(directory: &Path) {
     drop(fs::remove_file(directory.join(RESERVE.0)));

@@ -64,6 +64,9 @@ pub enum StoreError {
     /// Nothing that may be overwritten, and no room.
     #[error("the spool is at its cap and nothing in it may go")]
     NoRoom,
+    /// The disk is full, and everything in the spool still waits to be sent.
+    #[error("the disk is full, and everything stored still waits to be sent")]
+    NoSpace,
 }
 
 /// What kind of trouble an error is.
@@ -83,7 +86,11 @@ impl StoreError {
     /// Sorts it.
     pub fn trouble(&self) -> Trouble {
         let Self::Sqlite(error) = self else {
-            return if matches!(self, Self::Foreign(_)) { Trouble::Damage } else { Trouble::Disk };
+            return match self {
+                Self::Foreign(_) => Trouble::Damage,
+                Self::NoSpace => Trouble::Full,
+                _ => Trouble::Disk,
+            };
         };
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Trouble::Full,

@@ -55,7 +55,11 @@ pub(super) struct Writer {
     bytes_max: u64,
     store: Option<Store>,
     broken: Option<Broken>,
-    full_until: Option<Instant>,
+    /// The disk had no space: the file does not grow, new blocks take the rows of confirmed ones, and nothing that waits
+    /// to be sent is given up.
+    full: bool,
+    /// Trouble whose cause may be gone: the file is open again, no commit has succeeded yet.
+    proving: Option<Broken>,
     /// The spool's own row as it is on disk.
     mark: Mark,
     books_due: Instant,
@@ -93,7 +97,8 @@ impl Writer {
             bytes_max,
             store,
             broken,
-            full_until: None,
+            full: false,
+            proving: None,
             mark,
             books_due: now + BOOKS_EVERY,
             open_gap: None,
@@ -298,7 +303,8 @@ impl Writer {
 
     /// Writes the spool's section of the board.
     fn show(&mut self) {
-        let state = self.broken.as_ref().map(|broken| (broken.state, broken.why.clone()));
+        let trouble = self.broken.as_ref().or(self.proving.as_ref());
+        let state = trouble.map(|broken| (broken.state, broken.why.clone()));
         let length = |path: PathBuf| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
         let mut log = self.file.clone().into_os_string();
         log.push("-wal");

@@ -15,9 +15,6 @@ use crate::spool::{directory, open, ring, schema};
 /// The longest pause between attempts to use a disk that failed: it is back within 60 s of its cause going away.
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
-/// After "no space" the file does not grow for this long: new blocks take the rows of old ones.
-const FULL_FOR: Duration = Duration::from_secs(60);
-
 impl Writer {
     /// Drops the connection, and says when it is tried again.
     pub(super) fn fail(&mut self, trouble: Trouble, why: &str, undo_from: Option<(u64, i64)>) {
@@ -30,10 +27,11 @@ impl Writer {
             Trouble::Damage => ("damaged", "the file is damaged"),
         };
         if trouble == Trouble::Full {
-            self.full_until = Some(now + FULL_FOR);
+            self.full = true;
             directory::give_reserve(self.directory());
         }
-        let before = self.broken.take();
+        // An attempt that only reopened the file has not healed anything.
+        let before = self.broken.take().or_else(|| self.proving.take());
         if before.as_ref().is_none_or(|before| before.state != state) {
             tracing::warn!(error = %why, state, "the spool cannot store; readings stay in memory and are tried again");
         }
@@ -67,27 +65,20 @@ impl Writer {
         }
         let opened = self.reopen(undo_from);
         match opened {
-            Ok(()) => {
-                tracing::info!(
-                    state = self.broken.as_ref().map(|broken| broken.state),
-                    "the spool stores again"
-                );
-                self.broken = None;
-            }
+            // Opening is not storing: healed is what has committed.
+            Ok(()) => self.proving = self.broken.take().map(|broken| Broken { undo_from: None, ..broken }),
             Err(error) => self.fail(error.trouble(), &error.to_string(), undo_from),
         }
     }
 
     pub(super) fn reopen(&mut self, undo_from: Option<(u64, i64)>) -> Result<(), StoreError> {
         let (mut store, found) = Store::open(&self.file, self.bytes_max, &open::random_id())?;
-        if self.full_until.is_some_and(|until| Instant::now() < until) {
+        self.full &= directory::is_full(self.directory());
+        if self.full {
             let (_, count) = store.pages()?;
             store.set_bytes_max((count * schema::PAGE_SIZE).min(self.bytes_max))?;
-        } else {
-            self.full_until = None;
-            if !store.empty_log()? {
-                return Err(StoreError::Busy);
-            }
+        } else if !store.empty_log()? {
+            return Err(StoreError::Busy);
         }
         if found.mark.id != self.mark.id {
             open::adopt(&self.shared, &mut store, found, self.rescue.is_some())?;
@@ -108,7 +99,7 @@ impl Writer {
     /// Remembers which file the store has open, and keeps a reserve beside it.
     pub(super) fn stands_on(&mut self) {
         self.identity = directory::identity(&self.file);
-        if self.store.is_some() && self.full_until.is_none() {
+        if self.store.is_some() && !self.full {
             directory::take_reserve(self.directory());
         }
     }
@@ -119,13 +110,20 @@ impl Writer {
             tracing::error!("the spool's file was removed or replaced; a fresh one begins");
             self.fail(Trouble::Disk, "the file was removed or replaced", None);
         }
-        if self.full_until.is_some_and(|until| until <= Instant::now()) {
-            // The cap that the full disk imposed ends with a fresh start of the connection.
-            self.full_until = None;
+        if self.full && self.store.is_some() && !directory::is_full(self.directory()) {
+            // There is room again: what the full disk forbade is allowed.
+            self.full = false;
             if let Some(Err(error)) = self.store.as_mut().map(|store| store.set_bytes_max(self.bytes_max)) {
                 self.fail(error.trouble(), &error.to_string(), None);
             }
             self.stands_on();
+        }
+    }
+
+    /// The first commit after trouble: now it stores again.
+    pub(super) fn proved(&mut self) {
+        if self.proving.take().is_some() {
+            tracing::info!("the spool stores again");
         }
     }
 

@@ -85,10 +85,16 @@ impl Writer {
             }
             Ok(written) => {
                 self.store = Some(store);
+                self.proved();
                 self.committed(window, &written);
                 true
             }
             Err(error) => {
+                let error = if self.full && matches!(error, StoreError::NoRoom) {
+                    StoreError::NoSpace
+                } else {
+                    error
+                };
                 self.put_back(window);
                 drop(store);
                 self.fail(error.trouble(), &error.to_string(), Some(next));
@@ -144,6 +150,10 @@ impl Writer {
         let bytes = (bytes + texts as u64) * factor;
         let floor = self.shared.lock().floor;
         let victims = if bytes == 0 { Victims::default() } else { store.victims(bytes, floor)? };
+        if self.full && !victims.unsettled.is_empty() {
+            // A full disk is not the spool's cap: the new readings wait in memory, the stored ones stay.
+            return Err(StoreError::NoSpace);
+        }
         let shared = self.shared.clone();
         let mut inner = shared.lock();
         for Heading { spot, header, .. } in victims.unsettled {
