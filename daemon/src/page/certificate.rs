@@ -76,9 +76,17 @@ pub(super) fn load(
     Ok((TlsAcceptor::from(Arc::new(server)), fingerprint))
 }
 
+/// A plain file: a pipe would hold up everything until somebody writes into it.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is not a plain file"));
+    }
+    fs::read(path)
+}
+
 fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
     let unreadable = |error: String| CertificateError::Unreadable { path: path.to_owned(), error };
-    let pem = fs::read(path).map_err(|error| unreadable(error.to_string()))?;
+    let pem = read(path).map_err(|error| unreadable(error.to_string()))?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     match chain {
         Ok(chain) if !chain.is_empty() => Ok(chain),
@@ -89,7 +97,7 @@ fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> 
 
 fn key(path: &Path) -> Result<PrivateKeyDer<'static>, CertificateError> {
     let unreadable = |error: String| CertificateError::Unreadable { path: path.to_owned(), error };
-    let pem = fs::read(path).map_err(|error| unreadable(error.to_string()))?;
+    let pem = read(path).map_err(|error| unreadable(error.to_string()))?;
     PrivateKeyDer::from_pem_slice(&pem).map_err(|error| unreadable(error.to_string()))
 }
 

@@ -114,6 +114,10 @@ fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, TlsFault> {
     if meta.is_dir() {
         return Err(unusable(key, path, "this is a folder: give a file"));
     }
+    // Reading a pipe would hold up everything until somebody writes into it.
+    if !meta.is_file() {
+        return Err(unusable(key, path, "this is not a plain file: give one"));
+    }
     if meta.len() > FILE_MAX {
         return Err(unusable(key, path, "this file is far too large for what it should hold"));
     }

@@ -211,3 +211,13 @@ fn files_that_cannot_be_used_say_what_to_do() {
     let blank = file("password", b"\nsecret\n");
     assert!(told(&|c| c.password_file = Some(blank.clone())).contains("first line is empty"));
 }
+
+#[test]
+fn a_pipe_in_place_of_a_file_is_refused_and_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("ca.pem");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let (done, waits) = std::sync::mpsc::channel();
+    std::thread::spawn(move || done.send(roots(&pipe).is_err()));
+    assert_eq!(waits.recv_timeout(std::time::Duration::from_secs(20)), Ok(true));
+}
