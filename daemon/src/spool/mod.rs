@@ -46,6 +46,7 @@ pub use api::{
 };
 pub use directory::not_durable;
 pub use error::SpoolError;
+pub(crate) use open::durability;
 
 use crate::model::event::Body;
 use crate::model::{Batch, RunId, Stamp};

@@ -224,7 +224,7 @@ pub(super) fn find_batch(
 }
 
 /// What is wrong with where the state lives, and whether that is refused.
-pub(super) fn durability(settings: &SpoolSettings) -> Result<Option<String>, SpoolError> {
+pub(crate) fn durability(settings: &SpoolSettings) -> Result<Option<String>, SpoolError> {
     let why = directory::not_durable(&settings.directory);
     match why {
         Some(why) if settings.require_durable => {

@@ -4,6 +4,7 @@
 //! and a record for the receivers. Keys that cannot change while the daemon runs keep their value and are named;
 //! the rest is applied.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::gateway::Gateway;
@@ -11,6 +12,7 @@ use super::{RunError, notify};
 use crate::config::{self, Change, Config};
 use crate::intake;
 use crate::model::event::Body;
+use crate::spool;
 
 /// For one bus, the page or the uplink to end before its successor starts.
 const END_WITHIN: Duration = Duration::from_secs(2);
@@ -20,6 +22,14 @@ const HALF_WRITTEN: Duration = Duration::from_millis(300);
 const WAITS: &str = "until the next start (sudo systemctl restart fieldspool)";
 /// Faults that are logged one by one.
 const FAULTS_LOGGED: usize = 5;
+
+/// A configuration with which the daemon would start: one that it takes now and refuses after the next power cut
+/// would leave the gateway dead.
+fn startable(place: Option<&Path>) -> Result<Config, RunError> {
+    let new = super::load(place)?;
+    spool::durability(&new.spool)?;
+    Ok(new)
+}
 
 impl Gateway {
     /// Reads the configuration anew and applies it, or says why not.
@@ -42,7 +52,7 @@ impl Gateway {
     async fn read(&self) -> Result<Config, Vec<String>> {
         let place = self.place.clone();
         // Files on a slow card must not hold up the buses of this runtime.
-        match tokio::task::spawn_blocking(move || super::load(place.as_deref())).await {
+        match tokio::task::spawn_blocking(move || startable(place.as_deref())).await {
             Ok(Ok(new)) => Ok(new),
             Ok(Err(RunError::Config(faults))) => Err(faults),
             Ok(Err(other)) => Err(vec![other.to_string()]),
@@ -156,6 +166,25 @@ impl Gateway {
                 page.end(END_WITHIN).await;
             }
             self.start_page();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_that_the_next_start_would_refuse_is_refused_by_the_reload() {
+        let memory = tempfile::tempdir_in("/dev/shm").unwrap();
+        for (required, taken) in [(false, true), (true, false)] {
+            let text = format!(
+                "state_directory = {:?}\n[spool]\nrequire_durable = {required}\n",
+                memory.path().display().to_string()
+            );
+            std::fs::write(memory.path().join("a.toml"), text).unwrap();
+            let read = startable(Some(memory.path()));
+            assert_eq!(read.is_ok(), taken, "{read:?}");
         }
     }
 }
