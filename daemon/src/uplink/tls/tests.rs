@@ -217,7 +217,7 @@ fn a_pipe_in_place_of_a_file_is_refused_and_not_waited_for() {
     let folder = tempfile::tempdir().unwrap();
     let pipe = folder.path().join("ca.pem");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let (done, waits) = std::sync::mpsc::channel();
+    let (done, waits) = std::sync::mpsc::sync_channel(1);
     std::thread::spawn(move || done.send(roots(&pipe).is_err()));
     assert_eq!(waits.recv_timeout(std::time::Duration::from_secs(20)), Ok(true));
 }
