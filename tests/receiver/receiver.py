@@ -14,6 +14,7 @@ The rules, in the order in which they are applied:
 4. A `run_end` says that a run has exactly the readings 0 to next_seq - 1. A `gap` names readings that will not come.
    Missing of an ended run = 0 to next_seq - 1, less what is held, less its gaps.
 5. Of a run without a run end, everything up to the highest reading held is expected.
+6. With --from-now, nothing is expected from before the first batch that arrived: somebody else received that.
 
 Exit code: 0 nothing is missing, 1 something is, 2 the input contradicts itself.
 
@@ -78,6 +79,7 @@ class Run:
         self.batches = {}  # seq -> ((device, n, prev, values ...), time, clock)
         self.events = {}  # number -> content
         self.held = Intervals()
+        self.first = None  # seq of the batch that arrived first
         self.count = 0
         self.gaps = Intervals()
         self.causes = {}
@@ -126,6 +128,7 @@ class Receiver:
             return
         run.batches[seq] = (content, batch["time"], clock)
         run.held.add(seq, seq + n)
+        run.first = seq if run.first is None else run.first
         run.count += n
         self.readings += n
         if message["lane"] == "backlog":
@@ -162,8 +165,9 @@ class Receiver:
                 self.faults.append(f"run {name}: {device} at {seq} says prev {prev}, but {expected} was before it")
             newest[device] = seq
 
-    def report(self):
+    def report(self, from_now=False):
         runs = []
+        begun = set()  # gateways of which an earlier run has been seen
         for (gateway, name), run in sorted(self.runs.items()):
             self.links(name, run)
             end = run.end[0] if run.end else run.held.end
@@ -172,7 +176,11 @@ class Receiver:
             if len(run.held) != run.count:
                 self.faults.append(f"run {name}: batches overlap")
             covered = Intervals()
-            for first, next_ in sorted(run.held.parts + run.gaps.parts):
+            if from_now and gateway not in begun:
+                covered.add(0, end if run.first is None else run.first)
+            if run.first is not None:
+                begun.add(gateway)
+            for first, next_ in sorted(run.held.parts + run.gaps.parts + covered.parts):
                 covered.add(first, next_)
             runs.append(
                 {
@@ -214,6 +222,7 @@ def in_words(report):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", nargs="*", help="files of lines 'TOPIC PAYLOAD'; standard input if none")
+    parser.add_argument("--from-now", action="store_true", help="the gateway ran before: expect nothing older")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     arguments = parser.parse_args()
     receiver = Receiver()
@@ -229,7 +238,7 @@ def main():
                     receiver.faults.append(f"line {number}, {topic}: not a fieldspool message: {fault!r}")
         except KeyboardInterrupt:
             pass  # the way to end a live subscription; the report follows
-    report = receiver.report()
+    report = receiver.report(arguments.from_now)
     if arguments.json:
         json.dump(report, sys.stdout)
     else:
