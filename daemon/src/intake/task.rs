@@ -22,8 +22,9 @@ use crate::spool::{Committed, Spool};
 use crate::status::Board;
 use crate::uplink::{ClockCorrection, Uplink};
 
-/// Batches that wait for their commit before they go to the live lane, with `store first`.
-const WAITING_MAX: usize = 4096;
+/// Batches that wait for their commit before they go to the live lane, with `store first`: as many as the lane holds,
+/// at most 4 MiB of values. More of them, while a disk fails, would reach the broker as backlog in any case.
+const WAITING_MAX: usize = 256;
 
 /// What somebody may tell intake.
 #[derive(Debug)]
