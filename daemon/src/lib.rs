@@ -5,10 +5,11 @@
 //! [`live`] and [`page`] (what a technician sees), [`status`] (how it all is), [`control`] and [`cli`] (what a person asks),
 //! [`supervise`] (the wiring). Begin with `model` and `supervise`; `daemon/ARCHITECTURE.md` has the map.
 //!
-//! # Invariants, each with the test that guards it
+//! # Promises, and the tests that guard them so far
 //!
-//! * P1 A reading counted as stored survives the end of the process: `tests/outage.rs`, `spool::tests`.
-//! * P2 A power cut costs at most one window and one commit: `spool::tests`.
+//! * P1 A reading counted as stored survives the end of the process: `tests/outage.rs`, `spool::tests`. Power cuts rest on
+//!   WAL and `synchronous=FULL`; none is simulated yet.
+//! * P2 A power cut costs at most one window and one commit: by construction of the writer, no test yet.
 //! * P3 What leaves the backlog unacknowledged leaves a gap record: `spool::tests`, judged in `tests/outage.rs`.
 //! * P4 `(gateway, run, seq)` never repeats and names immutable content: `intake::tests`, `tests/receiver/receiver.py`.
 //! * P5 No wrong value: the RTU engine's simulated line in `fieldspool-drivers`, `tests/values.rs`.
