@@ -1,0 +1,152 @@
+//! Damage: garbage, a newer file, bad blocks and pages, and what is saved of them.
+
+use super::*;
+
+#[tokio::test]
+async fn a_garbage_file_is_set_aside_and_the_spool_goes_on() {
+    let directory = tempfile::tempdir().expect("a directory");
+    std::fs::write(directory.path().join(store::FILE), vec![0x5a; 20_000]).expect("written");
+    std::fs::write(directory.path().join("run"), "00000041-00000001\n").expect("written");
+    let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
+    assert_eq!(run.counter, 42);
+    let mut plant = Plant::new(run);
+    spool.append(plant.batch());
+    flush(&spool).await;
+    let (batches, events) = after_salvage(&spool).await;
+    assert_eq!(batches.len(), 1);
+    assert_eq!(events.len(), 1);
+    let aside = directory.path().join("quarantine").join(run.to_string()).join(store::FILE);
+    assert_eq!(std::fs::read(aside).expect("there"), vec![0x5a; 20_000]);
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_set_aside_untouched() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (Opened { spool, .. }, _) = open(settings(directory.path()));
+    spool.close(true).await.expect("closes");
+    let file = directory.path().join(store::FILE);
+    let newer = rusqlite::Connection::open(&file).expect("opens");
+    newer.pragma_update(None, "user_version", 2).expect("set");
+    drop(newer);
+    let before = std::fs::read(&file).expect("there");
+    let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
+    spool.append(Plant::new(run).batch());
+    flush(&spool).await;
+    let aside = directory.path().join("newer").join(run.to_string()).join(store::FILE);
+    assert_eq!(std::fs::read(aside).expect("there"), before);
+}
+
+#[tokio::test]
+async fn a_damaged_block_costs_itself_and_is_recorded() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
+    let mut plant = Plant::new(run);
+    for _ in 0..9 {
+        spool.append(plant.batch());
+        flush(&spool).await;
+    }
+    spool.close(true).await.expect("closes");
+    let file = rusqlite::Connection::open(directory.path().join(store::FILE)).expect("opens");
+    let flip = "UPDATE block SET body = CAST(substr(body, 1, 4) || x'ff' || substr(body, 6) AS BLOB) WHERE number = 4";
+    assert_eq!(file.execute(flip, []).expect("flipped"), 1);
+    drop(file);
+    let (Opened { spool, .. }, _) = open(settings(directory.path()));
+    let found = numbers(&waiting(&spool).await.0);
+    assert_eq!(found, (0..18).filter(|seq| !(6..8).contains(seq)).collect());
+    flush(&spool).await;
+    let events = waiting(&spool).await.1;
+    assert_eq!(gaps(&events, run, GapCause::Damaged), (6..8).collect());
+    assert_eq!(sums(&spool).losses.damaged, 2);
+}
+
+#[tokio::test]
+async fn a_damaged_file_gives_back_all_blocks_but_the_damaged_ones() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
+    let shape = big_shape();
+    let all: Vec<_> = (0..100).map(|i| big(run, i * 10, &shape)).collect();
+    for (i, batch) in all.iter().enumerate() {
+        spool.append(batch.clone());
+        flush(&spool).await;
+        if i < 20 {
+            spool.confirm(&[Confirmed::from(&**batch)]);
+        }
+    }
+    spool.close(true).await.expect("closes");
+    // The first page, one in the middle of the blocks, and the last.
+    let file = directory.path().join(store::FILE);
+    let mut bytes = std::fs::read(&file).expect("there");
+    let pages = bytes.len() / 1024;
+    for page in [0, pages / 2, pages - 1] {
+        bytes[page * 1024..(page + 1) * 1024].fill(0);
+    }
+    std::fs::write(&file, bytes).expect("written");
+    let (Opened { spool, run: second, .. }, _) = open(settings(directory.path()));
+    let (batches, events) = after_salvage(&spool).await;
+    let (kept, lost) = (numbers(&batches), gaps(&events, run, GapCause::Damaged));
+    assert!(kept.is_disjoint(&lost));
+    assert_eq!(kept.union(&lost).copied().collect::<BTreeSet<_>>(), (200..1000).collect());
+    assert!((10..=40).contains(&lost.len()), "{} readings lost to two pages", lost.len());
+    assert!(batches.iter().all(|batch| all.contains(batch)));
+    let said = events.iter().find_map(|event| match event.body {
+        Body::Corruption { saved, lost, .. } => Some((saved, lost)),
+        _ => None,
+    });
+    assert_eq!(said, Some((kept.len() as u64, lost.len() as u64)));
+    let ends = events
+        .iter()
+        .filter(|event| matches!(event.body, Body::RunEnd { ended, next_seq: 1000, .. } if ended == run));
+    assert_eq!(ends.count(), 1);
+    assert!(second > run);
+    assert_eq!(sums(&spool).waiting, kept.len() as u64);
+}
+
+#[tokio::test]
+async fn salvage_loses_nothing_to_a_commit_that_fails_meanwhile() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
+    let shape = big_shape();
+    let many = 3_000;
+    for i in 0..many {
+        spool.append(big(run, i * 10, &shape));
+        if i % 100 == 99 {
+            flush(&spool).await;
+        }
+    }
+    spool.close(true).await.expect("closes");
+    let file = directory.path().join(store::FILE);
+    let mut bytes = std::fs::read(&file).expect("there");
+    bytes[..1024].fill(0);
+    std::fs::write(&file, bytes).expect("written");
+    let (Opened { spool, run: second, .. }, board) = open(settings(directory.path()));
+    let trouble = block_commits(directory.path());
+    spool.append(Plant::new(second).batch());
+    let failing = async {
+        while board.read(|status| status.spool.state == "ok") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(SOON, failing).await.expect("the board says that the disk fails");
+    drop(trouble);
+    let (batches, events) = after_salvage(&spool).await;
+    let kept: BTreeSet<_> =
+        batches.iter().filter(|batch| batch.run == run).flat_map(|batch| batch.seq..batch.end()).collect();
+    let lost = gaps(&events, run, GapCause::Damaged);
+    assert_eq!(kept.union(&lost).count() as u64, many * 10, "saved or recorded: {} lost", lost.len());
+    assert!(lost.len() <= 100, "{} readings lost to one page", lost.len());
+}
+
+#[tokio::test]
+async fn an_unreadable_shape_does_not_stop_the_spool() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
+    spool.append(Plant::new(run).batch());
+    flush(&spool).await;
+    spool.close(true).await.expect("closes");
+    let file = rusqlite::Connection::open(directory.path().join(store::FILE)).expect("opens");
+    file.execute("UPDATE shape SET body = 'x'", []).expect("damaged");
+    drop(file);
+    let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
+    spool.append(Plant::new(run).batch());
+    flush(&spool).await;
+}

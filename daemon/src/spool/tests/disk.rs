@@ -1,0 +1,82 @@
+//! Trouble with the disk that needs no fault injection: commits that fail, a file that is removed under us.
+
+use super::*;
+
+#[tokio::test]
+async fn a_file_removed_under_us_is_noticed_and_made_anew() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
+    let mut plant = Plant::new(run);
+    spool.append(plant.batch());
+    flush(&spool).await;
+    for suffix in ["", "-wal", "-shm"] {
+        std::fs::remove_file(directory.path().join(format!("{}{suffix}", store::FILE))).expect("removed");
+    }
+    let second = plant.batch();
+    let until = Instant::now() + SOON;
+    while !directory.path().join(store::FILE).exists() {
+        assert!(Instant::now() < until, "the file is made anew");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    spool.append(second.clone());
+    flush(&spool).await;
+    let (batches, events) = waiting(&spool).await;
+    assert_eq!(batches, [second]);
+    assert_eq!(
+        gaps(&events, run, GapCause::Damaged),
+        (0..2).collect(),
+        "what went with the file is recorded"
+    );
+}
+
+#[tokio::test]
+async fn after_failed_commits_every_reading_is_stored_once() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (Opened { spool, run, .. }, board) = open(settings(directory.path()));
+    let mut plant = Plant::new(run);
+    let mut expected = vec![plant.batch()];
+    spool.append(expected[0].clone());
+    flush(&spool).await;
+    let trouble = block_commits(directory.path());
+    for _ in 0..30 {
+        let batch = plant.batch();
+        expected.push(batch.clone());
+        spool.append(batch);
+    }
+    let late = spool.flush(Instant::now() + Duration::from_millis(100)).await;
+    assert!(matches!(late, Err(SpoolError::Late(_))), "{late:?}");
+    let failing = async {
+        while board.read(|status| status.spool.state == "ok") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(SOON, failing).await.expect("the board says that the disk fails");
+    drop(trouble);
+    flush(&spool).await;
+    assert_eq!(waiting(&spool).await.0, expected);
+    assert_eq!(sums(&spool).waiting, 62);
+}
+
+#[tokio::test]
+async fn while_the_disk_fails_memory_drops_the_oldest_counted_to_the_last_one() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
+    let shape = big_shape();
+    spool.append(big(run, 0, &shape));
+    flush(&spool).await;
+    let trouble = block_commits(directory.path());
+    let all = 4000;
+    for i in 1..all {
+        spool.append(big(run, i * 10, &shape));
+    }
+    drop(trouble);
+    flush(&spool).await;
+    let (batches, events) = waiting(&spool).await;
+    let (kept, lost) = (numbers(&batches), gaps(&events, run, GapCause::Overflow));
+    assert!(kept.is_disjoint(&lost));
+    assert_eq!(kept.union(&lost).count() as u64, all * 10);
+    let Sums { waiting, losses, .. } = sums(&spool);
+    assert_eq!((waiting, losses.dropped), (kept.len() as u64, lost.len() as u64));
+    assert!(losses.dropped > 0 && losses.total() == losses.dropped);
+    assert!(kept.contains(&(all * 10 - 1)), "the newest are kept");
+}

@@ -1,0 +1,52 @@
+//! Dead letters: what the broker refuses for good.
+
+use super::*;
+
+#[tokio::test]
+async fn a_dead_letter_leaves_the_backlog_as_a_recorded_gap() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
+    let mut plant = Plant::new(run);
+    let batches: Vec<_> = (0..5).map(|_| plant.batch()).collect();
+    for batch in &batches {
+        spool.append(batch.clone());
+    }
+    flush(&spool).await;
+    spool
+        .dead_letter(vec![Confirmed::from(&*batches[2])], "payload format invalid".into())
+        .await
+        .expect("moved");
+    flush(&spool).await;
+    let (found, events) = waiting(&spool).await;
+    assert_eq!(found.len(), 4);
+    assert_eq!(gaps(&events, run, GapCause::DeadLetter), (4..6).collect());
+    assert_eq!(sums(&spool).losses.dead_lettered, 2);
+    let file = rusqlite::Connection::open(directory.path().join(store::FILE)).expect("opens");
+    let letter: (String, i64, Vec<u8>) = file
+        .query_row("SELECT reason, seq, CAST(head || body AS BLOB) FROM dead", [], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })
+        .expect("one");
+    let content =
+        crate::spool::block::decode(&letter.2, &store::dictionary(&file).expect("readable")).expect("whole");
+    assert_eq!(
+        (letter.0.as_str(), letter.1, &content[..]),
+        ("payload format invalid", 4, &[Batch::clone(&batches[2])][..])
+    );
+}
+
+#[tokio::test]
+async fn a_dead_letter_finds_its_shape_in_a_file_that_has_just_begun() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join(store::FILE);
+    let (mut store, _) = store::Store::open(&file, 1 << 30, "x").expect("opens");
+    let run = RunId { counter: 1, random: 1 };
+    let batch = Plant::new(run).batch();
+    let dead = [store::DeadLetter {
+        at_us: 0,
+        reason: "quota exceeded".into(),
+        name: (run, 0, 2),
+        batch: Some(batch),
+    }];
+    store.commit(&store::Work { dead: &dead, ..store::Work::default() }).expect("stored");
+}

@@ -1,0 +1,151 @@
+//! Lives of the daemon: kill, stop, start, and what each leaves on disk.
+
+use super::*;
+
+#[tokio::test]
+async fn stored_readings_survive_the_end_of_the_process() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (Opened { spool, run, volatile }, _) = open(settings(directory.path()));
+    assert!(!volatile);
+    let mut plant = Plant::new(run);
+    let batches: Vec<_> = (0..50).map(|_| plant.batch()).collect();
+    for batch in &batches {
+        spool.append(batch.clone());
+    }
+    flush(&spool).await;
+    assert_eq!(spool.committed().borrow().next_seq, 100);
+    assert_eq!(waiting(&spool).await.0, batches);
+
+    let after_kill = copy(&spool, directory.path());
+    let (Opened { spool: second, run: next, .. }, board) = open(settings(after_kill.path()));
+    assert!(next > run, "{next} after {run}");
+    let (found, events) = waiting(&second).await;
+    assert_eq!(found, batches);
+    let end = Body::RunEnd { ended: run, next_seq: 100, clean: false, last_wall_us: Some(stamp(98).wall_us) };
+    assert_eq!(events.len(), 1);
+    assert_eq!((events[0].run, events[0].number, &events[0].body), (next, 0, &end));
+    flush(&second).await;
+    assert_eq!(board.snapshot().spool.waiting, 100);
+    second.close(true).await.expect("closes");
+    spool.close(true).await.expect("closes");
+}
+
+#[tokio::test]
+async fn three_unclean_restarts_in_one_outage_lose_nothing_and_prove_it() {
+    let mut directory = tempfile::tempdir().expect("a directory");
+    let mut expected = Vec::new();
+    let mut ends = Vec::new();
+    for _ in 0..3 {
+        let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
+        let mut plant = Plant::new(run);
+        for _ in 0..20 {
+            let batch = plant.batch();
+            expected.push(batch.clone());
+            spool.append(batch);
+            flush(&spool).await;
+        }
+        ends.push((run, plant.seq));
+        let next = copy(&spool, directory.path());
+        directory = next;
+    }
+    let (Opened { spool, .. }, _) = open(settings(directory.path()));
+    let (batches, events) = waiting(&spool).await;
+    assert_eq!(batches, expected);
+    let found = events.iter().map(|event| match event.body {
+        Body::RunEnd { ended, next_seq, clean: false, .. } => (ended, next_seq),
+        ref other => panic!("{other:?}"),
+    });
+    let found: Vec<_> = found.collect();
+    assert_eq!(found, ends);
+}
+
+#[tokio::test]
+async fn a_run_that_stops_in_order_says_so_and_its_confirmations_are_kept() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
+    let mut plant = Plant::new(run);
+    let batches: Vec<_> = (0..10).map(|_| plant.batch()).collect();
+    for batch in &batches {
+        spool.append(batch.clone());
+    }
+    flush(&spool).await;
+    let confirmed: Vec<_> = [1, 2, 5].iter().map(|at| Confirmed::from(&*batches[*at])).collect();
+    spool.confirm(&confirmed);
+    spool.close(true).await.expect("closes");
+    let (Opened { spool, .. }, _) = open(settings(directory.path()));
+    let (found, events) = waiting(&spool).await;
+    let left: Vec<_> = (0..10).filter(|at| ![1, 2, 5].contains(at)).map(|at| batches[at].clone()).collect();
+    assert_eq!(found, left);
+    let [end] = &*events else { panic!("{events:?}") };
+    let said = Body::RunEnd { ended: run, next_seq: 20, clean: true, last_wall_us: Some(stamp(18).wall_us) };
+    assert_eq!((end.run, &end.body), (run, &said));
+    spool.confirm(&[Confirmed::from(&**end)]);
+    assert_eq!(waiting(&spool).await.1, []);
+    spool.close(true).await.expect("closes");
+    let (Opened { spool, .. }, _) = open(settings(directory.path()));
+    let (_, events) = waiting(&spool).await;
+    assert_eq!(events.len(), 1, "only the run end of the second run: {events:?}");
+}
+
+#[tokio::test]
+async fn a_second_instance_is_refused() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (_first, _) = open(settings(directory.path()));
+    let second = Spool::open(settings(directory.path()), Board::default(), || stamp(0));
+    let error = second.expect_err("refused");
+    assert!(matches!(error, SpoolError::Locked { .. }), "{error}");
+    assert_eq!(error.exit_code(), 75);
+    assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
+}
+
+#[tokio::test]
+async fn what_is_confirmed_in_time_is_not_written_with_keep_unsent() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let unsent = SpoolSettings {
+        keep: Keep::Unsent,
+        commit_every: Duration::from_millis(200),
+        ..SpoolSettings::new(directory.path())
+    };
+    let (Opened { spool, run, .. }, _) = open(unsent);
+    let mut plant = Plant::new(run);
+    let batches: Vec<_> = (0..10).map(|_| plant.batch()).collect();
+    for (at, batch) in batches.iter().enumerate() {
+        spool.append(batch.clone());
+        if at != 4 {
+            spool.confirm(&[Confirmed::from(&**batch)]);
+        }
+    }
+    flush(&spool).await;
+    let page = spool.export(ExportQuery::default()).await.expect("readable");
+    assert_eq!(page.batches, batches[4..5]);
+    assert_eq!(sums(&spool).confirmed, 18);
+    assert_eq!(spool.committed().borrow().next_seq, 20);
+}
+
+#[tokio::test]
+async fn after_kill_keep_unsent_does_not_wait_for_what_was_confirmed_and_never_written() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let unsent = |path: &Path| SpoolSettings {
+        keep: Keep::Unsent,
+        commit_every: Duration::from_millis(100),
+        ..SpoolSettings::new(path)
+    };
+    let (Opened { spool, run, .. }, _) = open(unsent(directory.path()));
+    let mut plant = Plant::new(run);
+    // The first commit writes the books; the next ones need not.
+    spool.append(plant.batch());
+    flush(&spool).await;
+    for _ in 0..10 {
+        let batch = plant.batch();
+        spool.append(batch.clone());
+        spool.confirm(&[Confirmed::from(&*batch)]);
+    }
+    flush(&spool).await;
+    spool.append(plant.batch());
+    flush(&spool).await;
+    let after = copy(&spool, directory.path());
+    let (Opened { spool, .. }, _) = open(unsent(after.path()));
+    let (batches, _) = waiting(&spool).await;
+    assert_eq!(batches.len(), 2);
+    assert_eq!(sums(&spool).waiting, 4, "what waits is what can be sent");
+}

@@ -1,0 +1,90 @@
+//! The cap: what goes first, and how what goes is counted and recorded.
+
+use super::*;
+
+#[tokio::test]
+async fn at_the_cap_the_oldest_go_counted_and_recorded() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let capped = SpoolSettings { bytes_max: Some(BYTES_MAX_LEAST), ..settings(directory.path()) };
+    let (Opened { spool, run, .. }, _) = open(capped.clone());
+    let shape = big_shape();
+    let all = 1500;
+    for i in 0..all {
+        spool.append(big(run, i * 10, &shape));
+        if i % 20 == 0 {
+            flush(&spool).await;
+        }
+    }
+    flush(&spool).await;
+    let Sums { waiting, confirmed, losses } = sums(&spool);
+    assert_eq!(confirmed, 0);
+    assert_eq!(waiting + losses.evicted, all * 10);
+    assert_eq!(losses.total(), losses.evicted);
+    assert!((2000..4000).contains(&waiting), "{waiting} readings of 250 bytes in 1 MiB");
+    let (batches, events) = self::waiting(&spool).await;
+    let (kept, lost) = (numbers(&batches), gaps(&events, run, GapCause::Evicted));
+    assert!(kept.is_disjoint(&lost));
+    assert_eq!(kept.len() as u64, waiting);
+    assert_eq!(kept.union(&lost).count() as u64, all * 10, "every number is there or in a gap record");
+    assert_eq!(events.len(), 1, "touching gaps are one record");
+    let length = std::fs::metadata(directory.path().join(store::FILE)).expect("there").len();
+    assert!(length <= BYTES_MAX_LEAST, "{length} bytes");
+
+    let after_kill = copy(&spool, directory.path());
+    let (Opened { spool: second, .. }, _) =
+        open(SpoolSettings { directory: after_kill.path().into(), ..capped });
+    assert_eq!(numbers(&self::waiting(&second).await.0), kept);
+    assert_eq!(sums(&second), Sums { waiting, confirmed, losses });
+}
+
+#[tokio::test]
+async fn confirmed_blocks_make_room_before_anything_is_lost() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let capped = SpoolSettings { bytes_max: Some(BYTES_MAX_LEAST), ..settings(directory.path()) };
+    let (Opened { spool, run, .. }, _) = open(capped);
+    let shape = big_shape();
+    for i in 0..1500 {
+        let batch = big(run, i * 10, &shape);
+        spool.append(batch.clone());
+        flush(&spool).await;
+        spool.confirm(&[Confirmed::from(&*batch)]);
+    }
+    flush(&spool).await;
+    assert_eq!(
+        sums(&spool),
+        Sums { waiting: 0, confirmed: 15_000, losses: crate::spool::ledger::Losses::default() }
+    );
+    let page = spool.export(ExportQuery::default()).await.expect("readable");
+    assert!(page.batches.len() > 100, "confirmed blocks stay as history: {}", page.batches.len());
+}
+
+#[tokio::test]
+async fn what_a_device_does_all_day_does_not_crowd_out_readings() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join(store::FILE);
+    let (mut store, _) = store::Store::open(&file, 1 << 30, "x").expect("opens");
+    let run = RunId { counter: 1, random: 1 };
+    let event = |number: u64| {
+        let body = if number == 0 {
+            Body::Gap { of: run, first: 0, next: 9, cause: GapCause::Evicted }
+        } else {
+            Body::Device { device: "meter".into(), answering: number.is_multiple_of(2) }
+        };
+        Arc::new(Event { run, number, stamp: stamp(0), body })
+    };
+    let mut told = 0;
+    for from in (0..30_000).step_by(1_000) {
+        let events: Vec<_> = (from..from + 1_000).map(event).collect();
+        let written =
+            store.commit(&store::Work { events: &events, ..store::Work::default() }).expect("stored");
+        told += written.event_ids.len() as u64 - written.dropped;
+    }
+    let found = store::found(store.connection()).expect("readable");
+    assert_eq!(found.events_waiting, told, "counted");
+    assert!(found.events_waiting <= 10_001, "{} wait", found.events_waiting);
+    let gap: i64 = store
+        .connection()
+        .query_row("SELECT count(*) FROM event WHERE body LIKE '%evicted%'", [], |row| row.get(0))
+        .expect("readable");
+    assert_eq!(gap, 1, "what proves something stays");
+}
