@@ -26,13 +26,14 @@ pub mod salvage;
 pub mod schema;
 mod shared;
 pub mod source;
+pub mod stepped;
 pub mod store;
 #[cfg(test)]
 mod tests;
 mod writer;
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -90,6 +91,16 @@ struct Recovered {
     rescue: Option<(PathBuf, String)>,
 }
 
+/// A spool whose threads have not been started.
+struct Parts {
+    shared: Arc<Shared>,
+    writer: Writer,
+    reader: Reader,
+    lock: Option<directory::Lock>,
+    run: RunId,
+    volatile: bool,
+}
+
 impl Spool {
     /// Opens the spool of a state directory: takes its lock, recovers what the last run left, begins a run. Blocks.
     ///
@@ -100,69 +111,16 @@ impl Spool {
         board: Board,
         now: impl Fn() -> Stamp + Send + Sync + 'static,
     ) -> Result<Opened, SpoolError> {
-        let lock = match directory::lock(&settings.directory) {
-            Ok(lock) => Some(lock),
-            Err(error @ SpoolError::Locked { .. }) => return Err(error),
-            Err(error) => {
-                tracing::error!(%error, "the state directory cannot be used; readings stay in memory");
-                None
-            }
-        };
-        let not_durable = open::durability(&settings)?;
-        board.update(|status| status.spool.not_durable = not_durable);
-        let file = settings.directory.join(store::FILE);
-        let begun = open::begin(&file, &settings);
-        let run = begun.run;
-        let sidecar = directory::write_sidecar(&settings.directory, run);
-        if let Err(error) = &sidecar {
-            tracing::warn!(%error, "the run cannot be remembered beside the spool");
-        }
-        let mut next_event = 0;
-        let own = RunBooks::default();
-        let entered = begun.store.and_then(|(mut store, found)| {
-            let entered = open::enter(&mut store, found, (run, &own), now(), &mut next_event);
-            entered.map(|entered| (store, entered)).map_err(|error| error.to_string())
-        });
-        let volatile = entered.is_err() && sidecar.is_err();
-        let mut inner = inner(settings, run, next_event);
-        let entered = entered.map(|(store, entered)| {
-            inner.floor = entered.mark.floor;
-            inner.events_waiting = entered.events_waiting;
-            inner.ledger = entered.ledger;
-            (store, entered.mark)
-        });
-        let rescue = begun.damaged.or_else(|| {
-            let found = "a salvage that had not ended";
-            rescue::unfinished(&inner.settings.directory).map(|file| (file, found.to_owned()))
-        });
-        let spool = Self::start(inner, Recovered { entered, rescue }, lock, (board, Box::new(now)));
-        Ok(Opened { spool, run, volatile })
-    }
-
-    fn start(
-        inner: Inner,
-        Recovered { entered, rescue }: Recovered,
-        lock: Option<directory::Lock>,
-        (board, now): (Board, Box<dyn Fn() -> Stamp + Send + Sync>),
-    ) -> Self {
-        let file = inner.settings.directory.join(store::FILE);
-        let bytes_max = open::bytes_max(&inner.settings);
-        let shared = Arc::new(Shared::new(inner, board, now));
-        if let Ok((store, _)) = &entered {
-            shared.newest_event.store(store.next().1 - 1, Ordering::Release);
-        }
-        let mut writer = Writer::new(shared.clone(), file.clone(), bytes_max, entered);
-        if let Some((file, found)) = rescue {
-            writer.begin_rescue(&file, found);
-        }
-        let reader = Reader::new(shared.clone(), file);
+        let parts = Parts::open(settings, board, Box::new(now), Instant::now())?;
+        let Parts { shared, writer, reader, lock, run, volatile } = parts;
         let (questions, asked) = mpsc::channel(QUESTIONS_MAX);
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
         let writer =
             thread("spool-writer").spawn(move || writer.run()).expect("the system has a thread left");
         thread("spool-reader").spawn(move || reader.run(asked)).expect("the system has a thread left");
         let threads = Threads { writer: Mutex::new(Some(writer)), lock: Mutex::new(lock) };
-        Self { shared, questions, threads: Arc::new(threads) }
+        let spool = Self { shared, questions, threads: Arc::new(threads) };
+        Ok(Opened { spool, run, volatile })
     }
 
     /// Takes a batch. Never blocks; when memory is full because the disk fails, the oldest not yet stored goes, counted and
@@ -270,6 +228,71 @@ impl Spool {
         let ended = writer.is_none_or(|writer| writer.join().is_ok());
         drop(self.threads.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
         if ended { answer } else { Err(SpoolError::Closed) }
+    }
+}
+
+impl Parts {
+    fn open(
+        settings: SpoolSettings,
+        board: Board,
+        stamp: Box<dyn Fn() -> Stamp + Send + Sync>,
+        now: Instant,
+    ) -> Result<Self, SpoolError> {
+        let lock = match directory::lock(&settings.directory) {
+            Ok(lock) => Some(lock),
+            Err(error @ SpoolError::Locked { .. }) => return Err(error),
+            Err(error) => {
+                tracing::error!(%error, "the state directory cannot be used; readings stay in memory");
+                None
+            }
+        };
+        let not_durable = open::durability(&settings)?;
+        board.update(|status| status.spool.not_durable = not_durable);
+        let file = settings.directory.join(store::FILE);
+        let begun = open::begin(&file, &settings);
+        let run = begun.run;
+        let sidecar = directory::write_sidecar(&settings.directory, run);
+        if let Err(error) = &sidecar {
+            tracing::warn!(%error, "the run cannot be remembered beside the spool");
+        }
+        let mut next_event = 0;
+        let own = RunBooks::default();
+        let entered = begun.store.and_then(|(mut store, found)| {
+            let entered = open::enter(&mut store, found, (run, &own), stamp(), &mut next_event);
+            entered.map(|entered| (store, entered)).map_err(|error| error.to_string())
+        });
+        let volatile = entered.is_err() && sidecar.is_err();
+        let mut inner = inner(settings, run, next_event);
+        let entered = entered.map(|(store, entered)| {
+            inner.floor = entered.mark.floor;
+            inner.events_waiting = entered.events_waiting;
+            inner.ledger = entered.ledger;
+            (store, entered.mark)
+        });
+        let rescue = begun.damaged.or_else(|| {
+            let found = "a salvage that had not ended";
+            rescue::unfinished(&inner.settings.directory).map(|file| (file, found.to_owned()))
+        });
+        let shared = Arc::new(Shared::new(inner, board, stamp));
+        let (writer, reader) = Self::threads(&shared, &file, Recovered { entered, rescue }, now);
+        Ok(Self { shared, writer, reader, lock, run, volatile })
+    }
+
+    fn threads(
+        shared: &Arc<Shared>,
+        file: &Path,
+        Recovered { entered, rescue }: Recovered,
+        now: Instant,
+    ) -> (Writer, Reader) {
+        let bytes_max = open::bytes_max(&shared.lock().settings);
+        if let Ok((store, _)) = &entered {
+            shared.newest_event.store(store.next().1 - 1, Ordering::Release);
+        }
+        let mut writer = Writer::new(shared.clone(), file.to_owned(), bytes_max, entered, now);
+        if let Some((file, found)) = rescue {
+            writer.begin_rescue(&file, found);
+        }
+        (writer, Reader::new(shared.clone(), file.to_owned()))
     }
 }
 

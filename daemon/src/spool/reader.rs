@@ -99,7 +99,8 @@ impl Reader {
         }
     }
 
-    fn span(&mut self, after: Cursor) -> Result<Option<Span>, SpoolError> {
+    /// What waits behind a place.
+    pub(super) fn span(&mut self, after: Cursor) -> Result<Option<Span>, SpoolError> {
         let (waiting, floor, records) = {
             let inner = self.shared.lock();
             (inner.ledger.sums().waiting, inner.floor, inner.events_waiting)

@@ -73,7 +73,10 @@ pub(super) struct Writer {
     rescue: Option<Rescue>,
     /// The file that the store has open: another one may have its name by now.
     identity: Option<(u64, u64)>,
+    /// When the present turn began. Inside a turn no clock is asked, so that a turn can be repeated exactly.
+    now: Instant,
 }
+
 impl Writer {
     /// With what opening found; `store` is `None` if the disk cannot be used yet.
     pub(super) fn new(
@@ -81,8 +84,8 @@ impl Writer {
         file: PathBuf,
         bytes_max: u64,
         store: Result<(Store, Mark), String>,
+        now: Instant,
     ) -> Self {
-        let now = Instant::now();
         let (store, mark, broken) = match store {
             Ok((store, mark)) => (Some(store), mark, None),
             Err(why) => {
@@ -109,28 +112,43 @@ impl Writer {
             meter: Meter::new(now),
             rescue: None,
             identity: None,
+            now,
         }
     }
 
     /// Until it is told to close.
     pub(super) fn run(mut self) {
-        self.stands_on();
-        self.show();
+        self.begin();
         loop {
             let commands = self.wait();
-            let mut close = None;
-            for command in commands {
-                match command {
-                    Command::Close { clean, reply } => close = Some((clean, reply)),
-                    other => self.obey(other),
-                }
-            }
-            if let Some((clean, reply)) = close {
-                let _ = reply.send(self.close(clean));
+            if !self.step(commands, Instant::now()) {
                 return;
             }
-            self.turn(Instant::now());
         }
+    }
+
+    /// Before the first step.
+    pub(super) fn begin(&mut self) {
+        self.stands_on();
+        self.show();
+    }
+
+    /// Does what it is told, and takes a turn. `false`: it was told to close, and has.
+    pub(super) fn step(&mut self, commands: Vec<Command>, now: Instant) -> bool {
+        self.now = now;
+        let mut close = None;
+        for command in commands {
+            match command {
+                Command::Close { clean, reply } => close = Some((clean, reply)),
+                other => self.obey(other),
+            }
+        }
+        if let Some((clean, reply)) = close {
+            let _ = reply.send(self.close(clean));
+            return false;
+        }
+        self.turn(now);
+        true
     }
 
     /// Sleeps until a window is due, a command comes, or something shown on the board changes by itself.
@@ -207,7 +225,7 @@ impl Writer {
             Command::EndRun { reply } => {
                 if !self.run_ended && self.store.is_some() {
                     self.end_run();
-                    self.commit_window(Instant::now(), Some(2));
+                    self.commit_window(self.now, Some(2));
                 }
                 let _ = reply.send(());
             }
@@ -267,7 +285,7 @@ impl Writer {
     }
 
     fn close(&mut self, clean: bool) -> Result<(), SpoolError> {
-        let now = Instant::now();
+        let now = self.now;
         self.shared.lock().closed = true;
         loop {
             let empty = {

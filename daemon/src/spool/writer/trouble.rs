@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{Broken, RETRY_FIRST, Writer};
 use crate::model::event::GapCause;
@@ -19,7 +19,7 @@ impl Writer {
     /// Drops the connection, and says when it is tried again.
     pub(super) fn fail(&mut self, trouble: Trouble, why: &str, undo_from: Option<(u64, i64)>) {
         self.store = None;
-        let now = Instant::now();
+        let now = self.now;
         let (state, words) = match trouble {
             Trouble::Full => ("full", "no space left on the disk: free some, or make the spool smaller"),
             Trouble::ReadOnly => ("read-only", "the state directory cannot be written"),
@@ -152,7 +152,7 @@ impl Writer {
         if back.is_empty() {
             let Some(found) = rescue.search() else {
                 rescue.finish(&mut shared.lock(), (shared.now)());
-                self.books_due = Instant::now();
+                self.books_due = self.now;
                 return;
             };
             back = rescue.take_back(found, &mut shared.lock());

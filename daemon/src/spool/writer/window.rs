@@ -21,9 +21,9 @@ pub(super) const BOOKS_EVERY: Duration = Duration::from_secs(10);
 /// With `keep = "unsent"` next to nothing is written; the run still leaves a mark this often.
 const MARK_EVERY: Duration = Duration::from_secs(60);
 
-/// The floor moves over this many headings in one statement, and for this long in one commit.
+/// The floor moves over this many headings in one statement, and by this many statements in one commit: some milliseconds.
 const FLOOR_STEP: usize = 256;
-const FLOOR_TURN: Duration = Duration::from_millis(10);
+const FLOOR_STEPS: usize = 8;
 
 /// What is written if everything is at its longest, for the room it needs: bytes a reading, a batch, a block.
 const ROOM_FOR: (u64, u64, u64) = (18, 48, 256);
@@ -165,7 +165,7 @@ impl Writer {
         let gaps = std::mem::take(&mut inner.gaps);
         let lost = !gaps.is_empty();
         self.gap_records(&mut inner, gaps, window, handed_out);
-        let now = Instant::now();
+        let now = self.now;
         let every = if inner.settings.keep == Keep::Unsent { MARK_EVERY } else { BOOKS_EVERY };
         // A row may be taken only when the disk knows that its readings are settled.
         let unknown = victims.reach > self.mark.floor;
@@ -346,9 +346,11 @@ impl Writer {
         if floor > extent.newest.number {
             return Ok(());
         }
-        let started = Instant::now();
         let mut stopped = false;
-        while !stopped && started.elapsed() < FLOOR_TURN {
+        for _ in 0..FLOOR_STEPS {
+            if stopped {
+                break;
+            }
             let Some(spot) = ring::locate(store.connection(), floor)? else { break };
             let headings = ring::headings(store.connection(), spot, FLOOR_STEP)?;
             let inner = self.shared.lock();

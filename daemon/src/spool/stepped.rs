@@ -1,0 +1,104 @@
+//! The spool without its threads: the same writer and reader, taken step by step by one caller, at times that it gives.
+//!
+//! For those who must repeat exactly what they did: the power cuts of `tests/crash`. What is done in a step is the writer's
+//! own; only the waiting between two steps is left out. It asks no clock but for figures on the board, and for the time a
+//! question or a search may take. Dropping it is the end of a process without warning.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+
+use super::api::{Committed, Confirmed, Cursor, Span, SpoolSettings};
+use super::directory::Lock;
+use super::reader::Reader;
+use super::shared::{Command, Shared};
+use super::writer::Writer;
+use super::{Parts, SpoolError};
+use crate::model::event::Body;
+use crate::model::{Batch, RunId, Stamp};
+use crate::status::Board;
+
+/// A spool in the hands of one caller.
+#[derive(Debug)]
+pub struct Stepped {
+    shared: Arc<Shared>,
+    writer: Writer,
+    reader: Reader,
+    _lock: Option<Lock>,
+    /// The life that began with it.
+    pub run: RunId,
+    /// Neither spool nor sidecar could be written.
+    pub volatile: bool,
+}
+
+impl Stepped {
+    /// As [`Spool::open`](super::Spool::open).
+    pub fn open(
+        settings: SpoolSettings,
+        board: Board,
+        stamp: impl Fn() -> Stamp + Send + Sync + 'static,
+        now: Instant,
+    ) -> Result<Self, SpoolError> {
+        let Parts { shared, mut writer, reader, lock, run, volatile } =
+            Parts::open(settings, board, Box::new(stamp), now)?;
+        writer.begin();
+        Ok(Self { shared, writer, reader, _lock: lock, run, volatile })
+    }
+
+    /// As [`Spool::append`](super::Spool::append).
+    pub fn append(&self, batch: Arc<Batch>, now: Instant) {
+        self.shared.lock().append(batch, now);
+    }
+
+    /// As [`Spool::record`](super::Spool::record).
+    pub fn record(&self, body: Body, stamp: Stamp) {
+        self.shared.lock().record(body, stamp);
+    }
+
+    /// As [`Spool::confirm`](super::Spool::confirm).
+    pub fn confirm(&self, confirmed: &[Confirmed]) {
+        self.shared.lock().confirm(confirmed);
+    }
+
+    /// What the writer does when it wakes at `now`.
+    pub fn turn(&mut self, now: Instant) {
+        let commands = {
+            let mut inner = self.shared.lock();
+            inner.skip_confirmed();
+            inner.commands.drain(..).collect()
+        };
+        self.writer.step(commands, now);
+    }
+
+    /// How far the disk is.
+    pub fn committed(&self) -> Committed {
+        *self.shared.committed.borrow()
+    }
+
+    /// As [`Spool::span`](super::Spool::span).
+    pub fn span(&mut self, after: Cursor) -> Result<Option<Span>, SpoolError> {
+        self.reader.span(after)
+    }
+
+    /// As [`Spool::dead_letter`](super::Spool::dead_letter), with the turn that follows.
+    pub fn dead_letter(
+        &mut self,
+        refused: Vec<Confirmed>,
+        reason: &str,
+        now: Instant,
+    ) -> Result<(), SpoolError> {
+        let (reply, mut answer) = oneshot::channel();
+        self.shared.command(Command::DeadLetter { refused, reason: reason.to_owned(), reply });
+        self.turn(now);
+        answer.try_recv().map_err(|_| SpoolError::Closed)?
+    }
+
+    /// As [`Spool::close`](super::Spool::close).
+    pub fn close(mut self, clean: bool, now: Instant) -> Result<(), SpoolError> {
+        let (reply, mut answer) = oneshot::channel();
+        self.shared.command(Command::Close { clean, reply });
+        self.turn(now);
+        answer.try_recv().map_err(|_| SpoolError::Closed)?
+    }
+}
