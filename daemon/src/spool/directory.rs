@@ -1,4 +1,5 @@
-//! The state directory: its lock, whether it survives a power cut, the sidecar with the run, and quarantine.
+//! The state directory: its lock, whether it survives a power cut, the sidecar with the run, the reserve, and the bound of
+//! quarantines. How a file gets there is in `aside`.
 //!
 //! The lock is an flock on the directory itself, so that it works on a read-only file system and leaves no file behind.
 //! The sidecar `run` holds the last run as text; it is written, fsynced, renamed, and the directory fsynced.
@@ -13,7 +14,6 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statfs;
 
 use super::SpoolError;
-use super::store::FILE;
 use crate::model::RunId;
 
 /// Quarantined files stay in this many folders at most, and within [`QUARANTINE_BYTES_MAX`]; the oldest go.
@@ -118,29 +118,6 @@ pub(super) fn write_sidecar(directory: &Path, run: RunId) -> io::Result<()> {
     file.sync_all()?;
     fs::rename(&new, &old)?;
     File::open(directory)?.sync_all()
-}
-
-/// Moves the file, its log and its index together out of the way, to `folder/<run>`; gives the new place of the file.
-/// Nothing is changed in them.
-pub(super) fn set_aside(file: &Path, folder: &str, run: RunId) -> io::Result<PathBuf> {
-    let directory = file.parent().unwrap_or(Path::new("."));
-    let mut to = directory.join(folder).join(run.to_string());
-    for again in 1.. {
-        if !to.exists() {
-            break;
-        }
-        to = directory.join(folder).join(format!("{run}.{again}"));
-    }
-    fs::create_dir_all(&to)?;
-    // The log first: a file without its log is older than one with it, a log without its file is nothing.
-    for suffix in ["-shm", "-wal", ""] {
-        let from = directory.join(format!("{FILE}{suffix}"));
-        if from.exists() {
-            fs::rename(&from, to.join(format!("{FILE}{suffix}")))?;
-        }
-    }
-    File::open(directory)?.sync_all()?;
-    Ok(to.join(FILE))
 }
 
 /// Removes the oldest quarantines beyond their bounds; the newest stays whatever its size.

@@ -10,6 +10,7 @@
 //! Promises: P1, P2, P3, P4 and, for the disk, P7 and P10.
 
 mod api;
+mod aside;
 pub mod block;
 pub mod dictionary;
 mod directory;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::SpoolError;
 use super::api::{ExportPage, ExportQuery};
+use super::aside;
 use super::directory::{self, Lock};
 use super::ledger::Ledger;
 use super::open;
@@ -29,11 +30,15 @@ impl Offline {
     /// Opens the spool of a state directory. [`SpoolError::Locked`]: a daemon runs, ask it instead.
     pub fn open(directory: &Path) -> Result<Self, SpoolError> {
         let file = directory.join(FILE);
-        if !file.exists() {
+        if !file.exists() && !aside::unfinished(directory) {
             let what = format!("{} does not exist: nothing was ever stored there", file.display());
             return Err(SpoolError::Unavailable(what));
         }
         let lock = directory::lock(directory)?;
+        if aside::unfinished(directory) {
+            let what = "it was being set aside when the power went; the next start completes that".to_owned();
+            return Err(SpoolError::Damaged { file, what });
+        }
         let refuse = |error: StoreError| refusal(&file, &error);
         let source = Source::open(&file).map_err(refuse)?;
         let version = "user_version";

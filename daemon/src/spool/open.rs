@@ -10,6 +10,7 @@ use rusqlite::Connection;
 
 use super::SpoolError;
 use super::api::SpoolSettings;
+use super::aside;
 use super::block;
 use super::directory;
 use super::ledger::{Ledger, RunBooks};
@@ -57,7 +58,10 @@ pub(super) fn begin(file: &Path, settings: &SpoolSettings) -> Begun {
     let sidecar = directory::read_sidecar(&settings.directory).map_or(0, |run| run.counter);
     let random = u32::from_le_bytes(random());
     let after = |counter: u32| RunId { counter: counter.saturating_add(1).min(99_999_999), random };
-    let open = || Store::open(file, bytes_max(settings), &random_id());
+    let open = || {
+        aside::finish(&settings.directory)?;
+        Store::open(file, bytes_max(settings), &random_id())
+    };
     let mut opened = open();
     let mut damaged = None;
     let set_aside = match &opened {
@@ -66,7 +70,7 @@ pub(super) fn begin(file: &Path, settings: &SpoolSettings) -> Begun {
         _ => None,
     };
     if let Some((folder, why)) = set_aside {
-        match directory::set_aside(file, folder, after(sidecar)) {
+        match aside::set_aside(file, folder, after(sidecar)) {
             Ok(to) => {
                 tracing::error!(error = %why, to = %to.display(), "the spool cannot be read: set aside, a fresh one begins");
                 damaged = Some((to, why)).filter(|_| folder == "quarantine");
@@ -196,7 +200,7 @@ pub(super) fn adopt(
 
 /// Quarantines the file of a running spool.
 pub(super) fn quarantine(file: &Path, run: RunId) -> std::io::Result<PathBuf> {
-    let to = directory::set_aside(file, "quarantine", run)?;
+    let to = aside::set_aside(file, "quarantine", run)?;
     directory::bound_quarantines(file.parent().unwrap_or(Path::new(".")))?;
     Ok(to)
 }

@@ -9,6 +9,7 @@
 
 mod write;
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -52,6 +53,9 @@ pub enum StoreError {
     /// No spool of ours, or its small tables make no sense.
     #[error("{0}")]
     Foreign(String),
+    /// The state directory cannot be used.
+    #[error("{0}")]
+    Directory(#[from] std::io::Error),
     /// Made by a newer program.
     #[error("schema {0}")]
     Newer(i64),
@@ -89,6 +93,11 @@ impl StoreError {
             return match self {
                 Self::Foreign(_) => Trouble::Damage,
                 Self::NoSpace => Trouble::Full,
+                Self::Directory(error) => match error.kind() {
+                    ErrorKind::StorageFull => Trouble::Full,
+                    ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => Trouble::ReadOnly,
+                    _ => Trouble::Disk,
+                },
                 _ => Trouble::Disk,
             };
         };

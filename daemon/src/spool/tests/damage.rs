@@ -150,3 +150,25 @@ async fn an_unreadable_shape_does_not_stop_the_spool() {
     spool.append(Plant::new(run).batch());
     flush(&spool).await;
 }
+
+#[tokio::test]
+async fn a_power_cut_inside_a_quarantine_loses_no_stored_reading() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
+    let mut plant = Plant::new(run);
+    let all: Vec<_> = (0..20).map(|_| plant.batch()).collect();
+    for batch in &all {
+        spool.append(batch.clone());
+        flush(&spool).await;
+    }
+    // The log holds them, and has gone ahead of the file into the quarantine.
+    let cut = copy(&spool, directory.path());
+    let to = cut.path().join("quarantine/00000001-0000000a");
+    std::fs::create_dir_all(&to).expect("made");
+    std::fs::rename(cut.path().join("spool.db-wal"), to.join("spool.db-wal")).expect("moved");
+    std::fs::write(cut.path().join("aside"), "quarantine/00000001-0000000a\n").expect("written");
+    let (Opened { spool, .. }, _) = open(settings(cut.path()));
+    let (batches, events) = after_salvage(&spool).await;
+    assert_eq!(batches, all);
+    assert_eq!(gaps(&events, run, GapCause::Damaged), BTreeSet::new());
+}

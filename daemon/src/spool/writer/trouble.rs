@@ -8,6 +8,7 @@ use super::{Broken, RETRY_FIRST, Writer};
 use crate::model::event::GapCause;
 use crate::spool::SpoolError;
 use crate::spool::api::Confirmed;
+use crate::spool::aside;
 use crate::spool::rescue::Rescue;
 use crate::spool::store::{self, DeadLetter, Store, StoreError, Trouble, Work};
 use crate::spool::{directory, open, ring, schema};
@@ -72,6 +73,7 @@ impl Writer {
     }
 
     pub(super) fn reopen(&mut self, undo_from: Option<(u64, i64)>) -> Result<(), StoreError> {
+        aside::finish(self.directory())?;
         let (mut store, found) = Store::open(&self.file, self.bytes_max, &open::random_id())?;
         self.full &= directory::is_full(self.directory());
         if self.full {
