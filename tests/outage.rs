@@ -133,3 +133,16 @@ fn three_kills_in_one_outage_lose_no_stored_reading_and_every_run_is_proved() {
         assert!(proved["held"].as_u64() >= Some(count), "run {run}: {count} were stored: {report}");
     }
 }
+
+#[test]
+fn a_cable_that_is_plugged_in_cuts_the_wait_for_the_broker_short() {
+    let mut gateway = Gateway::new("gateway = \"plant7-gw1\"\n[uplink]\nbroker = \"mqtt://127.0.0.1:1\"\n");
+    gateway.launch_without_network();
+    gateway.wait_status("an attempt that failed", |s| s["uplink"]["error"].as_str().map(|_| ()));
+    assert!(!gateway.log().contains("the network came up"), "nothing happened yet");
+    gateway.in_its_network(&["ip", "link", "add", "hall", "type", "veth", "peer", "name", "switch"]);
+    gateway.in_its_network(&["ip", "link", "set", "switch", "up"]);
+    gateway.in_its_network(&["ip", "link", "set", "hall", "up"]);
+    gateway.wait_log("the network came up; trying the broker at once");
+    assert_eq!(gateway.stop().code(), Some(0));
+}

@@ -111,15 +111,30 @@ impl Gateway {
     /// Starts the daemon with a state directory on a file system of its own, of `size`, in a mount namespace of its own.
     /// [`Gateway::inside`] names its files.
     pub fn launch_on_small_disk(&mut self, size: &str) {
-        let (etc, var) = (self.dir.path().join("etc"), self.var(""));
-        let script = format!(
-            "mount -t tmpfs -o size={size} tmpfs {} && exec {BINARY} run --config {}",
-            var.display(),
-            etc.display()
-        );
+        let mount = format!("mount -t tmpfs -o size={size} tmpfs {}", self.var("").display());
+        self.launch_apart("--mount", &mount);
+    }
+
+    /// Starts the daemon in a network of its own, in which there is only loopback. [`Gateway::in_its_network`] changes it.
+    pub fn launch_without_network(&mut self) {
+        self.launch_apart("--net", "ip link set lo up");
+    }
+
+    /// Runs a command in the network of a daemon that was started by [`Gateway::launch_without_network`].
+    pub fn in_its_network(&self, command: &[&str]) {
+        let pid = self.pid().to_string();
+        let mut nsenter = Command::new("nsenter");
+        let done = nsenter.args(["--target", &pid, "--user", "--net"]).args(command).status().unwrap();
+        assert!(done.success(), "{command:?}: {done}");
+    }
+
+    /// Starts the daemon in a namespace of its own, after a command that prepares it.
+    fn launch_apart(&mut self, namespace: &str, prepare: &str) {
+        let etc = self.dir.path().join("etc");
+        let script = format!("{prepare} && exec {BINARY} run --config {}", etc.display());
         let plain = self.command(&[]);
         let mut unshare = Command::new("unshare");
-        unshare.args(["--user", "--map-root-user", "--mount", "sh", "-c", &script]);
+        unshare.args(["--user", "--map-root-user", namespace, "sh", "-c", &script]);
         for (key, value) in plain.get_envs() {
             match value {
                 Some(value) => unshare.env(key, value),

@@ -58,6 +58,9 @@ const STATUS_FRESH: Duration = Duration::from_millis(900);
 /// Answers of `/api/history` in memory at once; more wait their turn.
 const HISTORIES_MAX: usize = 4;
 
+/// Shows the watchdog that a loop turned.
+pub type Beat = Box<dyn Fn(std::time::Instant) + Send + Sync>;
+
 /// Where the page looks.
 #[derive(Clone)]
 pub struct Sources {
@@ -73,6 +76,8 @@ pub struct Sources {
     pub now: Arc<dyn Fn() -> Stamp + Send + Sync>,
     /// Where a self-signed certificate is kept.
     pub state_directory: PathBuf,
+    /// Watches a loop of this name: what it calls in each turn, at least once in ten seconds.
+    pub watch: Arc<dyn Fn(&str) -> Beat + Send + Sync>,
 }
 
 /// The running page. Cheap to clone.
@@ -96,7 +101,14 @@ pub(crate) struct App {
 
 /// Starts to listen. The task ends soon after `stop`: open streams end, other answers get two seconds.
 pub fn start(config: PageConfig, sources: Sources, stop: CancellationToken) -> (Page, JoinHandle<()>) {
-    let app = Arc::new(App {
+    let app = app(config, sources, stop);
+    let (announce, addresses) = watch::channel(Vec::new());
+    let task = tokio::spawn(server::run(Arc::clone(&app), announce));
+    (Page { app, addresses }, task)
+}
+
+fn app(config: PageConfig, sources: Sources, stop: CancellationToken) -> Arc<App> {
+    Arc::new(App {
         config,
         sources,
         access: Mutex::default(),
@@ -105,10 +117,7 @@ pub fn start(config: PageConfig, sources: Sources, stop: CancellationToken) -> (
         status: Mutex::default(),
         fingerprint: Mutex::default(),
         histories: Arc::new(Semaphore::new(HISTORIES_MAX)),
-    });
-    let (announce, addresses) = watch::channel(Vec::new());
-    let task = tokio::spawn(server::run(Arc::clone(&app), announce));
-    (Page { app, addresses }, task)
+    })
 }
 
 impl Page {

@@ -6,7 +6,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::http::{HeaderMap, StatusCode};
@@ -26,7 +26,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::page::guard::{Visit, dress};
 use crate::page::stall::{Impatient, UNREAD_MAX};
 use crate::page::words::refusals;
-use crate::page::{App, certificate, lock, routes};
+use crate::page::{App, Beat, certificate, lock, routes};
 
 /// A request's header must be whole by then, and the next one must come by then.
 const HEADER_WITHIN: Duration = Duration::from_secs(5);
@@ -41,6 +41,9 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 /// An address that cannot be bound, or a machine without free descriptors, is tried again after this.
 const AGAIN: Duration = Duration::from_secs(5);
+
+/// Each loop turns at least so often, for the watchdog.
+const TURN_EVERY: Duration = Duration::from_secs(10);
 
 /// The kernel keeps at most about twice this for a viewer that does not read.
 const SEND_BUFFER: u32 = 64 * 1024;
@@ -58,22 +61,24 @@ pub(super) async fn run(app: Arc<App>, announce: watch::Sender<Vec<SocketAddr>>)
     while listeners.join_next().await.is_some() {}
 }
 
-async fn listen(
+pub(super) async fn listen(
     app: Arc<App>,
     address: SocketAddr,
     router: Router,
     announce: watch::Sender<Vec<SocketAddr>>,
 ) {
     let mut warned: Option<String> = None;
+    let beat = (app.sources.watch)(&format!("page {address}"));
     while !app.stop.is_cancelled() {
-        let problem = match prepare(&app, address) {
+        beat(Instant::now());
+        let problem = match prepare(&app, address, &beat).await {
             Ok((listener, tls)) => {
                 say(&app, &mut warned, None);
                 if let Ok(local) = listener.local_addr() {
                     announce.send_modify(|all| all.push(local));
                     tracing::info!(address = %local, "page listens");
                 }
-                return serve(&app, &listener, tls, &router).await;
+                return serve(&app, &listener, tls, &router, &beat).await;
             }
             Err(problem) => problem,
         };
@@ -102,12 +107,15 @@ fn say(app: &App, warned: &mut Option<String>, problem: Option<String>) {
     *warned = problem;
 }
 
-fn prepare(app: &App, address: SocketAddr) -> Result<(TcpListener, Option<TlsAcceptor>), String> {
+async fn prepare(
+    app: &Arc<App>,
+    address: SocketAddr,
+    beat: &Beat,
+) -> Result<(TcpListener, Option<TlsAcceptor>), String> {
     let tls = if address.ip().is_loopback() {
         None
     } else {
-        let (tls, fingerprint) =
-            certificate::load(&app.config, &app.sources).map_err(|error| error.to_string())?;
+        let (tls, fingerprint) = certificate(app, beat).await?;
         *lock(&app.fingerprint) = Some(fingerprint);
         Some(tls)
     };
@@ -121,6 +129,23 @@ fn prepare(app: &App, address: SocketAddr) -> Result<(TcpListener, Option<TlsAcc
     Ok((listener, tls))
 }
 
+/// Reads or makes the certificate on a thread of its own: a key takes an old board a while to make, and a sick disk takes
+/// what it takes. Neither may hold up the runtime; the waiting is no standstill.
+async fn certificate(app: &Arc<App>, beat: &Beat) -> Result<(TlsAcceptor, String), String> {
+    let own = Arc::clone(app);
+    let mut loading = tokio::task::spawn_blocking(move || certificate::load(&own.config, &own.sources));
+    loop {
+        match timeout(TURN_EVERY, &mut loading).await {
+            Ok(Ok(loaded)) => return loaded.map_err(|error| error.to_string()),
+            Ok(Err(panicked)) => return Err(format!("The page's certificate cannot be made: {panicked}.")),
+            Err(_) => beat(Instant::now()),
+        }
+        if app.stop.is_cancelled() {
+            return Err("The page was stopped.".into());
+        }
+    }
+}
+
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
@@ -129,12 +154,20 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(128)
 }
 
-async fn serve(app: &Arc<App>, listener: &TcpListener, tls: Option<TlsAcceptor>, router: &Router) {
+async fn serve(
+    app: &Arc<App>,
+    listener: &TcpListener,
+    tls: Option<TlsAcceptor>,
+    router: &Router,
+    beat: &Beat,
+) {
     let mut connections = JoinSet::new();
     let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
     loop {
+        beat(Instant::now());
         let accepted = tokio::select! {
             () = app.stop.cancelled() => break,
+            () = sleep(TURN_EVERY) => continue,
             Some(_) = connections.join_next() => continue,
             accepted = listener.accept() => accepted,
         };

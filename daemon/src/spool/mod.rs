@@ -196,6 +196,11 @@ impl Spool {
         answer.await.map_err(|_| SpoolError::Closed)
     }
 
+    /// Waits until the reader takes a question: all that were asked before are answered then.
+    pub async fn ping_reader(&self) -> Result<(), SpoolError> {
+        self.ask(Question::Ping).await
+    }
+
     /// Waits until everything appended and recorded before this call is stored.
     pub async fn flush(&self, deadline: Instant) -> Result<(), SpoolError> {
         let (reply, answer) = oneshot::channel();

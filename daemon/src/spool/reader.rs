@@ -25,6 +25,8 @@ pub(super) enum Question {
     History(HistoryQuery, oneshot::Sender<Result<HistoryPage, SpoolError>>),
     /// Stored batches.
     Export(ExportQuery, oneshot::Sender<Result<ExportPage, SpoolError>>),
+    /// Whether the thread takes questions.
+    Ping(oneshot::Sender<Result<(), SpoolError>>),
 }
 
 /// The thread's own state.
@@ -57,6 +59,9 @@ impl Reader {
                     let _ = reply.send(self.ask(|source, shared| {
                         source.export(&query, &|run, first, next| settled(shared, run, first, next))
                     }));
+                }
+                Question::Ping(reply) => {
+                    let _ = reply.send(Ok(()));
                 }
                 _ => {}
             }
@@ -138,4 +143,32 @@ impl Reader {
 
 fn settled(shared: &Shared, run: RunId, first: u64, next: u64) -> bool {
     shared.lock().ledger.settled(run, first, next)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::model::{BootId, ClockQuality, Stamp};
+    use crate::spool::{Cursor, Spool, SpoolSettings};
+    use crate::status::Board;
+
+    #[test]
+    fn a_reader_that_hangs_in_a_question_answers_no_ping() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = || Stamp { wall_us: 0, mono_us: 0, boot: BootId(1), clock: ClockQuality::Synced };
+        let spool = Spool::open(SpoolSettings::new(folder.path()), Board::default(), now).unwrap().spool;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        // What every question needs is held.
+        let held = spool.shared.lock();
+        let short = Duration::from_millis(200);
+        let mut question = Box::pin(spool.span(Cursor::START));
+        assert!(runtime.block_on(async { tokio::time::timeout(short, &mut question).await }).is_err());
+        let mut ping = Box::pin(spool.ping_reader());
+        assert!(runtime.block_on(async { tokio::time::timeout(short, &mut ping).await }).is_err());
+        drop(held);
+        let long = Duration::from_secs(30);
+        runtime.block_on(async { tokio::time::timeout(long, ping).await }).unwrap().unwrap();
+        assert!(runtime.block_on(question).is_ok());
+    }
 }

@@ -9,6 +9,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
@@ -22,7 +23,7 @@ use super::desk::Desk;
 use super::identity::{self, Identity, Machine};
 use super::stop::{Stage, Stopping};
 use super::tasks::{Running, Tasks};
-use super::watchdog::{self, Deadlines, Heartbeat};
+use super::watchdog::{self, Deadlines, Heartbeat, Pulse};
 use super::{OPENING, RunError, describe, notify};
 use crate::clock::{self, Clock};
 use crate::config::Config;
@@ -40,8 +41,8 @@ use crate::uplink::{self, Uplink};
 
 /// Commands to intake: descriptions and records of reloads.
 const INTAKE_COMMANDS: usize = 16;
-/// Intake turns at least once a second.
-const INTAKE_PULSE: Deadlines = Deadlines { turn: Duration::from_secs(30), call: Duration::from_secs(30) };
+/// The loops of the main runtime turn at least once in ten seconds, and no step of theirs takes half a minute.
+const TURN_PULSE: Deadlines = Deadlines { turn: Duration::from_secs(30), call: Duration::from_secs(30) };
 
 /// A commit that fails is a turn; a disk that hangs is reported after a minute, and not killed for ten.
 const SPOOL_PULSE: Deadlines = Deadlines { turn: Duration::from_secs(60), call: Duration::from_secs(600) };
@@ -60,10 +61,22 @@ pub(super) struct Gateway {
     pub(super) intake: mpsc::Sender<intake::task::Command>,
     intake_running: Running,
     pub(super) uplink: Option<(Uplink, Running)>,
+    /// Connections to the broker that this run has begun, over all reloads.
+    connects: Arc<AtomicU64>,
     pub(super) page: Option<Running>,
     pub(super) desk: Arc<Desk>,
     pub(super) aside: CancellationToken,
     starts: Starts,
+    /// The supervisor's own.
+    pub(super) pulse: Pulse,
+}
+
+impl Common {
+    /// Watches one more loop of the main runtime; what it calls whenever it turns.
+    fn beat(&self, name: &str) -> page::Beat {
+        let pulse = self.heartbeat.watch(name, TURN_PULSE, Instant::now());
+        Box::new(move |now| pulse.beat(now))
+    }
 }
 
 impl Gateway {
@@ -95,11 +108,11 @@ impl Gateway {
             start_intake(&config, &common, (&spool, run), (clock, &live), &mut tasks);
 
         let desk = Arc::new(Desk::new(common.board.clone(), spool.clone()));
-        let pulse = common.heartbeat.watch("spool-writer", SPOOL_PULSE, Instant::now());
-        tasks.spawn("spool-ping", aside.clone(), watchdog::ping(spool.clone(), pulse, aside.clone()));
+        watch_spool(&spool, &common.heartbeat, &aside, &mut tasks);
         let looking_after =
             watchdog::keep(common.heartbeat.clone(), common.board.clone(), tail, aside.clone());
         tasks.spawn("watchdog", aside.clone(), looking_after);
+        let pulse = common.heartbeat.watch("supervisor", TURN_PULSE, Instant::now());
         let mut gateway = Self {
             config,
             place,
@@ -114,8 +127,10 @@ impl Gateway {
             desk,
             aside,
             starts,
+            pulse,
             buses: Buses::default(),
             uplink: None,
+            connects: Arc::default(),
             page: None,
         };
         gateway.listen_to_the_command_line();
@@ -129,6 +144,15 @@ impl Gateway {
         gateway.desk.describe(&gateway.config, &gateway.buses);
         gateway.record(Body::Config { hash: gateway.config.hash.clone(), refused: None }).await;
         Ok(gateway)
+    }
+
+    /// A link or an address came: whatever the uplink waits for may be there.
+    pub(super) fn network_came_up(&self) {
+        let Some((uplink, _)) = &self.uplink else { return };
+        if !self.common.board.read(|status| status.uplink.connected) {
+            tracing::info!("the network came up; trying the broker at once");
+        }
+        uplink.kick();
     }
 
     /// Waits for a task that ends unasked, and names it.
@@ -162,10 +186,12 @@ impl Gateway {
             run: self.run,
             spool: self.spool.clone(),
             board: self.common.board.clone(),
+            connects: Arc::clone(&self.connects),
             wall_us: clock::wall_us,
             stop: stop.clone(),
             // It ends by itself before its stage gives up on it; a quarter of the stage was the last word's.
             stop_within: Stage::Uplink.budget() / 10 * 7,
+            beat: self.common.beat("uplink"),
         };
         let (uplink, task) = uplink::start(config, around);
         uplink.meta(describe::meta(&self.config));
@@ -182,6 +208,10 @@ impl Gateway {
             keep: self.config.spool.keep,
             now: Arc::new(stamps(self.config.trust_rtc)),
             state_directory: self.config.spool.directory.clone(),
+            watch: {
+                let common = self.common.clone();
+                Arc::new(move |name: &str| common.beat(name))
+            },
         };
         let stop = CancellationToken::new();
         let (page, task): (Page, _) = page::start(config, sources, stop.clone());
@@ -196,7 +226,9 @@ impl Gateway {
         let made = std::fs::create_dir_all(&self.config.runtime_directory);
         match made.and_then(|()| control::server::listen(&path)) {
             Ok(listener) => {
-                let serving = control::server::serve(listener, Arc::clone(&self.desk), self.aside.clone());
+                let beat = self.common.beat("control");
+                let serving =
+                    control::server::serve(listener, Arc::clone(&self.desk), beat, self.aside.clone());
                 self.tasks.spawn("control", self.aside.clone(), serving);
             }
             Err(error) => {
@@ -257,7 +289,6 @@ fn start_intake(
 ) -> (mpsc::Sender<intake::task::Command>, Running) {
     let (intake, commands) = mpsc::channel(INTAKE_COMMANDS);
     let stop = CancellationToken::new();
-    let pulse = common.heartbeat.watch("intake", INTAKE_PULSE, Instant::now());
     let around = intake::task::Surroundings {
         samples: Arc::clone(&common.samples),
         spool: spool.clone(),
@@ -266,11 +297,29 @@ fn start_intake(
         board: common.board.clone(),
         commands,
         store_first: config.spool.commit_every.is_zero(),
-        beat: Box::new(move |now| pulse.beat(now)),
+        beat: common.beat("intake"),
         stop: stop.clone(),
     };
     let running = tasks.spawn("intake", stop, intake::task::run(Intake::new(run), clock, around));
     (intake, running)
+}
+
+/// Asks both threads of the spool whether they turn.
+fn watch_spool(spool: &Spool, heartbeat: &Heartbeat, aside: &CancellationToken, tasks: &mut Tasks) {
+    let now = Instant::now();
+    let (writer, reader) = (spool.clone(), spool.clone());
+    let pulse = heartbeat.watch("spool-writer", SPOOL_PULSE, now);
+    let asking = move || {
+        let writer = writer.clone();
+        async move { writer.ping().await }
+    };
+    tasks.spawn("spool-ping", aside.clone(), watchdog::ping(asking, pulse, aside.clone()));
+    let pulse = heartbeat.watch("spool-reader", SPOOL_PULSE, now);
+    let asking = move || {
+        let reader = reader.clone();
+        async move { reader.ping_reader().await }
+    };
+    tasks.spawn("reader-ping", aside.clone(), watchdog::ping(asking, pulse, aside.clone()));
 }
 
 fn log_disk(error: &SpoolError) {

@@ -2,7 +2,7 @@
 //!
 //! [`run`] is called once. Reading order: [`Gateway::start`](gateway::Gateway::start) in `gateway` is the wiring diagram;
 //! `buses` and `tasks` start and end what runs; `reload` applies what changed; `stop` ends all in stages; `desk` answers the
-//! command line; `watchdog`, `notify`, `crash_loop` and `identity` look after the process itself.
+//! command line; `watchdog`, `notify`, `crash_loop`, `identity` and `link` look after the process itself.
 //!
 //! Nobody uses this module but the command line. The first task that ends unasked ends the process, with exit code
 //! 70; systemd starts it anew. A panic aborts it (release profile): half a gateway is worse than a restart.
@@ -13,6 +13,7 @@ mod describe;
 mod desk;
 mod gateway;
 pub mod identity;
+mod link;
 pub mod notify;
 mod reload;
 mod stop;
@@ -21,7 +22,7 @@ pub mod watchdog;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -32,6 +33,7 @@ use crate::log::{self, Verbosity};
 use crate::spool::SpoolError;
 use crate::sys;
 use gateway::Gateway;
+use link::Link;
 
 /// Why the daemon does not run (any more). The words are for the log and the terminal.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +69,10 @@ pub fn run(place: Option<&Path>, verbosity: Verbosity) -> Result<(), RunError> {
     sys::give_freed_memory_back();
     let tail = log::init(verbosity);
     let config = load(place)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_MAX)
+        .build()?;
     let ended = runtime.block_on(life(config, place.map(Path::to_owned), tail));
     // A thread that the kernel holds must not keep the process from ending.
     runtime.shutdown_background();
@@ -98,25 +103,38 @@ async fn life(config: Config, place: Option<PathBuf>, tail: log::Tail) -> Result
         () = signals.stop() => return Ok(()),
     };
     notify::ready();
-    let ended = loop {
-        tokio::select! {
-            asked = signals.next() => match asked {
-                Asked::Stop => break Ok(()),
-                // A reload may wait for buses that do not end; a stop does not wait for a reload.
-                Asked::Reload => tokio::select! {
-                    () = gateway.reload() => {}
-                    () = signals.stop() => break Ok(()),
-                },
-            },
-            name = gateway.part_ended() => break Err(RunError::PartEnded(name)),
-        }
-    };
+    let ended = reign(&mut gateway, &mut signals, Link::watch(), TURN_EVERY).await;
     if let Err(error) = &ended {
         tracing::error!(%error, "a part of the daemon ended by itself; stopping");
     }
     notify::stopping();
     gateway.stop(ended.is_ok()).await;
     ended
+}
+
+/// Until the end: obeys signals, waits for parts that end, and shows the watchdog that it turns.
+async fn reign(
+    gateway: &mut Gateway,
+    signals: &mut Signals,
+    mut link: Link,
+    turn_every: Duration,
+) -> Result<(), RunError> {
+    loop {
+        gateway.pulse.beat(Instant::now());
+        tokio::select! {
+            asked = signals.next() => match asked {
+                Asked::Stop => return Ok(()),
+                // A reload may wait for buses that do not end; a stop does not wait for a reload.
+                Asked::Reload => tokio::select! {
+                    () = gateway.reload() => {}
+                    () = signals.stop() => return Ok(()),
+                },
+            },
+            name = gateway.part_ended() => return Err(RunError::PartEnded(name)),
+            () = link.came_up() => gateway.network_came_up(),
+            () = tokio::time::sleep(turn_every) => {}
+        }
+    }
 }
 
 /// The signals that are obeyed. Once asked for, they never kill the process, so a second SIGTERM during the stop is safe.
@@ -157,5 +175,61 @@ impl Signals {
     }
 }
 
+/// Threads for what blocks: names that are looked up, files of a reload, the page's certificate. A look-up cannot be called
+/// off, so one that timed out leaves its thread behind until the resolver gives up too (resolv.conf(5): 30 s at most as it comes).
+const BLOCKING_MAX: usize = 32;
+/// The supervisor turns at least so often.
+const TURN_EVERY: Duration = Duration::from_secs(10);
 /// How much longer systemd is asked to wait while the spool opens, and how often.
 const OPENING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::signal::{Signal, raise};
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::intake::task::Command;
+    use watchdog::{Deadlines, Heartbeat};
+
+    const TURN: Duration = Duration::from_secs(1);
+
+    /// Looks at a condition until it is met.
+    async fn until(what: &str, met: impl Fn() -> bool) {
+        let end = Instant::now() + Duration::from_secs(60);
+        while !met() {
+            assert!(Instant::now() < end, "waited in vain: {what}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_supervisor_that_hangs_in_a_reload_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().display();
+        let text =
+            format!("page = false\nstate_directory = \"{place}/s\"\nruntime_directory = \"{place}/r\"\n");
+        std::fs::write(folder.path().join("a.toml"), text).unwrap();
+        let config = load(Some(folder.path())).unwrap();
+        let mut signals = Signals::new().unwrap();
+        let place = Some(folder.path().to_owned());
+        let mut gateway = Gateway::start(config, place, log::Tail::default()).await.unwrap();
+        // Intake takes no command any more: whoever tells it something waits for ever.
+        let (intake, _nobody) = mpsc::channel(1);
+        intake.send(Command::StoreFirst(false)).await.unwrap();
+        gateway.intake = intake;
+        let begun = Instant::now();
+        let heartbeat = Heartbeat::new(begun);
+        gateway.pulse = heartbeat.watch("supervisor", Deadlines { turn: TURN, call: TURN }, begun);
+        let stuck = || !heartbeat.stuck(Instant::now(), |_| false).is_empty();
+        let watching = async {
+            until("it turns although nothing happens", || begun.elapsed() > TURN * 2 && !stuck()).await;
+            raise(Signal::SIGHUP).unwrap();
+            until("the supervisor is stuck", stuck).await;
+        };
+        tokio::select! {
+            _ = reign(&mut gateway, &mut signals, Link::watch(), TURN / 20) => panic!("it ended"),
+            () = watching => {}
+        }
+    }
+}

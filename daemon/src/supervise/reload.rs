@@ -5,7 +5,7 @@
 //! the rest is applied.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::gateway::Gateway;
 use super::{RunError, notify};
@@ -16,6 +16,8 @@ use crate::spool;
 
 /// For one bus, the page or the uplink to end before its successor starts.
 const END_WITHIN: Duration = Duration::from_secs(2);
+/// For the files to be read. A sick disk must not hold the supervisor.
+const READ_WITHIN: Duration = Duration::from_secs(10);
 /// Before a faulty file is read a second time.
 const HALF_WRITTEN: Duration = Duration::from_millis(300);
 /// The end of every sentence about a key that cannot change while the daemon runs.
@@ -52,7 +54,14 @@ impl Gateway {
     async fn read(&self) -> Result<Config, Vec<String>> {
         let place = self.place.clone();
         // Files on a slow card must not hold up the buses of this runtime.
-        match tokio::task::spawn_blocking(move || startable(place.as_deref())).await {
+        let reading = tokio::task::spawn_blocking(move || startable(place.as_deref()));
+        let Ok(read) = tokio::time::timeout(READ_WITHIN, reading).await else {
+            return Err(vec![format!(
+                "its files cannot be read within {} s: see dmesg",
+                READ_WITHIN.as_secs()
+            )]);
+        };
+        match read {
             Ok(Ok(new)) => Ok(new),
             Ok(Err(RunError::Config(faults))) => Err(faults),
             Ok(Err(other)) => Err(vec![other.to_string()]),
@@ -112,6 +121,8 @@ impl Gateway {
     async fn apply_to_buses(&mut self, changes: &[Change]) {
         let board = self.common.board.clone();
         for change in changes {
+            // Each may take its whole time.
+            self.pulse.beat(Instant::now());
             if let Change::BusRemoved(name) | Change::BusChanged(name) = change
                 && !self.buses.end(name, &board, END_WITHIN).await
             {

@@ -1,7 +1,8 @@
 //! The watchdog means progress: each loop answered a ping within its own deadline, or systemd is not told that we live.
 //!
-//! For each loop a small task asks "are you there?" by the loop's own queue and beats its [`Pulse`] with the answer; the
-//! supervisor asks [`Heartbeat::stuck`] before it says WATCHDOG=1. A commit that fails with an error is an answer. A
+//! Each loop of the main runtime, and each bus, beats its [`Pulse`] whenever it turns, and turns at least once in some seconds; the
+//! spool's two threads are asked "are you there?" by their own queues. [`keep`] looks at [`Heartbeat::stuck`] before it
+//! says WATCHDOG=1, so one task that hangs alone is noticed like a runtime that hangs whole. A commit that fails with an error is an answer. A
 //! thread that the kernel holds in a system call (state D: a sick disk, a sick driver) has the longer deadline: killing it
 //! would lose what the disk might still take, and the kernel would not let it die anyway.
 //!
@@ -16,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::notify;
 use crate::log::Tail;
-use crate::spool::Spool;
+use crate::spool::SpoolError;
 use crate::status::Board;
 
 /// The deadlines of one loop.
@@ -135,13 +136,16 @@ pub(super) async fn keep(heartbeat: Heartbeat, board: Board, tail: Tail, stop: C
     }
 }
 
-/// The task that asks the spool's writer whether it turns, and beats its pulse with the answer.
-pub(super) async fn ping(spool: Spool, pulse: Pulse, stop: CancellationToken) {
+/// The task that asks a thread of the spool whether it turns, and beats its pulse with the answer.
+pub(super) async fn ping<F>(ask: impl Fn() -> F, pulse: Pulse, stop: CancellationToken)
+where
+    F: Future<Output = Result<(), SpoolError>>,
+{
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            // A closed spool answers nothing more: the stop is under way, or the writer is gone and its pulse ends here.
-            answer = spool.ping() => if answer.is_ok() { pulse.beat(Instant::now()) },
+            // A closed spool answers nothing more: the stop is under way, or the thread is gone and its pulse ends here.
+            answer = ask() => if answer.is_ok() { pulse.beat(tokio::time::Instant::now().into_std()) },
         }
         tokio::select! {
             () = stop.cancelled() => return,
@@ -203,6 +207,26 @@ mod tests {
         assert!(heartbeat.stuck(at(600), |name| name == "spool").is_empty());
         assert_eq!(heartbeat.stuck(at(600), |_| false).len(), 1);
         assert_eq!(heartbeat.stuck(at(601), |_| true).len(), 1, "ten minutes are enough even so");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_thread_that_answers_no_more_stops_beating() {
+        let now = || tokio::time::Instant::now().into_std();
+        let heartbeat = Heartbeat::new(now());
+        let pulse = heartbeat.watch("spool-reader", DEADLINES, now());
+        let answers = Arc::new(AtomicBool::new(true));
+        let asked = answers.clone();
+        let ask = move || {
+            let answers = asked.load(Ordering::Relaxed);
+            async move { if answers { Ok(()) } else { std::future::pending().await } }
+        };
+        let task = tokio::spawn(ping(ask, pulse, CancellationToken::new()));
+        tokio::time::sleep(DEADLINES.turn * 10).await;
+        assert!(heartbeat.stuck(now(), |_| false).is_empty());
+        answers.store(false, Ordering::Relaxed);
+        tokio::time::sleep(DEADLINES.turn * 2).await;
+        assert_eq!(heartbeat.stuck(now(), |_| false).len(), 1);
+        task.abort();
     }
 
     #[test]

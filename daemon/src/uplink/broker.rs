@@ -226,6 +226,15 @@ pub(super) struct Gateway {
 
 impl Gateway {
     pub(super) fn start(config: UplinkConfig, before: &[Arc<Batch>]) -> Self {
+        Self::start_watched(config, before, Box::new(|_| {}))
+    }
+
+    /// With what the task calls in each turn.
+    pub(super) fn start_watched(
+        config: UplinkConfig,
+        before: &[Arc<Batch>],
+        beat: Box<dyn Fn(Instant) + Send>,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let board = Board::default();
         let mut settings = SpoolSettings::new(folder.path());
@@ -243,6 +252,8 @@ impl Gateway {
             wall_us: || sample::stamp().wall_us,
             stop: stop.clone(),
             stop_within: Duration::from_secs(3),
+            connects: Arc::default(),
+            beat,
         };
         let (uplink, task) = start(config, around);
         Self { uplink, spool: opened.spool, board, run: opened.run, task, stop, _folder: folder }

@@ -32,8 +32,9 @@ mod sample;
 #[cfg(test)]
 mod stub;
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fieldspool_drivers::ValueKind;
 use tokio::sync::Notify;
@@ -80,7 +81,6 @@ pub struct PointInfo {
 }
 
 /// What the uplink works with, given by the supervisor.
-#[derive(Clone, Debug)]
 pub struct Surroundings {
     /// Gateway id.
     pub gateway: Arc<str>,
@@ -90,12 +90,17 @@ pub struct Surroundings {
     pub spool: Spool,
     /// Where the uplink writes its section, and reads the others for the status message.
     pub board: Board,
+    /// Connections that this run has begun so far, also those of an uplink before a reload: a birth is newer than a will of
+    /// the same run with a lower number.
+    pub connects: Arc<AtomicU64>,
     /// Wall clock, µs since 1970 UTC, for display.
     pub wall_us: fn() -> i64,
     /// Cancelled: publish `stopped`, wait for its PUBACK, disconnect, end.
     pub stop: CancellationToken,
     /// ... within this time.
     pub stop_within: Duration,
+    /// Called in each turn of the task, at least once in ten seconds: the watchdog's proof of progress.
+    pub beat: Box<dyn Fn(Instant) + Send>,
 }
 
 /// Starts the uplink's task on the current runtime. It ends after `stop` was cancelled, within `stop_within`.

@@ -7,6 +7,7 @@
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ring::rand::SecureRandom;
@@ -15,7 +16,7 @@ use tokio::sync::watch;
 
 use super::client::{self, Dial, Event, Ledger, Link, Publisher, Will};
 use super::config::Protocol;
-use super::records::{self, Life};
+use super::records::{self, Life, State};
 use super::session::{Action, Numbers, Session, Settings};
 use super::tls::Credentials;
 use super::words::{Cause, End};
@@ -26,6 +27,8 @@ use crate::spool::{Committed, Span, SpoolError};
 const SHOW_EVERY: Duration = Duration::from_millis(250);
 /// While there is no connection, how often the seconds to the next attempt are counted down.
 const COUNT_DOWN: Duration = Duration::from_secs(1);
+/// With a connection on which nothing happens the task turns so often all the same, for the watchdog.
+const TURN_EVERY: Duration = Duration::from_secs(10);
 
 type Answer = Pin<Box<dyn Future<Output = Result<Option<Span>, SpoolError>> + Send>>;
 
@@ -65,11 +68,12 @@ impl Task {
             status.uplink.configured = true;
             status.uplink.broker = broker;
         });
+        let begun = around.connects.load(Ordering::Relaxed);
         Self {
             config,
             around,
             shared,
-            session: Session::new(settings, now()),
+            session: Session::new(settings, begun, now()),
             credentials: Credentials::default(),
             committed,
             asked: None,
@@ -81,9 +85,11 @@ impl Task {
     /// Until the stop.
     pub(super) async fn run(mut self) {
         loop {
+            (self.around.beat)(now());
             self.take_in();
             match self.session.next(now()) {
                 Some(Action::Connect) => {
+                    self.around.connects.store(self.session.numbers().connects, Ordering::Relaxed);
                     let end = self.connection().await;
                     let connected = self.shown.connected;
                     self.session.on_ended(now(), end, chance());
@@ -141,12 +147,14 @@ impl Task {
     async fn event(&mut self, wire: &mut Wire, link: &mut Link) -> Result<Event, End> {
         let mut poll = pin!(link.poll());
         loop {
+            (self.around.beat)(now());
             self.take_in();
             while let Some(action) = self.session.next(now()) {
                 self.perform(wire, action)?;
             }
             let shown_late = self.show(now(), false);
-            let until = [self.session.deadline(), shown_late].into_iter().flatten().min();
+            let turn = Some(now() + TURN_EVERY);
+            let until = [self.session.deadline(), shown_late, turn].into_iter().flatten().min();
             tokio::select! {
                 biased;
                 event = &mut poll => return event,
@@ -198,9 +206,7 @@ impl Task {
                 wire.publish(token, topic, payload, retain)?;
             }
             Action::Status { token, state, topic, retain } => {
-                let life = self.life();
-                let us = (self.around.wall_us)();
-                let payload = self.around.board.read(|board| records::status(life, state, us, board));
+                let payload = self.status(state, self.session.most(&topic))?;
                 wire.publish(token, topic, payload, retain)?;
             }
             Action::Span(cursor) => {
@@ -215,6 +221,24 @@ impl Task {
             other => self.settle(other),
         }
         Ok(())
+    }
+
+    /// The status as it is now, in `most` bytes.
+    fn status(&self, state: State, most: usize) -> Result<Vec<u8>, End> {
+        let life = self.life();
+        let us = (self.around.wall_us)();
+        let whole = self.around.board.read(|board| records::status(life, state, us, board));
+        if whole.len() <= most {
+            return Ok(whole);
+        }
+        let brief = records::brief(life, state);
+        if brief.len() > most {
+            let words =
+                "the broker takes no packet that is large enough for anything: raise its Maximum Packet Size";
+            return Err(End::new(Cause::Refused, words));
+        }
+        tracing::warn!(count = whole.len(), "the status is too large for the broker; a brief one goes");
+        Ok(brief)
     }
 
     /// What is done with or without a connection.
@@ -301,7 +325,7 @@ impl Task {
         let user = config.user.clone().or_else(|| loaded.password.as_ref().map(|_| String::new()));
         let will = config.will.then(|| Will {
             topic: config.topics.status.topic(&self.around.gateway, ""),
-            payload: records::will(self.life()),
+            payload: records::brief(self.life(), State::Offline),
             retain: config.retain,
         });
         // The client puts host and port together with a colon: an IPv6 address needs its brackets.

@@ -2,7 +2,7 @@
 //! good one does.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::broker::{Authority, Gateway, Mosquitto, Subscriber, until};
@@ -177,6 +177,20 @@ async fn a_server_keep_alive_of_zero_makes_no_storm_of_pings() {
 }
 
 #[tokio::test]
+async fn a_status_that_the_broker_does_not_take_goes_in_brief() {
+    let answer =
+        |publishes: &[super::stub::Publish]| publishes.last().map_or(Vec::new(), |p| puback(p.id, 0));
+    // Maximum Packet Size (0x27): 400 bytes.
+    let stub = Stub::start(&[0x27, 0, 0, 1, 0x90], Box::new(answer)).await;
+    let gateway = Gateway::start(plain(stub.port), &[]);
+    gateway.take(&batch("a", 0, 1));
+    let board = gateway.board.clone();
+    until("it is confirmed", || board.read(|status| status.uplink.confirmed) == 1).await;
+    assert_eq!(stub.seen.connects.load(Ordering::Relaxed), 1, "the birth ended no connection");
+    gateway.task.abort();
+}
+
+#[tokio::test]
 async fn a_take_over_is_said_and_not_fought() {
     let answer = |publishes: &[super::stub::Publish]| match publishes {
         [birth] => puback(birth.id, 0),
@@ -191,4 +205,59 @@ async fn a_take_over_is_said_and_not_fought() {
     assert_eq!(board.read(|status| status.uplink.confirmed), 0);
     assert!(board.read(|status| status.uplink.retry_in.is_some()));
     gateway.task.abort();
+}
+
+/// Something to call in each turn, and how often it was called.
+fn counted() -> (Arc<AtomicUsize>, Box<dyn Fn(Instant) + Send>) {
+    let beats = Arc::new(AtomicUsize::new(0));
+    let seen = beats.clone();
+    (
+        beats,
+        Box::new(move |_| {
+            seen.fetch_add(1, Ordering::Relaxed);
+        }),
+    )
+}
+
+#[tokio::test]
+async fn an_uplink_with_a_silent_connection_still_turns_for_the_watchdog() {
+    let answer =
+        |publishes: &[super::stub::Publish]| publishes.last().map_or(Vec::new(), |p| puback(p.id, 0));
+    let stub = Stub::start(&[], Box::new(answer)).await;
+    let (beats, beat) = counted();
+    let gateway = Gateway::start_watched(plain(stub.port), &[], beat);
+    let board = gateway.board.clone();
+    until("connected", || board.read(|status| status.uplink.connected)).await;
+    let before = beats.load(Ordering::Relaxed);
+    until("another turn", || beats.load(Ordering::Relaxed) > before).await;
+    gateway.task.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_uplink_that_hangs_alone_beats_no_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let board = Board::default();
+    let opened = Spool::open(crate::spool::SpoolSettings::new(folder.path()), board.clone(), sample::stamp);
+    let (beats, beat) = counted();
+    let opened = opened.unwrap();
+    let around = Surroundings {
+        gateway: "plant7-gw1".into(),
+        run: opened.run,
+        spool: opened.spool,
+        board,
+        wall_us: || sample::stamp().wall_us,
+        stop: CancellationToken::new(),
+        stop_within: Duration::from_secs(3),
+        connects: Arc::default(),
+        beat,
+    };
+    // Nobody listens there.
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut life = std::pin::pin!(task::Task::new(plain(nobody.port()), around, Arc::default()).run());
+    let turning = tokio::time::timeout(Duration::from_secs(60), &mut life).await;
+    assert!(turning.is_err());
+    let before = beats.load(Ordering::Relaxed);
+    assert!(before >= 6, "{before}");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(beats.load(Ordering::Relaxed), before, "only the task itself beats");
 }

@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, BufWriter};
@@ -28,6 +28,8 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(5);
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 /// Pause after a failed accept: with no file descriptors left it would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+/// The loop turns at least so often, for the watchdog.
+const TURN_EVERY: Duration = Duration::from_secs(10);
 
 /// Why a request has no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,12 +103,20 @@ pub fn listen(socket: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Serves until told to stop. Requests under way are dropped then.
-pub async fn serve(listener: UnixListener, desk: Arc<impl Answer>, stop: CancellationToken) {
+/// Serves until told to stop. Requests under way are dropped then. `beat` is called in each turn, at least once in ten
+/// seconds.
+pub async fn serve(
+    listener: UnixListener,
+    desk: Arc<impl Answer>,
+    beat: impl Fn(Instant),
+    stop: CancellationToken,
+) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
+        beat(Instant::now());
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
+            () = sleep(TURN_EVERY) => continue,
             accepted = accept(&listener, &places) => accepted,
         };
         let (stream, place) = match accepted {

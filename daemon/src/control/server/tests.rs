@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream as Plain;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -41,7 +42,7 @@ fn with_server<T: Send + 'static>(client: impl FnOnce(&Path) -> T + Send + 'stat
     let socket = dir.path().join("control.sock");
     runtime.block_on(async {
         let stop = CancellationToken::new();
-        let server = tokio::spawn(serve(listen(&socket).unwrap(), Arc::new(Echo), stop.clone()));
+        let server = tokio::spawn(serve(listen(&socket).unwrap(), Arc::new(Echo), |_| {}, stop.clone()));
         let result = tokio::task::spawn_blocking(move || client(&socket)).await.unwrap();
         stop.cancel();
         server.await.unwrap();
@@ -144,4 +145,21 @@ fn a_socket_that_is_alive_is_not_taken_and_a_stale_one_is() {
     assert_eq!(listen(&socket).unwrap_err().kind(), io::ErrorKind::AddrInUse);
     drop(first);
     listen(&socket).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_socket_beats_and_one_that_hangs_alone_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let beats = Arc::new(AtomicUsize::new(0));
+    let seen = beats.clone();
+    let beat = move |_| {
+        seen.fetch_add(1, Ordering::Relaxed);
+    };
+    let socket = listen(&dir.path().join("control.sock")).unwrap();
+    let mut serving = std::pin::pin!(serve(socket, Arc::new(Echo), beat, CancellationToken::new()));
+    assert!(timeout(Duration::from_secs(60), &mut serving).await.is_err());
+    let before = beats.load(Ordering::Relaxed);
+    assert!(before >= 6, "{before}");
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(beats.load(Ordering::Relaxed), before, "only the loop itself beats");
 }

@@ -4,6 +4,7 @@ mod answers;
 mod preview;
 mod stream;
 mod texts;
+mod turns;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -41,6 +42,24 @@ async fn house(listen: &str) -> House {
     house_at(listen, Arc::new(stamp)).await
 }
 
+fn sources(
+    live: &Live,
+    board: &Board,
+    spool: Spool,
+    now: Arc<dyn Fn() -> Stamp + Send + Sync>,
+    state: &TempDir,
+) -> Sources {
+    Sources {
+        live: live.clone(),
+        board: board.clone(),
+        spool,
+        keep: Keep::Unsent,
+        now,
+        state_directory: state.path().to_owned(),
+        watch: Arc::new(|_| Box::new(|_| {})),
+    }
+}
+
 async fn house_at(listen: &str, now: Arc<dyn Fn() -> Stamp + Send + Sync>) -> House {
     let state = TempDir::new().expect("folder");
     let (live, board, stop) = (Live::new(), Board::default(), CancellationToken::new());
@@ -50,14 +69,7 @@ async fn house_at(listen: &str, now: Arc<dyn Fn() -> Stamp + Send + Sync>) -> Ho
         names: vec!["gw1.plant7.example".into()],
         certificate: None,
     };
-    let sources = Sources {
-        live: live.clone(),
-        board: board.clone(),
-        spool: opened.spool,
-        keep: Keep::Unsent,
-        now,
-        state_directory: state.path().to_owned(),
-    };
+    let sources = sources(&live, &board, opened.spool, now, &state);
     board.update(|status| {
         status.gateway.id = "plant7-gw1".into();
         status.clock.synced = true;

@@ -147,12 +147,11 @@ pub(super) struct Life<'a> {
     pub confirmed_to: u64,
 }
 
-/// The last will.
-pub(super) fn will(life: Life<'_>) -> Vec<u8> {
-    Object::new(life.gateway, life.run)
-        .digits("connect", life.connect)
-        .text("state", State::Offline.word())
-        .finish()
+/// The last will, and what goes where a whole status is too large for the broker.
+pub(super) fn brief(life: Life<'_>, state: State) -> Vec<u8> {
+    let object =
+        Object::new(life.gateway, life.run).digits("connect", life.connect).text("state", state.word());
+    if state == State::Offline { object.finish() } else { object.digits("brief", true).finish() }
 }
 
 /// Birth, the same again every minute, and the last word of an orderly stop.

@@ -177,7 +177,8 @@ fn every_message_is_what_the_shipped_schemas_say() {
     let states = [
         status(life(), State::Online, now, &board()),
         status(life(), State::Stopped, now, &Status::default()),
-        will(life()),
+        brief(life(), State::Offline),
+        brief(life(), State::Online),
     ];
     assert_eq!(judged("status", &states), "");
 }

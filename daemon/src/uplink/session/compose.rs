@@ -105,7 +105,7 @@ impl Session {
     }
 
     /// Payload bytes that the broker takes on this topic.
-    fn most(&self, topic: &str) -> usize {
+    pub(in crate::uplink) fn most(&self, topic: &str) -> usize {
         let packet = self
             .line
             .as_ref()

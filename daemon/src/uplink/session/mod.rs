@@ -211,7 +211,8 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(settings: Settings, now: Instant) -> Self {
+    /// `begun`: connections of this run before this session.
+    pub(super) fn new(settings: Settings, begun: u64, now: Instant) -> Self {
         let mut live = LiveQueue::default();
         live.keep_newest_only(true);
         Self {
@@ -240,7 +241,7 @@ impl Session {
             refused_in_a_row: 0,
             young: VecDeque::new(),
             unreadable: 0,
-            numbers: Numbers::default(),
+            numbers: Numbers { connects: begun, ..Numbers::default() },
             trouble: None,
         }
     }

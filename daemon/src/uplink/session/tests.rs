@@ -62,7 +62,7 @@ impl World {
     fn new(config: &UplinkConfig) -> Self {
         let now = Instant::now();
         Self {
-            session: Session::new(Settings::new(config, "plant7-gw1".into(), RUN), now),
+            session: Session::new(Settings::new(config, "plant7-gw1".into(), RUN), 0, now),
             now,
             spool: Vec::new(),
             stored: 0,
@@ -705,6 +705,30 @@ fn unsynced_stamps_are_corrected_once_the_clock_is_known() {
     let json = world.out[0].json.clone().unwrap();
     assert_eq!(json["batches"][0]["time"], "1970-01-02T00:00:01.000000Z");
     assert_eq!(json["batches"][0]["clock"], "corrected");
+}
+
+#[test]
+fn a_kick_cuts_the_wait_short_but_not_the_sparing_of_a_broker_that_refuses() {
+    let mut world = World::new(&config());
+    world.run();
+    world.end(End::new(Cause::Network, "no route"));
+    assert_eq!(world.connects.len(), 1);
+    world.session.kick(world.now);
+    world.run();
+    assert_eq!(world.connects.len(), 2, "a cable was plugged in");
+    for _ in 0..20 {
+        world.end(End::new(Cause::Refused, "not you"));
+        world.session.kick(world.now);
+        world.run();
+    }
+    assert!(world.connects.len() < 10, "{}", world.connects.len());
+}
+
+#[test]
+fn a_session_counts_on_where_the_one_before_it_ended() {
+    let mut session = Session::new(Settings::new(&config(), "gw".into(), RUN), 7, Instant::now());
+    assert_eq!(session.next(Instant::now()), Some(Action::Connect));
+    assert_eq!(session.numbers().connects, 8, "a will of before is older than this birth");
 }
 
 #[test]
