@@ -20,7 +20,7 @@ use crate::model::event::Body;
 use crate::schedule::samples::{News, Samples};
 use crate::spool::{Committed, Spool};
 use crate::status::Board;
-use crate::uplink::{ClockCorrection, Uplink};
+use crate::uplink::Uplink;
 
 /// Batches that wait for their commit before they go to the live lane, with `store first`: as many as the lane holds,
 /// at most 4 MiB of values. More of them, while a disk fails, would reach the broker as backlog in any case.
@@ -172,14 +172,15 @@ impl Task {
 
     fn look_at_the_clock(&mut self) {
         if let Some(body) = self.clock.look() {
-            if let Body::Clock { boot, offset_us, at_mono_us } = body {
+            if let Some(correction) = body.correction() {
+                let offset_us = correction.offset_us;
                 tracing::info!(
                     elapsed = offset_us,
                     "the clock was set; earlier stamps of this boot are corrected"
                 );
                 self.around.board.update(|status| status.clock.corrected_us = Some(offset_us));
                 if let Some(uplink) = &self.around.uplink {
-                    uplink.clock(ClockCorrection { boot, offset_us, at_mono_us });
+                    uplink.clock(correction);
                     uplink.kick();
                 }
             }

@@ -87,6 +87,20 @@ pub enum Body {
     },
 }
 
+/// What a clock record ([`Body::Clock`]) says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClockCorrection {
+    /// Whose unsynced stamps.
+    pub boot: BootId,
+    /// To be added, µs.
+    pub offset_us: i64,
+    /// To stamps before this CLOCK_BOOTTIME, µs.
+    pub at_mono_us: u64,
+}
+
+/// Clock corrections that are remembered: the newest of so many boots.
+pub const CLOCKS_MAX: usize = 16;
+
 /// Why numbered readings will not come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum GapCause {
@@ -116,6 +130,16 @@ impl GapCause {
 }
 
 impl Body {
+    /// The correction that a clock record holds.
+    pub fn correction(&self) -> Option<ClockCorrection> {
+        match *self {
+            Self::Clock { boot, offset_us, at_mono_us } => {
+                Some(ClockCorrection { boot, offset_us, at_mono_us })
+            }
+            _ => None,
+        }
+    }
+
     /// The `kind` in the message.
     pub fn kind(&self) -> &'static str {
         match self {

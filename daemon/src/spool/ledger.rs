@@ -50,6 +50,17 @@ impl Intervals {
         self.total - before
     }
 
+    /// Takes `first..next` out.
+    pub fn remove(&mut self, first: u64, next: u64) {
+        let last = |by: &BTreeMap<u64, u64>| by.range(..next).next_back().map(|(&start, &end)| (start, end));
+        while let Some((start, end)) = last(&self.by_first).filter(|(_, end)| *end > first && first < next) {
+            self.by_first.remove(&start);
+            self.total -= end - start;
+            self.insert(next, end);
+            self.insert(start, first);
+        }
+    }
+
     /// Whether all of `first..next` is in.
     pub fn covers(&self, first: u64, next: u64) -> bool {
         first >= next || self.by_first.range(..=first).next_back().is_some_and(|(_, &end)| end >= next)

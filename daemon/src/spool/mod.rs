@@ -50,7 +50,7 @@ pub use directory::not_durable;
 pub use error::SpoolError;
 pub(crate) use open::durability;
 
-use crate::model::event::Body;
+use crate::model::event::{Body, ClockCorrection};
 use crate::model::{Batch, RunId, Stamp};
 use crate::status::Board;
 use ledger::{Ledger, RunBooks};
@@ -138,6 +138,12 @@ impl Spool {
         self.shared.wake.notify_one();
     }
 
+    /// Corrections of the clock that are known from records, sent ones too, oldest first: older backlog of the same boot
+    /// needs them.
+    pub fn clocks(&self) -> Vec<ClockCorrection> {
+        self.shared.lock().clocks.iter().copied().collect()
+    }
+
     /// How far the disk is. Changes with each commit.
     pub fn committed(&self) -> watch::Receiver<Committed> {
         self.shared.committed.subscribe()
@@ -154,7 +160,8 @@ impl Spool {
         self.shared.lock().confirm(confirmed);
     }
 
-    /// Moves batches and records that the broker refuses for good out of the backlog, into a bounded table.
+    /// Moves batches and records that the broker refuses for good out of the backlog, into a bounded table. Answers when they
+    /// are stored there; while the disk fails that takes as long as the disk.
     pub async fn dead_letter(&self, refused: Vec<Confirmed>, reason: String) -> Result<(), SpoolError> {
         let (reply, answer) = oneshot::channel();
         self.shared.command(Command::DeadLetter { refused, reason, reply });
@@ -272,6 +279,7 @@ impl Parts {
         let entered = entered.map(|(store, entered)| {
             inner.floor = entered.mark.floor;
             inner.events_waiting = entered.events_waiting;
+            inner.clocks = entered.clocks.into();
             inner.ledger = entered.ledger;
             (store, entered.mark)
         });
@@ -313,6 +321,7 @@ fn inner(settings: SpoolSettings, run: RunId, next_event: u64) -> Inner {
         in_hand: None,
         readings: 0,
         events: VecDeque::new(),
+        clocks: VecDeque::new(),
         next_event,
         numbered: 0,
         ledger,

@@ -2,6 +2,7 @@
 //!
 //! Nothing found there stops the gateway, except a second instance, and a directory that `require_durable` refuses.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,10 +16,11 @@ use super::block;
 use super::directory;
 use super::ledger::{Ledger, RunBooks};
 use super::records::{Mark, losses_of};
+use super::rescue::say_again;
 use super::ring;
-use super::shared::Shared;
+use super::shared::{Inner, Shared};
 use super::store::{Found, RunUpdate, Store, StoreError, Trouble, Work};
-use crate::model::event::{Body, Event, GapCause};
+use crate::model::event::{Body, ClockCorrection, Event, GapCause};
 use crate::model::{Batch, RunId, Stamp};
 
 /// How far back the end of a run is looked for among the newest blocks.
@@ -97,6 +99,8 @@ pub(super) struct Adopted {
     pub(super) mark: Mark,
     /// Records that wait.
     pub(super) events_waiting: u64,
+    /// What the records say of the clock.
+    pub(super) clocks: Vec<ClockCorrection>,
 }
 
 /// Makes a file ours: ends the runs that nobody ended, and enters this one, in one transaction. `next_event` numbers
@@ -144,7 +148,7 @@ pub(super) fn enter(
     let work = Work { events: &events, runs: &updates, mark: Some(&mark), ..Work::default() };
     let written = store.commit(&work)?;
     let events_waiting = found.events_waiting + written.event_ids.len() as u64;
-    Ok(Adopted { ledger, mark, events_waiting })
+    Ok(Adopted { ledger, mark, events_waiting, clocks: found.clocks })
 }
 
 /// The header of the last block of a run, among the newest.
@@ -169,9 +173,8 @@ pub(super) fn adopt(
     let newest = found.newest_event;
     let mut guard = shared.lock();
     let inner = &mut *guard;
-    let runs: Vec<_> = inner.ledger.runs.iter().map(|(run, books)| (*run, books.durable)).collect();
-    for (run, durable) in runs.into_iter().filter(|_| !salvaging) {
-        inner.lose(run, 0, durable, GapCause::Damaged);
+    if !salvaging {
+        lose_all(inner, stamp);
     }
     let own = inner.ledger.runs.get(&inner.run).cloned().unwrap_or_default();
     let run = inner.run;
@@ -196,6 +199,23 @@ pub(super) fn adopt(
     inner.floor = adopted.mark.floor;
     shared.newest_event.store(newest.max(store.next().1 - 1), Ordering::Release);
     Ok(())
+}
+
+/// The old file is gone and nothing will be saved from it.
+fn lose_all(inner: &mut Inner, stamp: Stamp) {
+    let runs: Vec<_> = inner.ledger.runs.iter().map(|(run, books)| (*run, books.durable)).collect();
+    let before = inner.ledger.sums().losses.damaged;
+    if inner.events_waiting > 0 {
+        say_again(inner, &BTreeMap::new(), stamp);
+    }
+    for (run, durable) in runs {
+        inner.lose(run, 0, durable, GapCause::Damaged);
+    }
+    let lost = inner.ledger.sums().losses.damaged - before;
+    if lost > 0 || inner.events_waiting > 0 {
+        let found = "the file was removed or replaced while it was in use".to_owned();
+        inner.record(Body::Corruption { found, saved: 0, lost }, stamp);
+    }
 }
 
 /// Quarantines the file of a running spool.

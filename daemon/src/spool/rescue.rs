@@ -118,14 +118,8 @@ impl Rescue {
         let none = Intervals::default();
         let (mut lost, mut saved) = (0, 0);
         for (run, durable) in &self.at_risk {
-            let Some(books) = inner.ledger.runs.get(run) else { continue };
             let own = self.saved.get(run).unwrap_or(&none);
             saved += own.total();
-            // What was recorded before may have waited in the lost file, and is recorded again.
-            let recorded: Vec<_> = books.lost.iter().collect();
-            for (first, next) in recorded {
-                inner.record(Body::Gap { of: *run, first, next, cause: GapCause::Damaged }, stamp);
-            }
             let open = inner.ledger.runs.get(run).map(|books| books.settled.missing(0, *durable));
             for (first, next) in open.unwrap_or_default() {
                 for (first, next) in own.missing(first, next) {
@@ -133,17 +127,34 @@ impl Rescue {
                     inner.lose(*run, first, next, GapCause::Damaged);
                 }
             }
-            if *run != inner.run {
-                let next_seq = inner.ledger.runs.get(run).map_or(*durable, |books| books.durable);
-                let last_wall_us = self.last_wall_us.get(run).copied();
-                inner.record(Body::RunEnd { ended: *run, next_seq, clean: false, last_wall_us }, stamp);
-            }
         }
+        say_again(inner, &self.last_wall_us, stamp);
         tracing::warn!(saved, lost, "the damaged spool was searched to its end");
         inner.record(Body::Corruption { found: self.found, saved, lost }, stamp);
         if let Err(error) = File::create(self.folder.join(DONE)) {
             tracing::warn!(%error, "the salvaged folder cannot be marked: it is searched again after a restart");
         }
+    }
+}
+
+/// Run ends and gaps that may have waited in a file that is gone are recorded again: the receiver needs them for its proof.
+/// What is only booked yet, and not recorded, is recorded by the next commit and not here.
+pub(super) fn say_again(inner: &mut Inner, last_wall_us: &BTreeMap<RunId, i64>, stamp: Stamp) {
+    let mut again = Vec::new();
+    for (run, books) in &inner.ledger.runs {
+        let mut recorded = books.lost.clone();
+        for (_, first, next, _) in inner.gaps.iter().filter(|(of, ..)| of == run) {
+            recorded.remove(*first, *next);
+        }
+        let gap = |(first, next)| Body::Gap { of: *run, first, next, cause: GapCause::Damaged };
+        again.extend(recorded.iter().map(gap));
+        if *run != inner.run {
+            let (next_seq, last_wall_us) = (books.durable, last_wall_us.get(run).copied());
+            again.push(Body::RunEnd { ended: *run, next_seq, clean: false, last_wall_us });
+        }
+    }
+    for body in again {
+        inner.record(body, stamp);
     }
 }
 

@@ -15,7 +15,7 @@ use super::api::{Committed, Confirmed, Keep, SpoolSettings};
 use super::ledger::Ledger;
 use super::ring::Spot;
 use super::{SpoolError, block::Header};
-use crate::model::event::{Body, Event, GapCause};
+use crate::model::event::{Body, CLOCKS_MAX, ClockCorrection, Event, GapCause};
 use crate::model::{BATCH_BYTES_MAX, Batch, Reading, RunId, Stamp};
 use crate::status::Board;
 
@@ -115,6 +115,8 @@ pub(super) struct Inner {
     pub(super) readings: usize,
     /// Records not yet stored.
     pub(super) events: VecDeque<Arc<Event>>,
+    /// What the records say of the clock, oldest first, at most [`CLOCKS_MAX`].
+    pub(super) clocks: VecDeque<ClockCorrection>,
     /// Number of the next record of this run.
     pub(super) next_event: u64,
     /// One past the last reading numbered in this run.
@@ -247,6 +249,10 @@ impl Inner {
     pub(super) fn record(&mut self, body: Body, stamp: Stamp) {
         if self.closed {
             return;
+        }
+        self.clocks.extend(body.correction());
+        if self.clocks.len() > CLOCKS_MAX {
+            self.clocks.pop_front();
         }
         let event = Event { run: self.run, number: self.next_event, stamp, body };
         self.next_event += 1;

@@ -41,7 +41,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{Batch, BootId, RunId};
+use crate::model::event::ClockCorrection;
+use crate::model::{Batch, RunId};
 use crate::spool::Spool;
 use crate::status::Board;
 pub use config::UplinkConfig;
@@ -108,17 +109,6 @@ pub fn start(config: UplinkConfig, around: Surroundings) -> (Uplink, JoinHandle<
     let uplink = Uplink { shared: Arc::new(Shared::default()) };
     let task = task::Task::new(config, around, uplink.shared.clone());
     (uplink, tokio::spawn(task.run()))
-}
-
-/// What a clock record says ([`Body::Clock`](crate::model::event::Body)).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ClockCorrection {
-    /// Whose stamps.
-    pub boot: BootId,
-    /// To be added, µs.
-    pub offset_us: i64,
-    /// To stamps before this CLOCK_BOOTTIME, µs.
-    pub at_mono_us: u64,
 }
 
 /// The handle. Cheap to clone; never blocks.

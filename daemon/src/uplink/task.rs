@@ -69,11 +69,15 @@ impl Task {
             status.uplink.broker = broker;
         });
         let begun = around.connects.load(Ordering::Relaxed);
+        let mut session = Session::new(settings, begun, now());
+        for correction in around.spool.clocks() {
+            session.on_clock(correction);
+        }
         Self {
             config,
             around,
             shared,
-            session: Session::new(settings, begun, now()),
+            session,
             credentials: Credentials::default(),
             committed,
             asked: None,

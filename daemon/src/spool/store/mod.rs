@@ -18,12 +18,12 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use super::block::{self, Header};
 use super::dictionary::Dictionary;
 use super::ledger::RunBooks;
-use super::records::{Mark, books_of, run_of};
+use super::records::{Mark, books_of, event_of, run_of};
 use super::ring::{self, Extent, Heading, Spot};
 use super::schema;
-use write::{Writing, put_dead, put_events, put_runs};
+use write::{CLOCKS_KEPT, Writing, put_dead, put_events, put_runs};
 
-use crate::model::event::Event;
+use crate::model::event::{ClockCorrection, Event};
 use crate::model::{Batch, RunId};
 
 /// Name of the file in the state directory.
@@ -223,6 +223,8 @@ pub struct Found {
     pub events_waiting: u64,
     /// Row id of the newest record.
     pub newest_event: i64,
+    /// What its records say of the clock, oldest first.
+    pub clocks: Vec<ClockCorrection>,
 }
 
 impl Store {
@@ -418,7 +420,23 @@ pub fn found(connection: &Connection) -> Result<Found, StoreError> {
     let events = "SELECT coalesce(sum(sent = 0), 0), coalesce(max(id), 0) FROM event";
     let (waiting, newest): (i64, i64) =
         connection.query_row(events, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok(Found { mark, runs, events_waiting: waiting.cast_unsigned(), newest_event: newest })
+    let clocks = clocks(connection)?;
+    Ok(Found { mark, runs, events_waiting: waiting.cast_unsigned(), newest_event: newest, clocks })
+}
+
+/// The newest corrections of the clock.
+fn clocks(connection: &Connection) -> Result<Vec<ClockCorrection>, StoreError> {
+    let sql = "SELECT run, number, body FROM event WHERE body LIKE '%\"kind\":\"clock\"%' ORDER BY id DESC LIMIT ?1";
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([CLOCKS_KEPT])?;
+    let mut clocks = Vec::new();
+    while let Some(row) = rows.next()? {
+        let number = row.get::<_, i64>(1)?.cast_unsigned();
+        let event = event_of(run_of(row.get(0)?), number, row.get_ref(2)?.as_str().unwrap_or_default());
+        clocks.extend(event.and_then(|event| event.body.correction()));
+    }
+    clocks.reverse();
+    Ok(clocks)
 }
 
 fn mark(connection: &Connection) -> Result<Mark, StoreError> {

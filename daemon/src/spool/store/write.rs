@@ -7,6 +7,7 @@ use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::{DEAD_LETTERS_MAX, DeadLetter, SLACK_PAGES, StoreError, Work, Written, pages};
 use crate::model::Batch;
+use crate::model::event::CLOCKS_MAX;
 use crate::spool::block::{self, HEADER_LENGTH, READINGS_MAX};
 use crate::spool::dictionary::{Dictionary, body_of};
 use crate::spool::records::{books_text, event_text, run_key};
@@ -15,6 +16,10 @@ use crate::spool::schema;
 
 /// Sent records that stay, to be looked at.
 const SENT_EVENTS_KEPT: i64 = 1000;
+
+/// Clock records that stay, sent or not: one a boot is all that older backlog needs.
+#[expect(clippy::cast_possible_wrap, reason = "16")]
+pub(super) const CLOCKS_KEPT: i64 = CLOCKS_MAX as i64;
 
 /// Records that wait and prove nothing about readings (a device fell silent, polls were missed): older ones go, so that
 /// a restless line cannot crowd out readings while nobody takes its records.
@@ -182,7 +187,10 @@ pub(super) fn put_events(
         written.sent += 1;
     }
     let old = *next_event - SENT_EVENTS_KEPT;
-    transaction.execute("DELETE FROM event WHERE sent = 1 AND id < ?1", [old])?;
+    // Older backlog still needs the newest corrections of the clock.
+    let sql = "DELETE FROM event WHERE sent = 1 AND id < ?1 AND id NOT IN
+               (SELECT id FROM event WHERE body LIKE '%\"kind\":\"clock\"%' ORDER BY id DESC LIMIT ?2)";
+    transaction.execute(sql, params![old, CLOCKS_KEPT])?;
     Ok(())
 }
 

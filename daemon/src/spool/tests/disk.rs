@@ -80,3 +80,37 @@ async fn while_the_disk_fails_memory_drops_the_oldest_counted_to_the_last_one() 
     assert!(losses.dropped > 0 && losses.total() == losses.dropped);
     assert!(kept.contains(&(all * 10 - 1)), "the newest are kept");
 }
+
+#[tokio::test]
+async fn run_ends_and_gaps_that_went_with_a_removed_file_are_said_again() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (Opened { spool, run: first, .. }, _) = open(settings(directory.path()));
+    let mut plant = Plant::new(first);
+    let batches: Vec<_> = (0..5).map(|_| plant.batch()).collect();
+    for batch in &batches {
+        spool.append(batch.clone());
+    }
+    flush(&spool).await;
+    spool.dead_letter(vec![Confirmed::from(&*batches[1])], "no".into()).await.expect("stored");
+    spool.close(true).await.expect("closes");
+    let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
+    flush(&spool).await;
+    for suffix in ["", "-wal", "-shm"] {
+        std::fs::remove_file(directory.path().join(format!("{}{suffix}", store::FILE))).expect("removed");
+    }
+    let until = Instant::now() + SOON;
+    while !directory.path().join(store::FILE).exists() {
+        assert!(Instant::now() < until, "the file is made anew");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    spool.append(Plant::new(run).batch());
+    flush(&spool).await;
+    let (_, events) = waiting(&spool).await;
+    assert_eq!(gaps(&events, first, GapCause::Damaged), (0..10).collect());
+    let end =
+        |event: &Arc<Event>| matches!(event.body, Body::RunEnd { ended, next_seq: 10, .. } if ended == first);
+    assert_eq!(events.iter().filter(|event| end(event)).count(), 1);
+    let lost = |event: &Arc<Event>| matches!(event.body, Body::Corruption { saved: 0, lost: 8, .. });
+    assert_eq!(events.iter().filter(|event| lost(event)).count(), 1, "{events:?}");
+    assert_eq!(sums(&spool).losses.total(), 10);
+}

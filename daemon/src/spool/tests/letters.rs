@@ -50,3 +50,22 @@ async fn a_dead_letter_finds_its_shape_in_a_file_that_has_just_begun() {
     }];
     store.commit(&store::Work { dead: &dead, ..store::Work::default() }).expect("stored");
 }
+
+#[tokio::test]
+async fn a_dead_letter_is_answered_when_it_is_stored_and_not_before() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
+    let batch = Plant::new(run).batch();
+    spool.append(batch.clone());
+    flush(&spool).await;
+    let trouble = block_commits(directory.path());
+    let letter = spool.dead_letter(vec![Confirmed::from(&*batch)], "no".into());
+    let mut letter = std::pin::pin!(letter);
+    let early = tokio::time::timeout(Duration::from_millis(700), &mut letter).await;
+    assert!(early.is_err(), "the disk does not take it: {early:?}");
+    drop(trouble);
+    letter.await.expect("stored");
+    let file = rusqlite::Connection::open(directory.path().join(store::FILE)).expect("opens");
+    let dead: i64 = file.query_row("SELECT count(*) FROM dead", [], |row| row.get(0)).expect("readable");
+    assert_eq!(dead, 1);
+}

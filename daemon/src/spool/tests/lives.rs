@@ -149,3 +149,35 @@ async fn after_kill_keep_unsent_does_not_wait_for_what_was_confirmed_and_never_w
     assert_eq!(batches.len(), 2);
     assert_eq!(sums(&spool).waiting, 4, "what waits is what can be sent");
 }
+
+#[tokio::test]
+async fn a_confirmed_clock_record_is_still_known_after_restarts() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (Opened { spool, .. }, _) = open(settings(directory.path()));
+    let set = ClockCorrection { boot: BootId(3), offset_us: 86_400_000_000, at_mono_us: 5_000_000 };
+    spool.record(
+        Body::Clock { boot: set.boot, offset_us: set.offset_us, at_mono_us: set.at_mono_us },
+        stamp(5),
+    );
+    assert_eq!(spool.clocks(), [set]);
+    flush(&spool).await;
+    // It is sent, and buried under more records than stay.
+    for number in 0..3 {
+        for _ in 0..500 {
+            let body = Body::Config { hash: number.to_string(), refused: None };
+            spool.record(body, stamp(6));
+        }
+        flush(&spool).await;
+        let events = waiting(&spool).await.1;
+        spool.confirm(&events.iter().map(|event| Confirmed::from(&**event)).collect::<Vec<_>>());
+    }
+    spool.close(true).await.expect("closes");
+    for _ in 0..2 {
+        let (Opened { spool, .. }, _) = open(settings(directory.path()));
+        assert_eq!(spool.clocks(), [set]);
+        spool.close(true).await.expect("closes");
+    }
+    let file = rusqlite::Connection::open(directory.path().join(store::FILE)).expect("opens");
+    let rows: i64 = file.query_row("SELECT count(*) FROM event", [], |row| row.get(0)).expect("readable");
+    assert!(rows < 1_010, "{rows} records stay");
+}

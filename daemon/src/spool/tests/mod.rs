@@ -14,7 +14,7 @@ use super::{
     BYTES_MAX_LEAST, Confirmed, Cursor, ExportQuery, HistoryQuery, Item, Keep, Opened, Spool, SpoolError,
     SpoolSettings, store,
 };
-use crate::model::event::{Body, Event, GapCause};
+use crate::model::event::{Body, ClockCorrection, Event, GapCause};
 use crate::model::{Batch, BootId, ClockQuality, Reading, RunId, Shape, Stamp};
 use crate::status::Board;
 

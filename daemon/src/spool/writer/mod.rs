@@ -69,6 +69,8 @@ pub(super) struct Writer {
     run_ended: bool,
     flushes: Vec<(Instant, oneshot::Sender<Result<(), SpoolError>>)>,
     dead: Vec<DeadLetter>,
+    /// Who waits until the dead letters are stored.
+    letters: Vec<oneshot::Sender<Result<(), SpoolError>>>,
     meter: Meter,
     rescue: Option<Rescue>,
     /// The file that the store has open: another one may have its name by now.
@@ -109,6 +111,7 @@ impl Writer {
             run_ended: false,
             flushes: Vec::new(),
             dead: Vec::new(),
+            letters: Vec::new(),
             meter: Meter::new(now),
             rescue: None,
             identity: None,
@@ -198,7 +201,11 @@ impl Writer {
             }
             Command::Flush { deadline, reply } => self.flushes.push((deadline, reply)),
             Command::DeadLetter { refused, reason, reply } => {
-                let _ = reply.send(self.dead_letter(&refused, &reason));
+                // Not settled before it is stored: the answer comes with the commit.
+                match self.dead_letter(&refused, &reason) {
+                    Ok(()) => self.letters.push(reply),
+                    Err(error) => drop(reply.send(Err(error))),
+                }
             }
             Command::Damaged { spot, header, what } => {
                 tracing::warn!(seq = header.map(|header| header.first), error = %what, "a stored block is damaged");

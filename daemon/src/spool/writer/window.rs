@@ -277,6 +277,10 @@ impl Writer {
         if let Some(mark) = window.mark {
             self.mark = mark;
         }
+        for reply in self.letters.drain(..) {
+            // Who asked may have given up; the letter is stored all the same.
+            let _ = reply.send(Ok(()));
+        }
         if let Some(batch) = window.batches.last() {
             self.last_wall_us = Some(batch.stamp.wall_us);
         }

@@ -4,10 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::model::Batch;
-use crate::model::event::Body;
 use crate::spool::{Confirmed, Item};
 
-use super::super::ClockCorrection;
 use super::super::client::PUBLISH_OVERHEAD;
 use super::super::live::Take;
 use super::super::payload::{Lane, Message};
@@ -203,8 +201,8 @@ impl Session {
         loop {
             match self.next_item(now)? {
                 Item::Event(event) => {
-                    if let Body::Clock { boot, offset_us, at_mono_us } = event.body {
-                        self.on_clock(ClockCorrection { boot, offset_us, at_mono_us });
+                    if let Some(correction) = event.body.correction() {
+                        self.on_clock(correction);
                     }
                     let topic = self.settings.topics.event.topic(&self.settings.gateway, "");
                     let payload = records::event(&self.settings.gateway, &event, &self.known(event.stamp));

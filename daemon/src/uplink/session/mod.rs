@@ -21,9 +21,11 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::model::event::{CLOCKS_MAX, ClockCorrection};
 use crate::model::{Batch, ClockQuality, RunId, Stamp};
 use crate::spool::{Confirmed, Cursor, Span};
 
+use super::DeviceMeta;
 use super::backoff::Backoff;
 use super::client::Granted;
 use super::config::{NobodyListens, Topics, UplinkConfig};
@@ -31,7 +33,6 @@ use super::live::LiveQueue;
 use super::pace::{Mark, Pace};
 use super::records::State;
 use super::words::{Cause, End};
-use super::{ClockCorrection, DeviceMeta};
 use backlog::Backlog;
 use settled::Settled;
 
@@ -44,8 +45,6 @@ const STATUS_EVERY: Duration = Duration::from_secs(60);
 const UNREADABLE_MAX: u32 = 2;
 /// After our DISCONNECT the broker closes; if it does not, we do.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
-/// Clock corrections that are remembered: one a boot.
-const CLOCKS_MAX: usize = 16;
 
 /// What the task is to do.
 #[derive(Debug, PartialEq)]
