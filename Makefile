@@ -8,16 +8,17 @@
 #   make dist                    the source archive with all crates inside, for Yocto, in dist/
 #   make audit                   licences, banned crates, sources, known advisories
 #   make bench                   figures of speed, memory and bytes on disk (as root, for the loop mount)
+#   make crash                   kills and cuts by the thousand; the table in tests/README.md (as root, for the loop mount)
 #   make setup                   the packages of make test, nothing else
 
 ARCH ?= $(shell dpkg --print-architecture)
 STAGE := packaging/stage.sh
 SCRIPTS := .ci/run $(wildcard packaging/*.sh)
 BUILD_NEEDS := gcc libc6-dev pkg-config libsystemd-dev
-TEST_NEEDS := $(BUILD_NEEDS) python3 python3-jsonschema mosquitto mosquitto-clients libmodbus-dev socat iproute2 chromium chromium-driver openssl
+TEST_NEEDS := $(BUILD_NEEDS) python3 python3-jsonschema mosquitto mosquitto-clients libmodbus-dev socat iproute2 strace e2fsprogs chromium chromium-driver openssl
 LINT_NEEDS := $(BUILD_NEEDS) shellcheck systemd
 
-.PHONY: help demo test lint setup deb test-deb dist audit bench
+.PHONY: help demo test lint setup deb test-deb dist audit bench crash
 help:
 	@sed -n 's/^#   //p' Makefile
 
@@ -55,6 +56,11 @@ audit:
 	@packaging/audit.sh
 
 bench:
-	@packaging/needs.sh $(TEST_NEEDS) e2fsprogs
+	@packaging/needs.sh $(TEST_NEEDS)
 	@packaging/rust.sh
 	cargo bench --quiet --package fieldspool
+
+crash:
+	@packaging/needs.sh $(TEST_NEEDS)
+	@packaging/rust.sh
+	@$(STAGE) "real kills and cuts" cargo test --quiet --package fieldspool --all-features --test cuts

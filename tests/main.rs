@@ -18,4 +18,5 @@ mod page;
 mod process;
 mod serial;
 mod shipped;
+mod storage;
 mod values;

@@ -17,19 +17,6 @@ fn config(plant: u16, port: u16, name: &str) -> String {
     )
 }
 
-/// The port that the page was given.
-fn page_port(gateway: &Gateway) -> u16 {
-    gateway.wait_log("page");
-    let log = gateway.log();
-    let line = log
-        .lines()
-        .rev()
-        .find(|l| l.contains("127.0.0.1:") && l.contains("page"))
-        .expect("the page says where it is");
-    let digits = line.split("127.0.0.1:").nth(1).expect("an address");
-    digits.chars().take_while(char::is_ascii_digit).collect::<String>().parse().expect("a port")
-}
-
 #[test]
 fn the_page_shows_live_values_and_survives_a_restart_of_the_daemon() {
     let plant = ModbusServer::tcp();
@@ -37,7 +24,7 @@ fn the_page_shows_live_values_and_survives_a_restart_of_the_daemon() {
     plant.set("input", 1, 5, 4711);
     let mut gateway = Gateway::new(&config(plant.port, 0, "Incomer"));
     gateway.start();
-    let port = page_port(&gateway);
+    let port = gateway.page_port();
     let browser = Browser::open(&format!("http://127.0.0.1:{port}/"));
     browser.wait(
         "the device and its value",
@@ -65,7 +52,7 @@ fn a_name_with_markup_is_shown_and_never_run() {
     let name = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>";
     let mut gateway = Gateway::new(&config(plant.port, 0, name));
     gateway.start();
-    let port = page_port(&gateway);
+    let port = gateway.page_port();
     let browser = Browser::open(&format!("http://127.0.0.1:{port}/"));
     browser.wait("the name, as text", "return document.body.innerText.includes('<script>')");
     assert_ne!(browser.run("return document.title"), json!("owned"));
@@ -77,7 +64,7 @@ fn every_answer_has_its_walls_and_metrics_follow_the_conventions() {
     let plant = ModbusServer::tcp();
     let mut gateway = Gateway::new(&config(plant.port, 0, "Incomer"));
     gateway.start();
-    let port = page_port(&gateway);
+    let port = gateway.page_port();
     let (status, metrics) = http(port, "GET", "/metrics", "");
     assert_eq!(status, 200);
     for line in metrics.lines().filter(|l| !l.starts_with('#') && !l.is_empty()) {

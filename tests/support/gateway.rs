@@ -111,13 +111,26 @@ impl Gateway {
     /// Starts the daemon with a state directory on a file system of its own, of `size`, in a mount namespace of its own.
     /// [`Gateway::inside`] names its files.
     pub fn launch_on_small_disk(&mut self, size: &str) {
-        let mount = format!("mount -t tmpfs -o size={size} tmpfs {}", self.var("").display());
-        self.launch_apart("--mount", &mount);
+        self.launch_with(&format!("mount -t tmpfs -o size={size} tmpfs VAR"));
+    }
+
+    /// Starts the daemon in a mount namespace of its own, after shell commands in which `VAR` is the state directory.
+    pub fn launch_with(&mut self, before: &str) {
+        let command = self.apart("--mount", before, &["run"]);
+        self.spawn(command);
+    }
+
+    /// Runs a command of the binary to its end in a mount namespace of its own: its exit code and its words.
+    pub fn ask_with(&self, before: &str, args: &[&str]) -> (Option<i32>, String) {
+        let output = self.apart("--mount", before, args).output().unwrap();
+        let words = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&words).into_owned())
     }
 
     /// Starts the daemon in a network of its own, in which there is only loopback. [`Gateway::in_its_network`] changes it.
     pub fn launch_without_network(&mut self) {
-        self.launch_apart("--net", "ip link set lo up");
+        let command = self.apart("--net", "ip link set lo up", &["run"]);
+        self.spawn(command);
     }
 
     /// Runs a command in the network of a daemon that was started by [`Gateway::launch_without_network`].
@@ -128,10 +141,11 @@ impl Gateway {
         assert!(done.success(), "{command:?}: {done}");
     }
 
-    /// Starts the daemon in a namespace of its own, after a command that prepares it.
-    fn launch_apart(&mut self, namespace: &str, prepare: &str) {
+    /// A command of the binary in a namespace of its own, after shell commands that prepare it.
+    fn apart(&self, namespace: &str, before: &str, args: &[&str]) -> Command {
         let etc = self.dir.path().join("etc");
-        let script = format!("{prepare} && exec {BINARY} run --config {}", etc.display());
+        let before = before.replace("VAR", self.dir.path().join("var").to_str().unwrap());
+        let script = format!("{before} && exec {BINARY} {} --config {}", args.join(" "), etc.display());
         let plain = self.command(&[]);
         let mut unshare = Command::new("unshare");
         unshare.args(["--user", "--map-root-user", namespace, "sh", "-c", &script]);
@@ -142,7 +156,16 @@ impl Gateway {
             };
         }
         unshare.stdin(Stdio::null());
-        self.spawn(unshare);
+        unshare
+    }
+
+    /// The port that the page was given.
+    pub fn page_port(&self) -> u16 {
+        self.wait_log("page");
+        let log = self.log();
+        let line = log.lines().rev().find(|l| l.contains("127.0.0.1:") && l.contains("page"));
+        let digits = line.expect("the page says where it is").split("127.0.0.1:").nth(1).unwrap();
+        digits.chars().take_while(char::is_ascii_digit).collect::<String>().parse().expect("a port")
     }
 
     /// A file of the state directory as the daemon sees it.

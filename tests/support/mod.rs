@@ -2,6 +2,8 @@
 
 pub mod broker;
 pub mod browser;
+pub mod disk;
+pub mod faults;
 pub mod gateway;
 pub mod peers;
 pub mod subscriber;

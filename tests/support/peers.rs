@@ -1,10 +1,11 @@
 //! Modbus servers made of libmodbus: `tests/peers/modbus_server.c`, compiled once and told what to do by its
 //! standard input.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::{Mutex, OnceLock};
+use std::sync::Mutex;
 
 /// A running server.
 pub struct ModbusServer {
@@ -64,7 +65,7 @@ impl ModbusServer {
     }
 
     fn start(args: &[&str]) -> Self {
-        let mut child = Command::new(program())
+        let mut child = Command::new(program("modbus_server"))
             .args(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -93,17 +94,18 @@ impl Drop for ModbusServer {
     }
 }
 
-/// The compiled server.
-fn program() -> &'static PathBuf {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/peers/modbus_server.c");
+/// The compiled program of `tests/peers/NAME.c`.
+pub fn program(name: &'static str) -> PathBuf {
+    static PROGRAMS: Mutex<BTreeMap<&str, PathBuf>> = Mutex::new(BTreeMap::new());
+    let compile = || {
+        let source = format!(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/peers/{}.c"), name);
         let program =
-            PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("modbus_server-{}", std::process::id()));
-        let done = Command::new("cc").args(["-O2", "-o"]).arg(&program).args([source, "-lmodbus"]).status();
+            PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+        let done = Command::new("cc").args(["-O2", "-o"]).arg(&program).args([&source, "-lmodbus"]).status();
         assert!(done.is_ok_and(|status| status.success()), "cc compiles {source}; it needs libmodbus-dev");
         program
-    })
+    };
+    PROGRAMS.lock().unwrap().entry(name).or_insert_with(compile).clone()
 }
 
 /// Two serial ports joined by a null-modem cable made of pseudo-terminals (socat).

@@ -274,7 +274,7 @@ impl Look {
         let what = format!("{} does not survive a power cut: it lies on {why}", directory.display());
         let remedy = "put it on a disk: state_directory = \"...\"".to_owned();
         if required {
-            self.fault(at, "", what, remedy);
+            self.fault(at, "", what, format!("{remedy}, or set require_durable = false"));
         } else {
             self.warn(at, "", what, remedy);
         }

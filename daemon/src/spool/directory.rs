@@ -6,7 +6,7 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -163,6 +163,35 @@ pub(super) fn is_full(directory: &Path) -> bool {
     const ENOUGH: u64 = 4 * 1024 * 1024;
     let Ok(found) = statfs::statfs(directory) else { return false };
     found.blocks_available().saturating_mul(u64::try_from(found.block_size()).unwrap_or(4096)) < ENOUGH
+}
+
+/// Whether the next page may find no place.
+pub(super) fn has_no_space(directory: &Path) -> bool {
+    const NEXT: u64 = 64 * 1024;
+    let Ok(found) = statfs::statfs(directory) else { return false };
+    found.blocks_available().saturating_mul(u64::try_from(found.block_size()).unwrap_or(4096)) < NEXT
+}
+
+/// Writes the log of a file that nobody writes now onto itself and syncs it. After a failed fsync the kernel may take pages for
+/// written that the disk never got: whoever reads the log believes what a power cut would take. Written again, they are
+/// there, or this fails too.
+pub(super) fn write_log_again(file: &Path) -> io::Result<()> {
+    let mut path = file.as_os_str().to_owned();
+    path.push("-wal");
+    let log = match File::options().read(true).write(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        log => log?,
+    };
+    let mut piece = vec![0; 64 * 1024];
+    let mut at = 0;
+    loop {
+        let length = log.read_at(&mut piece, at)?;
+        if length == 0 {
+            return log.sync_all();
+        }
+        log.write_all_at(&piece[..length], at)?;
+        at += length as u64;
+    }
 }
 
 /// Gives the reserve free.

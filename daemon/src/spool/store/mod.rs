@@ -13,6 +13,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::block::{self, Header};
@@ -393,6 +394,13 @@ impl Store {
         transaction.commit()?;
         (self.ring, self.next_block, self.next_event) = (ring, next_block, next_event);
         Ok(written)
+    }
+
+    /// Closes after an error, without another word to the disk: an ordinary close would sync the log once more, believe it, and
+    /// write it back.
+    pub fn forsake(self) {
+        // Refused, it closes in the ordinary way: only what was committed before is written back then.
+        let _ = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
     }
 
     /// Writes the whole log back into the file and empties it. `false`: a reader was in the way.

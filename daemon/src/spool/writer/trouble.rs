@@ -19,8 +19,13 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 impl Writer {
     /// Drops the connection, and says when it is tried again.
     pub(super) fn fail(&mut self, trouble: Trouble, why: &str, undo_from: Option<(u64, i64)>) {
-        self.store = None;
+        if let Some(store) = self.store.take() {
+            store.forsake();
+        }
         let now = self.now;
+        // SQLite has one word for all that happens to its index and its log.
+        let no_space = trouble == Trouble::Disk && directory::has_no_space(self.directory());
+        let trouble = if no_space { Trouble::Full } else { trouble };
         let (state, words) = match trouble {
             Trouble::Full => ("full", "no space left on the disk: free some, or make the spool smaller"),
             Trouble::ReadOnly => ("read-only", "the state directory cannot be written"),
@@ -74,6 +79,7 @@ impl Writer {
 
     pub(super) fn reopen(&mut self, undo_from: Option<(u64, i64)>) -> Result<(), StoreError> {
         aside::finish(self.directory())?;
+        directory::write_log_again(&self.file)?;
         let (mut store, found) = Store::open(&self.file, self.bytes_max, &open::random_id())?;
         self.full &= directory::is_full(self.directory());
         if self.full {

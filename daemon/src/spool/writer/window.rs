@@ -96,7 +96,7 @@ impl Writer {
                     error
                 };
                 self.put_back(window);
-                drop(store);
+                store.forsake();
                 self.fail(error.trouble(), &error.to_string(), Some(next));
                 false
             }
