@@ -9,6 +9,7 @@
 
 mod support;
 
+mod cuts;
 mod demo;
 mod identity;
 mod layering;

@@ -11,8 +11,9 @@ The rules, in the order in which they are applied:
    its stamp: a copy without `clock` or with "corrected" replaces one that says "unsynced".
 2. A record is (gateway, run, number). A second copy is dropped.
 3. `prev` links the batches of one device: the batch before it, in the same run, begins at `prev`.
-4. A `run_end` says that a run has exactly the readings 0 to next_seq - 1. A `gap` names readings that will not come.
-   Missing of an ended run = 0 to next_seq - 1, less what is held, less its gaps.
+4. A `run_end` says that a run has the readings 0 to next_seq - 1. A `gap` names readings that will not come.
+   Missing of an ended run = 0 to next_seq - 1, less what is held, less its gaps. A run that ended in order ("clean") has
+   no others; one that was killed may have sent more than it had stored, and what arrived is as good as the rest.
 5. Of a run without a run end, everything up to the highest reading held is expected.
 6. With --from-now, nothing is expected from before the first batch that arrived: somebody else received that.
 
@@ -171,7 +172,7 @@ class Receiver:
         for (gateway, name), run in sorted(self.runs.items()):
             self.links(name, run)
             end = run.end[0] if run.end else run.held.end
-            if run.end and run.held.end > end:
+            if run.end and run.end[1] and run.held.end > end:
                 self.faults.append(f"run {name}: ended at {end}, but {run.held.end - 1} is here")
             if len(run.held) != run.count:
                 self.faults.append(f"run {name}: batches overlap")
