@@ -130,6 +130,14 @@ impl GapCause {
 }
 
 impl Body {
+    /// The run whose completeness the record helps to prove.
+    pub fn about(&self) -> Option<RunId> {
+        match *self {
+            Self::RunEnd { ended: run, .. } | Self::Gap { of: run, .. } => Some(run),
+            _ => None,
+        }
+    }
+
     /// The correction that a clock record holds.
     pub fn correction(&self) -> Option<ClockCorrection> {
         match *self {

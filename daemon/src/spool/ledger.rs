@@ -19,6 +19,10 @@ pub const EXCEPTIONS_MAX: usize = 64;
 /// Intervals of a run that are kept in memory.
 pub const INTERVALS_MAX: usize = 4096;
 
+/// Stretches of folded runs that are remembered. The oldest goes: if a damaged file still holds its blocks, they are sent
+/// once more.
+pub const FOLDED_MAX: usize = 16;
+
 /// Disjoint, not touching stretches of numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Intervals {
@@ -237,6 +241,8 @@ pub struct Ledger {
     pub folded_confirmed: u64,
     /// Their losses.
     pub folded_losses: Losses,
+    /// Which: stretches of runs, first and last, whose counters follow each other; at most [`FOLDED_MAX`], ascending.
+    pub folded: Vec<(RunId, RunId)>,
 }
 
 /// The sums that the board shows.
@@ -253,7 +259,34 @@ pub struct Sums {
 impl Ledger {
     /// Whether nothing of these readings needs to be sent.
     pub fn settled(&self, run: RunId, first: u64, next: u64) -> bool {
-        self.runs.get(&run).is_some_and(|books| books.settled.covers(first, next))
+        match self.runs.get(&run) {
+            Some(books) => books.settled.covers(first, next),
+            None => self.is_folded(run),
+        }
+    }
+
+    /// Whether a run was folded away. What turns up of it later, as history or in a damaged file, neither waits nor is lost.
+    pub fn is_folded(&self, run: RunId) -> bool {
+        let within = |&(first, last): &(RunId, RunId)| (first..=last).contains(&run);
+        self.folded.iter().any(within) && !self.runs.contains_key(&run)
+    }
+
+    /// Folds a run of which nothing waits: its sums stay, its books go.
+    pub fn fold(&mut self, run: RunId) {
+        let Some(books) = self.runs.remove(&run) else { return };
+        self.folded_confirmed += books.confirmed();
+        self.folded_losses.add(&books.losses);
+        let at = self.folded.partition_point(|(first, _)| *first < run);
+        self.folded.insert(at, (run, run));
+        // A counter that is missing between two stretches may be that of a run nobody here has heard of.
+        self.folded.dedup_by(|next, before| {
+            let follows = next.0.counter <= before.1.counter.saturating_add(1);
+            before.1 = if follows { before.1.max(next.1) } else { before.1 };
+            follows
+        });
+        if self.folded.len() > FOLDED_MAX {
+            self.folded.remove(0);
+        }
     }
 
     /// Over all runs.

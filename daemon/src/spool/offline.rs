@@ -9,7 +9,6 @@ use super::aside;
 use super::directory::{self, Lock};
 use super::ledger::Ledger;
 use super::open;
-use super::records::losses_of;
 use super::ring;
 use super::source::Source;
 use super::store::{FILE, Found, StoreError, Trouble, found};
@@ -48,11 +47,7 @@ impl Offline {
             return Err(refuse(StoreError::Newer(version)));
         }
         let Found { mark, runs, .. } = found(source.connection()).map_err(refuse)?;
-        let mut ledger = Ledger {
-            folded_confirmed: mark.confirmed,
-            folded_losses: losses_of(mark.losses),
-            ..Ledger::default()
-        };
+        let mut ledger = mark.ledger();
         for mut row in runs {
             if !row.ended {
                 let last = open::last_of(source.connection(), row.run).map_err(refuse)?;

@@ -15,7 +15,7 @@ use super::aside;
 use super::block;
 use super::directory;
 use super::ledger::{Ledger, RunBooks};
-use super::records::{Mark, losses_of};
+use super::records::Mark;
 use super::rescue::say_again;
 use super::ring;
 use super::shared::{Inner, Shared};
@@ -113,11 +113,7 @@ pub(super) fn enter(
     next_event: &mut u64,
 ) -> Result<Adopted, StoreError> {
     let mut mark = found.mark;
-    let mut ledger = Ledger {
-        folded_confirmed: mark.confirmed,
-        folded_losses: losses_of(mark.losses),
-        ..Ledger::default()
-    };
+    let mut ledger = mark.ledger();
     let (mut events, mut updates) = (Vec::new(), Vec::new());
     for mut row in found.runs {
         if !row.ended && row.run != run {
@@ -189,8 +185,15 @@ pub(super) fn adopt(
     if inner.next_event == reserved {
         inner.next_event = next_event;
     }
-    for (run, books) in adopted.ledger.runs {
+    let folded = adopted.ledger;
+    for (run, books) in folded.runs {
         inner.ledger.runs.entry(run).or_insert(books);
+    }
+    if inner.ledger.folded.is_empty() {
+        // The first file of this life: what it says of older runs is all that is known of them.
+        inner.ledger.folded_confirmed = folded.folded_confirmed;
+        inner.ledger.folded_losses = folded.folded_losses;
+        inner.ledger.folded = folded.folded;
     }
     let runs: Vec<_> = inner.ledger.runs.keys().copied().collect();
     inner.dirty.extend(runs);

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::ledger::{Losses, RunBooks};
+use super::ledger::{Ledger, Losses, RunBooks};
 use crate::model::event::{Body, Event, GapCause};
 use crate::model::{BootId, ClockQuality, RunId, Stamp};
 
@@ -31,6 +31,28 @@ pub struct Mark {
     pub confirmed: u64,
     /// Their losses: evicted, dropped, unstored, damaged, dead-lettered.
     pub losses: [u64; 5],
+    /// Which: stretches, by the keys of first and last.
+    #[serde(default)]
+    pub folded: Vec<(i64, i64)>,
+}
+
+impl Mark {
+    /// What it says of runs that were folded away, as the beginning of a ledger.
+    pub fn ledger(&self) -> Ledger {
+        Ledger {
+            folded_confirmed: self.confirmed,
+            folded_losses: losses_of(self.losses),
+            folded: self.folded.iter().map(|(first, last)| (run_of(*first), run_of(*last))).collect(),
+            ..Ledger::default()
+        }
+    }
+
+    /// Says what a ledger says of them.
+    pub fn take_folded(&mut self, ledger: &Ledger) {
+        self.confirmed = ledger.folded_confirmed;
+        self.losses = losses_row(&ledger.folded_losses);
+        self.folded = ledger.folded.iter().map(|(first, last)| (run_key(*first), run_key(*last))).collect();
+    }
 }
 
 #[derive(Serialize, Deserialize)]

@@ -64,6 +64,9 @@ impl Rescue {
     /// Of what the search found, the readings to be stored again.
     pub(super) fn take_back(&mut self, batches: Vec<Batch>, inner: &mut Inner) -> Vec<Arc<Batch>> {
         for (run, books) in &self.salvage.books {
+            if inner.ledger.is_folded(*run) {
+                continue;
+            }
             if !inner.ledger.runs.contains_key(run) {
                 inner.ledger.runs.insert(*run, books.clone());
                 inner.dirty.insert(*run);
@@ -75,6 +78,9 @@ impl Rescue {
         let mut fresh: BTreeMap<RunId, Intervals> = BTreeMap::new();
         for batch in batches {
             let (run, first, next) = (batch.run, batch.seq, batch.end());
+            if inner.ledger.is_folded(run) {
+                continue;
+            }
             let wall_us = self.last_wall_us.entry(run).or_insert(batch.stamp.wall_us);
             *wall_us = (*wall_us).max(batch.stamp.wall_us);
             if run != inner.run {

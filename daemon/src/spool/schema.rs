@@ -5,9 +5,10 @@
 //! a commit. A run as one number is counter * 2^32 + random, so that it sorts as its text does.
 //!
 //! spool  one row (id 1)  `mark` JSON: {"id": spool id, "floor": blocks with a smaller number are settled,
-//!                        "counter": greatest run counter ever seen here, "confirmed": n, "losses": [..]}: the last two are the
-//!                        sums of runs that were folded away
-//! run    one a life      `run`, `ended` (0 runs, 1 ended without warning, 2 ended in order), `last_wall_us`,
+//!                        "counter": greatest run counter ever seen here, "confirmed": n, "losses": [..]: the sums of runs
+//!                        that were folded away, "folded": [[key of the first, key of the last], ..]: which}
+//! run    one a life of which readings or records still wait, and the present one
+//!                        `run`, `ended` (0 runs, 1 ended without warning, 2 ended in order), `last_wall_us`,
 //!                        `books` JSON: {"durable": n, "settled": [[first, next], ..], "lost": [[first, next], ..],
 //!                        "losses": [evicted, dropped, unstored, damaged, dead_lettered]}. `durable` may lag behind the blocks
 //!                        of the newest run: its newest block says more

@@ -235,6 +235,9 @@ impl Inner {
 
     /// Books a loss, and notes it for the next commit to record.
     pub(super) fn lose(&mut self, run: RunId, first: u64, next: u64, cause: GapCause) {
+        if self.ledger.is_folded(run) {
+            return;
+        }
         let lost = self.ledger.runs.entry(run).or_default().lose(first, next, cause);
         self.dirty.insert(run);
         for (first, next) in lost {

@@ -9,6 +9,7 @@
 
 mod write;
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -430,6 +431,21 @@ pub fn found(connection: &Connection) -> Result<Found, StoreError> {
         connection.query_row(events, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let clocks = clocks(connection)?;
     Ok(Found { mark, runs, events_waiting: waiting.cast_unsigned(), newest_event: newest, clocks })
+}
+
+/// Runs that a waiting run end or gap record is about.
+pub fn told_of(connection: &Connection) -> Result<BTreeSet<RunId>, StoreError> {
+    let sql = "SELECT run, number, body FROM event WHERE sent = 0
+               AND (body LIKE '%\"kind\":\"run_end\"%' OR body LIKE '%\"kind\":\"gap\"%')";
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    let mut runs = BTreeSet::new();
+    while let Some(row) = rows.next()? {
+        let number = row.get::<_, i64>(1)?.cast_unsigned();
+        let event = event_of(run_of(row.get(0)?), number, row.get_ref(2)?.as_str().unwrap_or_default());
+        runs.extend(event.and_then(|event| event.body.about()));
+    }
+    Ok(runs)
 }
 
 /// The newest corrections of the clock.

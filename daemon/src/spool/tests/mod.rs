@@ -20,6 +20,7 @@ use crate::status::Board;
 
 mod damage;
 mod disk;
+mod folded;
 mod letters;
 mod lives;
 mod model;

@@ -1,6 +1,7 @@
-//! The spool in lockstep with a plain list: random appends, confirmations, kills and stops, with a cap that is reached.
+//! The spool in lockstep with a plain list: random appends, confirmations in and out of order, dead letters, kills and stops,
+//! with a cap that is reached. After each step the backlog, walked by cursors, the export and the books are compared.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -16,6 +17,10 @@ enum Step {
     Confirm(Vec<usize>),
     /// All that waits but the newest so many.
     ConfirmAllBut(usize),
+    /// All records that wait.
+    ConfirmRecords,
+    /// The waiting one at this place is refused for good.
+    DeadLetter(usize),
     /// Cut off, and opened from what is on the disk.
     Kill,
     /// Stopped in order, and opened again.
@@ -28,6 +33,8 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(small, big, windows)| Step::Append { small, big, windows }),
         3 => proptest::collection::vec(any::<usize>(), 1..40).prop_map(Step::Confirm),
         1 => (0..30_usize).prop_map(Step::ConfirmAllBut),
+        2 => Just(Step::ConfirmRecords),
+        1 => any::<usize>().prop_map(Step::DeadLetter),
         1 => Just(Step::Kill),
         1 => Just(Step::Stop),
     ]
@@ -40,6 +47,8 @@ struct Known {
     confirmed: Option<usize>,
     /// In a gap record.
     lost: bool,
+    /// In a dead letter.
+    dead: bool,
 }
 
 struct Model {
@@ -92,6 +101,19 @@ impl Model {
                     self.confirm(*at);
                 }
             }
+            Step::ConfirmRecords => {
+                let events = waiting(&self.spool).await.1;
+                let confirmed: Vec<_> = events.iter().map(|event| Confirmed::from(&**event)).collect();
+                self.spool.confirm(&confirmed);
+            }
+            Step::DeadLetter(place) => {
+                let waiting: Vec<_> = (0..self.known.len()).filter(|at| self.waits(*at)).collect();
+                if let Some(at) = waiting.get(place % waiting.len().max(1)) {
+                    let refused = vec![Confirmed::from(&*self.known[*at].batch)];
+                    self.spool.dead_letter(refused, "no".into()).await.expect("stored");
+                    self.known[*at].dead = true;
+                }
+            }
             Step::Kill => {
                 let next = copy(&self.spool, self.directory.path());
                 self.directory = next;
@@ -111,7 +133,8 @@ impl Model {
     }
 
     fn waits(&self, at: usize) -> bool {
-        self.known[at].confirmed.is_none() && !self.known[at].lost
+        let known = &self.known[at];
+        known.confirmed.is_none() && !known.lost && !known.dead
     }
 
     fn confirm(&mut self, at: usize) {
@@ -137,7 +160,7 @@ impl Model {
                 };
                 self.seq = batch.end();
                 self.spool.append(batch.clone());
-                self.known.push(Known { batch, confirmed: None, lost: false });
+                self.known.push(Known { batch, confirmed: None, lost: false, dead: false });
             }
             flush(&self.spool).await;
         }
@@ -170,6 +193,7 @@ impl Model {
                 Body::Gap { of, first, next, cause: GapCause::Evicted } => {
                     self.gaps.extend((first..next).map(|seq| (of, seq)));
                 }
+                Body::Gap { cause: GapCause::DeadLetter, .. } => {}
                 Body::RunEnd { ended, next_seq, .. } => {
                     self.ends.insert(ended);
                     let numbered = self.known.iter().filter(|known| known.batch.run == ended);
@@ -179,7 +203,8 @@ impl Model {
             }
         }
         let mut lost = 0;
-        for known in self.known.iter_mut().filter(|known| known.confirmed.is_none()) {
+        let open = |known: &&mut Known| known.confirmed.is_none() && !known.dead;
+        for known in self.known.iter_mut().filter(open) {
             known.lost =
                 (known.batch.seq..known.batch.end()).all(|seq| self.gaps.contains(&(known.batch.run, seq)));
             lost += if known.lost { known.batch.n() } else { 0 };
@@ -199,11 +224,40 @@ impl Model {
             "the books balance: {sums:?}"
         );
         assert_eq!(sums.losses.evicted, lost, "each eviction is in a gap record");
+        let dead = self.known.iter().filter(|known| known.dead).map(|known| known.batch.n()).sum::<u64>();
+        assert_eq!(sums.losses.dead_lettered, dead);
+        self.compare_export(&expected).await;
         let lives: BTreeSet<_> =
             self.known.iter().map(|known| known.batch.run).filter(|run| *run != self.run).collect();
         assert!(lives.is_subset(&self.ends), "each life that ended has its record");
         let length = std::fs::metadata(self.directory.path().join(store::FILE)).expect("there").len();
         assert!(length <= BYTES_MAX_LEAST, "{length} bytes");
+    }
+
+    /// The export of what waits is the same, that of everything holds it in the same order.
+    async fn compare_export(&self, expected: &[Arc<Batch>]) {
+        let mut waiting = Vec::new();
+        let mut all = Vec::new();
+        for (query, found) in [
+            (ExportQuery { waiting: true, ..ExportQuery::default() }, &mut waiting),
+            (ExportQuery::default(), &mut all),
+        ] {
+            let mut query = query;
+            loop {
+                let page = self.spool.export(query.clone()).await.expect("readable");
+                found.extend(page.batches);
+                let Some(next) = page.next else { break };
+                query.after = Some(next);
+            }
+        }
+        assert!(waiting == expected, "the export of what waits is what waits");
+        assert!(all.is_sorted_by_key(|batch| (batch.run, batch.seq)), "the export is in order");
+        let known: BTreeMap<_, _> =
+            self.known.iter().map(|known| ((known.batch.run, known.batch.seq), &known.batch)).collect();
+        assert!(
+            all.iter().all(|batch| known.get(&(batch.run, batch.seq)) == Some(&batch)),
+            "and holds nothing else"
+        );
     }
 }
 

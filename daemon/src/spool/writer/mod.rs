@@ -5,6 +5,7 @@
 //! (so that no half-written frame stays in front of later ones), what the failed commit may have left is taken out,
 //! and the same readings are written again from memory. Until then they and all that follow stay in the memory ring.
 
+mod fold;
 mod trouble;
 mod window;
 
@@ -63,6 +64,8 @@ pub(super) struct Writer {
     /// The spool's own row as it is on disk.
     mark: Mark,
     books_due: Instant,
+    /// Old runs are looked at again then.
+    fold_due: Instant,
     open_gap: Option<(i64, Arc<Event>)>,
     last_wall_us: Option<i64>,
     /// The run end is written; nothing is numbered any more.
@@ -106,6 +109,7 @@ impl Writer {
             proving: None,
             mark,
             books_due: now + BOOKS_EVERY,
+            fold_due: now,
             open_gap: None,
             last_wall_us: None,
             run_ended: false,

@@ -10,7 +10,7 @@ use crate::model::event::{Body, Event, GapCause};
 use crate::model::{Batch, RunId};
 use crate::spool::api::Keep;
 use crate::spool::block::Header;
-use crate::spool::records::{Mark, losses_row};
+use crate::spool::records::Mark;
 use crate::spool::ring::{self, Heading};
 use crate::spool::shared::{Gap, Inner, Kept, WINDOW_BYTES, WINDOW_READINGS, text_bytes};
 use crate::spool::store::{DeadLetter, RunUpdate, Store, StoreError, Victims, Work, Written};
@@ -30,13 +30,15 @@ const ROOM_FOR: (u64, u64, u64) = (18, 48, 256);
 
 /// What one commit takes out of memory.
 #[derive(Debug, Default)]
-struct Window {
+pub(super) struct Window {
     kept: Vec<Kept>,
     batches: Vec<Arc<Batch>>,
-    events: Vec<Arc<Event>>,
+    pub(super) events: Vec<Arc<Event>>,
     grown: Vec<(i64, Arc<Event>)>,
     sent: Vec<(RunId, u64)>,
     runs: Vec<RunUpdate>,
+    /// Runs of which nothing is left.
+    pub(super) folded: Vec<RunId>,
     mark: Option<Mark>,
     dead: Vec<DeadLetter>,
     /// The gap record that may still grow after this commit: its place in `events`.
@@ -180,6 +182,8 @@ impl Writer {
             || ended.is_some()
         {
             self.books(&mut inner, window, ended);
+            self.fold(store, &inner, window)?;
+            self.mark(&inner, window);
             self.books_due = now + every;
         }
         Ok(())
@@ -235,10 +239,19 @@ impl Writer {
             }
             window.runs.push(update);
         }
+    }
+
+    /// The spool's own row as it is after this commit.
+    fn mark(&self, inner: &Inner, window: &mut Window) {
         let mut mark = self.mark.clone();
         mark.floor = inner.floor;
-        mark.confirmed = inner.ledger.folded_confirmed;
-        mark.losses = losses_row(&inner.ledger.folded_losses);
+        if window.folded.is_empty() {
+            mark.take_folded(&inner.ledger);
+        } else {
+            let mut ledger = inner.ledger.clone();
+            window.folded.iter().for_each(|run| ledger.fold(*run));
+            mark.take_folded(&ledger);
+        }
         if mark != self.mark {
             window.mark = Some(mark);
         }
@@ -261,7 +274,7 @@ impl Writer {
             grown: &window.grown,
             sent: &window.sent,
             runs: &window.runs,
-            folded: &[],
+            folded: &window.folded,
             mark: window.mark.as_ref(),
             dead: &window.dead,
             floor,
@@ -298,6 +311,9 @@ impl Writer {
         inner.events_waiting = inner.events_waiting.saturating_sub(written.sent + written.dropped);
         for name in &window.sent {
             inner.sent.remove(name);
+        }
+        for run in &window.folded {
+            inner.ledger.fold(*run);
         }
         let end = window.kept.last().map(|kept| kept.batch.end());
         let run = inner.run;
