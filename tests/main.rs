@@ -17,6 +17,7 @@ mod neighbours;
 mod outage;
 mod page;
 mod process;
+mod resend;
 mod serial;
 mod shipped;
 mod storage;

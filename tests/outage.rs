@@ -11,7 +11,7 @@ use crate::support::subscriber::{Message, Subscriber};
 use crate::support::{SOON, wait_for};
 
 /// Ten points in two devices, ten times a second; `hold`, so that nothing is lost on a broker without subscribers.
-fn config(port: u16) -> String {
+pub fn config(port: u16) -> String {
     let points: String = (0..10).map(|i| format!("p{i} = {{ input = {} }}\n", 100 + i)).collect();
     format!(
         "nobody_listens = \"hold\"\n[spool]\ncommit_every = \"200ms\"\n\
@@ -29,7 +29,7 @@ fn stored(status: &Value) -> Option<u64> {
 
 /// Stops the gateway in order, and starts it once more for what the stop had no time to send: a run end goes with the
 /// last connection if that is quick enough, else with the next one. The newest run is then still without its end.
-fn stop_and_prove(gateway: &mut Gateway, receiver: &Subscriber) {
+pub fn stop_and_prove(gateway: &mut Gateway, receiver: &Subscriber) {
     let run = gateway.status().expect("alive")["gateway"]["run"].as_str().expect("a run").to_owned();
     assert_eq!(gateway.stop().code(), Some(0));
     gateway.start();
@@ -42,7 +42,7 @@ fn stop_and_prove(gateway: &mut Gateway, receiver: &Subscriber) {
 }
 
 /// Waits until nothing waits to be sent.
-fn wait_drained(gateway: &Gateway) {
+pub fn wait_drained(gateway: &Gateway) {
     gateway.wait_status("an empty backlog", |status| {
         (status["spool"]["waiting"] == 0 && status["uplink"]["connected"] == true).then_some(())
     });

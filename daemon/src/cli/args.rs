@@ -39,7 +39,7 @@ pub enum Command {
     Status(Status),
     /// Read a device once and print its values
     Read(Read),
-    /// Look at or export the stored readings
+    /// Look at, export or send again the stored readings
     #[command(subcommand)]
     Spool(Spool),
     /// Let somebody see the page from another computer or phone
@@ -115,6 +115,31 @@ pub enum Spool {
     Status(Status),
     /// Write the stored readings to standard output, oldest first
     Export(Export),
+    /// Send confirmed readings again: the broker acknowledged them, and they did not arrive
+    Resend(Resend),
+}
+
+/// `spool resend`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Only what is still stored can be sent again; the answer says what is not. Readings keep their names, so a \
+    receiver that has them drops the second copy. Run ends, gaps and clock records of the runs concerned go again too.\n\n\
+    A receiver that says \"missing: 4200 to 4299\" of run 00000017-9f3c2a10 gets them by:\n  \
+    fieldspool spool resend 00000017-9f3c2a10 4200-4299"
+)]
+pub struct Resend {
+    /// The run, as the receiver names it: 00000017-9f3c2a10
+    #[arg(requires = "readings", required_unless_present = "since", conflicts_with = "since")]
+    pub run: Option<String>,
+    /// The first and the last reading, both included: 4200-4299
+    #[arg(value_name = "FIRST-LAST")]
+    pub readings: Option<String>,
+    /// All readings from this time on: 2026-11-20T12:00:00Z, 2026-11-20 (UTC), or how long ago: 2h, 30min, 7d
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub place: Place,
 }
 
 /// `spool export`
@@ -123,7 +148,7 @@ pub struct Export {
     /// csv: for a spreadsheet. jsonl: one JSON object a line
     #[arg(long, value_enum, default_value_t = Format::Csv)]
     pub format: Format,
-    /// Only readings from this time on: 2026-11-20T12:00:00Z or 2026-11-20 (UTC)
+    /// Only readings from this time on: 2026-11-20T12:00:00Z, 2026-11-20 (UTC), or how long ago: 2h, 7d
     #[arg(long, value_name = "TIME")]
     pub from: Option<String>,
     /// Only readings before this time

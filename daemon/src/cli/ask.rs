@@ -1,21 +1,15 @@
-//! Commands that ask the daemon: `status`, `spool status`, `spool export`, `page invite`.
-//!
-//! If it does not run, `status` says so and how to start it, and the commands of the spool open the file themselves, which the
-//! lock of the state directory allows only then.
+//! Commands that only the daemon can answer: `status`, `page invite`. If it does not run, they say so and how to start it.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use super::args::{Export, Place, Status};
+use super::args::{Place, Status};
 use super::{Exit, Failure, look};
 use crate::clock::wall_us;
 use crate::config::folders::Folders;
 use crate::config::{self, Config};
-use crate::control::client::{AskError, ask, ask_one};
-use crate::control::rows::{self, Row};
+use crate::control::client::{AskError, ask_one};
 use crate::control::{Request, runtime_directory, socket_path};
-use crate::spool::offline::Offline;
-use crate::spool::{ExportQuery, SpoolError};
 use crate::sys::terminal_width;
 
 /// How to start what does not run.
@@ -47,66 +41,6 @@ pub(super) fn status(status: &Status, out: &mut dyn Write) -> Result<Exit, Failu
     }
     let board = serde_json::from_value(answer).map_err(io::Error::from)?;
     out.write_all(look::status(&board, wall_us(), terminal_width()).as_bytes())?;
-    Ok(Exit::Ok)
-}
-
-/// The spool, opened by this process: only where no daemon holds its lock.
-fn offline(place: &Place) -> Result<Offline, Failure> {
-    let directory = config(place).map(|config| config.spool.directory).ok_or_else(|| {
-        let what = "the daemon is not running, and the configuration, which says where the readings are, has faults; \
-                    see fieldspool check";
-        Failure::new(Exit::Config, what)
-    })?;
-    Offline::open(&directory).map_err(|error| unreadable(&error))
-}
-
-fn unreadable(error: &SpoolError) -> Failure {
-    Failure { what: error.to_string(), exit: error.exit_code() }
-}
-
-/// `fieldspool spool status`
-pub(super) fn spool_status(status: &Status, out: &mut dyn Write) -> Result<Exit, Failure> {
-    let spool = match ask_one(&socket(&status.place), &Request::Status {}) {
-        Err(AskError::NotRunning) => {
-            let _ = writeln!(io::stderr().lock(), "the daemon is not running; reading its file");
-            offline(&status.place)?.status()
-        }
-        answer => serde_json::from_value::<crate::status::Status>(answer?).map_err(io::Error::from)?.spool,
-    };
-    if status.json {
-        writeln!(out, "{}", serde_json::to_string(&spool).map_err(io::Error::from)?)?;
-    } else {
-        out.write_all(look::spool(&spool, wall_us()).as_bytes())?;
-    }
-    Ok(Exit::Ok)
-}
-
-/// `fieldspool spool export`
-pub(super) fn spool_export(export: &Export, out: &mut dyn Write) -> Result<Exit, Failure> {
-    let time = |text: &Option<String>| {
-        let time = text.as_deref().map(rows::time_from).transpose();
-        time.map_err(|what| Failure::new(Exit::Usage, what))
-    };
-    let (from_us, to_us, device) = (time(&export.from)?, time(&export.to)?, export.device.clone());
-    let request = Request::Export { device: device.clone(), from_us, to_us };
-    let mut out = io::BufWriter::new(out);
-    rows::header(export.format, &mut out)?;
-    let mut print = |batch: &[Row]| batch.iter().try_for_each(|row| rows::line(row, export.format, &mut out));
-    match ask(&socket(&export.place), &request, |batch| print(&serde_json::from_value::<Vec<Row>>(batch)?)) {
-        Err(AskError::NotRunning) => {
-            let mut query = ExportQuery { device, from_us, to_us, ..ExportQuery::default() };
-            let mut offline = offline(&export.place)?;
-            loop {
-                let page = offline.export(&query).map_err(|error| unreadable(&error))?;
-                page.batches.iter().try_for_each(|batch| print(&rows::rows(batch)))?;
-                let Some(next) = page.next else { break };
-                query.after = Some(next);
-            }
-        }
-        Err(AskError::Output(error)) => return Err(error.into()),
-        answer => answer?,
-    }
-    out.flush()?;
     Ok(Exit::Ok)
 }
 

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::table::{Table, wrapped};
 use crate::control::{PointNow, rows};
 use crate::page::problems::{Severity, summary};
+use crate::spool::{Asked, Resent};
 use crate::status::{BusStatus, CounterStatus, SpoolStatus, Status, UplinkStatus};
 
 /// Everything on one screen: is all well, what is wrong and what to do, then the facts.
@@ -103,6 +104,40 @@ pub(super) fn spool(spool: &SpoolStatus, now_us: i64) -> String {
     }
     for (title, fact) in lines {
         let _ = writeln!(text, "{title:<12}{fact}");
+    }
+    text
+}
+
+/// `fieldspool spool resend`: what waits again, and what cannot.
+pub(super) fn resent(resent: &Resent, asked: &Asked, running: bool) -> String {
+    let mut text = String::new();
+    let mut line = |what: String| {
+        let _ = writeln!(text, "{what}");
+    };
+    let when = if running { "wait to be sent again" } else { "are sent again when the daemon starts" };
+    line(format!("{} readings in {} batches {when}", resent.readings, resent.batches));
+    let others = [
+        (resent.records, "run ends, gaps and clock records with them"),
+        (resent.already, "readings asked for waited already"),
+        (resent.gone, "are no longer stored, and cannot be sent"),
+        (resent.lost, "were lost before they were sent: the receiver has their gap records"),
+        (resent.damaged, "are in blocks that are damaged; see fieldspool spool verify"),
+        (resent.left, "are stored too scattered to go at once: ask again when the others are sent"),
+    ];
+    for (count, what) in others.iter().filter(|(count, _)| *count > 0) {
+        line(format!("{count} {what}"));
+    }
+    let since = if let Asked::Since { wall_us } = asked { Some(*wall_us) } else { None };
+    match (since, resent.oldest_us) {
+        (Some(_), None) => line("the spool holds no reading".to_owned()),
+        (Some(since), Some(oldest)) if oldest > since => {
+            line(format!("nothing from before {} is stored any more", rows::minute_text(oldest)));
+        }
+        _ => {}
+    }
+    for run in resent.runs.iter().filter(|run| since.is_some() && run.readings > 0) {
+        let (name, first, last) = (&run.run, run.first, run.next.saturating_sub(1));
+        line(format!("run {name}: {} of the readings {first} to {last}", run.readings));
     }
     text
 }

@@ -6,10 +6,12 @@
 
 pub mod args;
 mod ask;
+mod bar;
 mod check;
 mod look;
 mod paper;
 mod read;
+mod spool;
 mod table;
 
 use std::io::{self, Write};
@@ -114,8 +116,9 @@ fn obey(arguments: Arguments, out: &mut dyn Write) -> Result<u8, Failure> {
         Command::Check(check) => return check::check(&check, out),
         Command::Status(status) => ask::status(&status, out),
         Command::Read(read) => read::read(&read, out),
-        Command::Spool(Spool::Status(status)) => ask::spool_status(&status, out),
-        Command::Spool(Spool::Export(export)) => ask::spool_export(&export, out),
+        Command::Spool(Spool::Status(status)) => spool::status(&status, out),
+        Command::Spool(Spool::Export(export)) => spool::export(&export, out),
+        Command::Spool(Spool::Resend(resend)) => spool::resend(&resend, out),
         Command::Page(Page::Invite(place)) => ask::page_invite(&place, out),
         Command::Demo(options) => match demo::run(&options) {
             Ok(()) => Ok(Exit::Ok),

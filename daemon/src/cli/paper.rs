@@ -50,6 +50,11 @@ fn commands(command: &clap::Command, prefix: &str, out: &mut dyn Write) -> io::R
                 value.and_then(|names| names.first()).map(|name| format!(" {name}")).unwrap_or_default();
             writeln!(out, ".TP\n\\fB\\-\\-{}\\fR{}\n{}", roff(long), roff(&value), roff(&help))?;
         }
+        let more = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
+        for paragraph in more.split("\n\n").filter(|paragraph| !paragraph.is_empty()) {
+            let lines: Vec<String> = paragraph.lines().map(roff).collect();
+            writeln!(out, ".PP\n{}", lines.join("\n.br\n"))?;
+        }
     }
     Ok(())
 }

@@ -37,6 +37,7 @@ pub use diff::{Change, diff};
 pub use fault::{Fault, Place, Unchecked};
 pub use folders::Folders;
 pub use report::{CheckReport, check};
+pub(crate) use words::duration;
 
 use document::Tree;
 use folders::Reader;

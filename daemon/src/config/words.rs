@@ -192,7 +192,7 @@ fn number_and_unit(text: &str) -> Option<(f64, &str)> {
 }
 
 /// A duration as people write it: `250ms`, `1.5s`, `5min`, `2h`, `30d`.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+pub(crate) fn duration(text: &str) -> Option<Duration> {
     let (number, unit) = number_and_unit(text)?;
     let seconds = match unit {
         "us" | "µs" => 1e-6,

@@ -4,7 +4,7 @@
 //! JSON of at most [`REQUEST_MAX`] bytes. The reply is a stream of JSON lines: any number of `{"item":...}`, then
 //! `"done"` or `{"failed":{"what":...,"exit":...}}`. A stream that ends without one of those was cut off.
 //!
-//! Nothing here changes the plant; a read goes over the bus like any poll. The formats are between a daemon and
+//! Nothing here changes the plant or takes a stored reading away; a read goes over the bus like any poll. The formats are between a daemon and
 //! its own command line of the same version, and promise nothing to others: those have the page's API.
 
 pub mod client;
@@ -43,7 +43,7 @@ pub enum Request {
         /// In every type and word order.
         all_types: bool,
     },
-    /// Stored readings, oldest first: one item for each batch, a list of [`rows::Row`].
+    /// Stored readings, oldest first: one item for each batch, a list of [`rows::Row`]; between them, how far it is, 0 to 1.
     Export {
         /// Only this device.
         device: Option<String>,
@@ -51,6 +51,21 @@ pub enum Request {
         from_us: Option<i64>,
         /// Before this wall clock time, µs.
         to_us: Option<i64>,
+    },
+    /// Lets confirmed readings wait to be sent again. Items: how far it is, 0 to 1, from time to time; the last one is a
+    /// [`crate::spool::Resent`].
+    ResendReadings {
+        /// The run.
+        run: String,
+        /// The first reading.
+        first: u64,
+        /// One past the last.
+        next: u64,
+    },
+    /// The same for all readings from a wall clock time on, µs.
+    ResendSince {
+        /// That time.
+        since_us: i64,
     },
     /// One item: the path and query of a one-time link to the page.
     PageInvite {},

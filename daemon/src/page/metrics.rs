@@ -138,8 +138,8 @@ fn about_spool(page: &mut Page, status: &Status) {
         let help = "Wall clock of the oldest waiting reading.";
         page.one("spool_oldest_waiting_timestamp_seconds", GAUGE, help, seconds(at));
     }
-    let help = "Readings confirmed since the spool was made.";
-    page.one("spool_confirmed_readings_total", COUNTER, help, spool.confirmed);
+    let help = "Readings of this spool that are confirmed; falls when some are sent again.";
+    page.one("spool_confirmed_readings", GAUGE, help, spool.confirmed);
     page.one("spool_evicted_readings_total", COUNTER, "Readings dropped to make room.", spool.evicted);
     page.one("spool_damaged_readings_total", COUNTER, "Readings lost to damage on disk.", spool.damaged);
     let help = "Readings dropped from memory while the disk was failing.";

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fieldspool_drivers::Sample;
+use serde::{Deserialize, Serialize};
 
 use crate::model::event::Event;
 use crate::model::{Batch, ClockQuality, RunId};
@@ -60,6 +61,8 @@ pub struct Committed {
     pub commits: u64,
     /// Readings of this run with `seq` below it are durable or settled.
     pub next_seq: u64,
+    /// Changes when something that was confirmed waits again: who walks the backlog begins anew.
+    pub resends: u64,
 }
 
 /// A place in the backlog, for [`Spool::span`](super::Spool::span). Good for the life of the process.
@@ -226,4 +229,68 @@ pub struct ExportPage {
     pub progress: f64,
     /// Where to go on; `None` at the end.
     pub next: Option<HistoryCursor>,
+}
+
+/// What is to be sent again although it was confirmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// The batches of a run that hold any of the readings `first..next`.
+    Stretch {
+        /// The run.
+        run: RunId,
+        /// The first reading.
+        first: u64,
+        /// One past the last.
+        next: u64,
+    },
+    /// What was read from a wall clock on, µs. Stamps of a clock that nobody had set are taken as corrected later; if that
+    /// never happened, the batch goes with the one stored before it.
+    Since {
+        /// From then on.
+        wall_us: i64,
+    },
+}
+
+/// What [`Spool::resend`](super::Spool::resend) did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resent {
+    /// Readings that wait again.
+    pub readings: u64,
+    /// ... in so many batches.
+    pub batches: u64,
+    /// Readings asked for that waited already.
+    pub already: u64,
+    /// Readings asked for that were lost, each in a gap record: they do not come back.
+    pub lost: u64,
+    /// Readings that were confirmed and are no longer in the spool, or were never written to it (`keep = "unsent"`).
+    pub gone: u64,
+    /// Readings in blocks that cannot be read any more.
+    pub damaged: u64,
+    /// Readings that are there and lie too scattered to be noted at once: ask again when the others are sent.
+    pub left: u64,
+    /// Run ends, gaps and clock records that are sent again.
+    pub records: u64,
+    /// Wall clock of the oldest stored block, µs: before it nothing is there.
+    pub oldest_us: Option<i64>,
+    /// Runs concerned.
+    pub runs_concerned: u64,
+    /// The newest hundred of them, oldest first.
+    pub runs: Vec<ResentRun>,
+}
+
+/// One run of a [`Resent`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResentRun {
+    /// Its name.
+    pub run: String,
+    /// The first reading asked for, or found.
+    pub first: u64,
+    /// One past the last that the run has.
+    pub next: u64,
+    /// Readings that wait again.
+    pub readings: u64,
+    /// Readings between that are lost.
+    pub lost: u64,
+    /// Readings between that are no longer there.
+    pub gone: u64,
 }

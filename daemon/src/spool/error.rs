@@ -45,6 +45,9 @@ pub enum SpoolError {
         /// What was found.
         what: String,
     },
+    /// What was asked for does not exist here. A person looks at what was typed.
+    #[error("{0}")]
+    NotThere(String),
     /// The deadline passed before everything was stored.
     #[error("not everything could be stored in time: {0}")]
     Late(String),
@@ -63,6 +66,7 @@ impl SpoolError {
         match self {
             Self::Locked { .. } => 75,
             Self::NotDurable { .. } | Self::Newer { .. } => 78,
+            Self::NotThere(_) => 66,
             Self::Unavailable(_) | Self::Damaged { .. } | Self::Late(_) | Self::Closed => 74,
         }
     }

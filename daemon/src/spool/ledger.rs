@@ -23,6 +23,9 @@ pub const INTERVALS_MAX: usize = 4096;
 /// once more.
 pub const FOLDED_MAX: usize = 16;
 
+/// The length of a run that was folded, as its new books have it: how long it was is not known any more.
+pub const UNFOLDED: u64 = 1 << 62;
+
 /// Disjoint, not touching stretches of numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Intervals {
@@ -54,8 +57,9 @@ impl Intervals {
         self.total - before
     }
 
-    /// Takes `first..next` out.
-    pub fn remove(&mut self, first: u64, next: u64) {
+    /// Takes `first..next` out; gives how many of them were in.
+    pub fn remove(&mut self, first: u64, next: u64) -> u64 {
+        let before = self.total;
         let last = |by: &BTreeMap<u64, u64>| by.range(..next).next_back().map(|(&start, &end)| (start, end));
         while let Some((start, end)) = last(&self.by_first).filter(|(_, end)| *end > first && first < next) {
             self.by_first.remove(&start);
@@ -63,11 +67,22 @@ impl Intervals {
             self.insert(next, end);
             self.insert(start, first);
         }
+        before - self.total
     }
 
     /// Whether all of `first..next` is in.
     pub fn covers(&self, first: u64, next: u64) -> bool {
         first >= next || self.by_first.range(..=first).next_back().is_some_and(|(_, &end)| end >= next)
+    }
+
+    /// Whether any of `first..next` is in.
+    pub fn touches(&self, first: u64, next: u64) -> bool {
+        self.within(first, next) > 0
+    }
+
+    /// Whether taking `first..next` out would leave one stretch more.
+    pub fn splits(&self, first: u64, next: u64) -> bool {
+        self.by_first.range(..first).next_back().is_some_and(|(_, &end)| end > next)
     }
 
     /// The stretches of `first..next` that are not in.
@@ -96,6 +111,19 @@ impl Intervals {
     /// How many of them lie below `limit`.
     pub fn below(&self, limit: u64) -> u64 {
         self.by_first.range(..limit).map(|(&start, &end)| end.min(limit) - start).sum()
+    }
+
+    /// How many of `first..next` are in.
+    pub fn within(&self, first: u64, next: u64) -> u64 {
+        if first >= next {
+            return 0;
+        }
+        let into = self
+            .by_first
+            .range(..first)
+            .next_back()
+            .map_or(0, |(_, &end)| end.min(next).saturating_sub(first));
+        into + self.by_first.range(first..next).map(|(&start, &end)| end.min(next) - start).sum::<u64>()
     }
 
     /// The stretches, ascending.
@@ -175,6 +203,10 @@ pub struct RunBooks {
     pub lost: Intervals,
     /// ... by cause.
     pub losses: Losses,
+    /// Settled readings that are counted in the sums of folded runs: of a run that was folded, and of which some wait again.
+    pub folded: Intervals,
+    /// It was folded in this life: its row is gone, and a new one must say that the run has ended.
+    pub unfolded: bool,
 }
 
 impl RunBooks {
@@ -185,7 +217,8 @@ impl RunBooks {
 
     /// Durable readings that were confirmed.
     pub fn confirmed(&self) -> u64 {
-        self.settled.below(self.durable).saturating_sub(self.lost.below(self.durable))
+        let elsewhere = self.lost.below(self.durable) + self.folded.below(self.durable);
+        self.settled.below(self.durable).saturating_sub(elsewhere)
     }
 
     /// Below it everything is settled.
@@ -204,6 +237,11 @@ impl RunBooks {
         while self.settled.count() > INTERVALS_MAX && self.settled.forget_shortest(1, &self.lost) {}
     }
 
+    /// What a row of another run than the present one says of its end; an older row that says more is right.
+    pub fn ended(&self) -> u8 {
+        u8::from(self.unfolded)
+    }
+
     /// Counts as lost what of `first..next` is not settled yet; gives those stretches, for the gap records.
     pub fn lose(&mut self, first: u64, next: u64, cause: GapCause) -> Vec<(u64, u64)> {
         let missing = self.settled.missing(first, next);
@@ -219,7 +257,8 @@ impl RunBooks {
     /// apart.
     #[must_use]
     pub fn for_disk(&self) -> Self {
-        let mut kept = Self { durable: self.durable, losses: self.losses, ..Self::default() };
+        let (durable, losses, folded) = (self.durable, self.losses, self.folded.clone());
+        let mut kept = Self { durable, losses, folded, ..Self::default() };
         for (first, next) in self.settled.iter().filter(|(first, _)| *first < self.durable) {
             kept.settled.insert(first, next.min(self.durable));
         }
@@ -287,6 +326,20 @@ impl Ledger {
         if self.folded.len() > FOLDED_MAX {
             self.folded.remove(0);
         }
+    }
+
+    /// Lets the confirmed readings `first..next` of a run wait again; gives how many. A folded run gets its books back: all of
+    /// it is settled and counted in the sums, whatever its length was.
+    pub fn wait_again(&mut self, run: RunId, first: u64, next: u64) -> u64 {
+        if self.is_folded(run) {
+            let mut books = RunBooks { durable: UNFOLDED, unfolded: true, ..RunBooks::default() };
+            books.settled.insert(0, UNFOLDED);
+            books.folded.insert(0, UNFOLDED);
+            self.runs.insert(run, books);
+        }
+        let Some(books) = self.runs.get_mut(&run) else { return 0 };
+        self.folded_confirmed = self.folded_confirmed.saturating_sub(books.folded.remove(first, next));
+        books.settled.remove(first, next)
     }
 
     /// Over all runs.

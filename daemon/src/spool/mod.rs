@@ -5,10 +5,12 @@
 //! [`writer`], which alone writes the [`store`], and the [`reader`].
 //!
 //! Reading order: [`block`] and [`schema`] (what is on disk), [`ledger`] (what is settled), [`ring`] and [`store`] (the file),
-//! [`shared`] and [`writer`] (from memory to disk), [`source`] and [`reader`] (questions), [`open`] (recovery).
+//! [`shared`] and [`writer`] (from memory to disk), [`source`] and [`reader`] (questions), [`open`] (recovery),
+//! [`again`] (sending again).
 //!
 //! Promises: P1, P2, P3, P4 and, for the disk, P7 and P10.
 
+mod again;
 mod api;
 mod aside;
 pub mod block;
@@ -43,8 +45,8 @@ use std::time::Instant;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use api::{
-    BYTES_MAX_LEAST, Committed, Confirmed, Cursor, ExportPage, ExportQuery, HistoryCursor, HistoryPage,
-    HistoryQuery, HistoryValue, Item, Keep, NotACursor, Span, SpoolSettings,
+    Asked, BYTES_MAX_LEAST, Committed, Confirmed, Cursor, ExportPage, ExportQuery, HistoryCursor,
+    HistoryPage, HistoryQuery, HistoryValue, Item, Keep, NotACursor, Resent, ResentRun, Span, SpoolSettings,
 };
 pub use directory::not_durable;
 pub use error::SpoolError;
@@ -165,6 +167,13 @@ impl Spool {
     pub async fn dead_letter(&self, refused: Vec<Confirmed>, reason: String) -> Result<(), SpoolError> {
         let (reply, answer) = oneshot::channel();
         self.shared.command(Command::DeadLetter { refused, reason, reply });
+        answer.await.map_err(|_| SpoolError::Closed)?
+    }
+
+    /// Lets confirmed readings that are still stored wait to be sent again. `progress` is told how far the search is, 0 to 1.
+    pub async fn resend(&self, asked: Asked, progress: watch::Sender<f64>) -> Result<Resent, SpoolError> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.command(Command::Resend { asked, progress, reply });
         answer.await.map_err(|_| SpoolError::Closed)?
     }
 

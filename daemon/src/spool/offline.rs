@@ -1,18 +1,22 @@
-//! The spool of a daemon that does not run, for the command line. Reads only; holds the lock of the state directory
+//! The spool of a daemon that does not run, for the command line. Reads only, [`resend`] apart; holds the lock of the state directory
 //! meanwhile, so that no daemon starts in between.
 
 use std::path::{Path, PathBuf};
 
+use rusqlite::Connection;
+
 use super::SpoolError;
-use super::api::{ExportPage, ExportQuery};
+use super::again::Search;
+use super::api::{Asked, ExportPage, ExportQuery, Resent};
 use super::aside;
 use super::directory::{self, Lock};
 use super::ledger::Ledger;
 use super::open;
 use super::ring;
 use super::source::Source;
-use super::store::{FILE, Found, StoreError, Trouble, found};
+use super::store::{FILE, Found, RunUpdate, Store, StoreError, Trouble, Work, found};
 use super::{SpoolSettings, schema};
+use crate::model::RunId;
 use crate::status::SpoolStatus;
 
 /// A spool, open for reading.
@@ -46,17 +50,9 @@ impl Offline {
         if version > schema::VERSION {
             return Err(refuse(StoreError::Newer(version)));
         }
-        let Found { mark, runs, .. } = found(source.connection()).map_err(refuse)?;
-        let mut ledger = mark.ledger();
-        for mut row in runs {
-            if !row.ended {
-                let last = open::last_of(source.connection(), row.run).map_err(refuse)?;
-                let durable = last.map_or(0, |last| last.next).max(row.books.durable);
-                row.books.durable = row.books.settled_on(durable);
-            }
-            ledger.runs.insert(row.run, row.books);
-        }
-        Ok(Self { file, source, ledger, floor: mark.floor, _lock: lock })
+        let found = found(source.connection()).map_err(refuse)?;
+        let ledger = ledger_of(source.connection(), &found).map_err(refuse)?;
+        Ok(Self { file, source, ledger, floor: found.mark.floor, _lock: lock })
     }
 
     /// What the board would say.
@@ -88,6 +84,55 @@ impl Offline {
         let page = self.source.export(query, &|run, first, next| ledger.settled(run, first, next));
         page.map_err(|error| refusal(&self.file, &error))
     }
+}
+
+/// Lets confirmed readings wait to be sent again, as [`Spool::resend`](super::Spool::resend) does, in the file of a daemon that does not run;
+/// the next start sends them. All of it in one transaction.
+pub fn resend(directory: &Path, asked: Asked) -> Result<Resent, SpoolError> {
+    let file = directory.join(FILE);
+    if !file.exists() {
+        let what = format!("{} does not exist: nothing was ever stored there", file.display());
+        return Err(SpoolError::Unavailable(what));
+    }
+    let _lock = directory::lock(directory)?;
+    let refuse = |error: StoreError| refusal(&file, &error);
+    let bytes_max = open::bytes_max(&SpoolSettings::new(directory));
+    let (mut store, found) = Store::open(&file, bytes_max, &open::random_id()).map_err(refuse)?;
+    let mut ledger = ledger_of(store.connection(), &found).map_err(refuse)?;
+    let begun = Search::begin(asked, store.connection(), &ledger).map_err(refuse)?;
+    let mut search = begun.map_err(SpoolError::NotThere)?;
+    let mut mark = found.mark;
+    while let Some(pieces) = search.step(store.connection(), store.dictionary()).map_err(refuse)? {
+        search.take(pieces, &mut ledger, &mut mark.floor);
+    }
+    let again = search.runs();
+    mark.take_folded(&ledger);
+    let update = |run: &RunId| {
+        let books = ledger.runs.get(run)?;
+        let last_wall_us = found.runs.iter().find(|row| row.run == *run).and_then(|row| row.last_wall_us);
+        Some(RunUpdate { run: *run, ended: books.ended(), last_wall_us, books: books.for_disk() })
+    };
+    let runs: Vec<_> = again.iter().filter_map(update).collect();
+    let floor = mark.floor;
+    let work = Work { again: &again, runs: &runs, mark: Some(&mark), floor, ..Work::default() };
+    let written = store.commit(&work).map_err(refuse)?;
+    store.empty_log().map_err(refuse)?;
+    Ok(search.finish(&ledger, written.again))
+}
+
+/// The books of all runs. Of one that nobody ended the blocks say more than its row.
+fn ledger_of(connection: &Connection, found: &Found) -> Result<Ledger, StoreError> {
+    let mut ledger = found.mark.ledger();
+    for row in &found.runs {
+        let mut books = row.books.clone();
+        if !row.ended {
+            let last = open::last_of(connection, row.run)?;
+            let durable = last.map_or(0, |last| last.next).max(books.durable);
+            books.durable = books.settled_on(durable);
+        }
+        ledger.runs.insert(row.run, books);
+    }
+    Ok(ledger)
 }
 
 fn refusal(file: &Path, error: &StoreError) -> SpoolError {

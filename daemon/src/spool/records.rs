@@ -61,6 +61,8 @@ struct StoredBooks {
     settled: Vec<(u64, u64)>,
     lost: Vec<(u64, u64)>,
     losses: [u64; 5],
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    folded: Vec<(u64, u64)>,
 }
 
 /// Losses as a row keeps them.
@@ -80,6 +82,7 @@ pub fn books_text(books: &RunBooks) -> String {
         settled: books.settled.iter().collect(),
         lost: books.lost.iter().collect(),
         losses: losses_row(&books.losses),
+        folded: books.folded.iter().collect(),
     };
     serde_json::to_string(&stored).expect("numbers are always JSON")
 }
@@ -94,6 +97,10 @@ pub fn books_of(text: &str) -> Option<RunBooks> {
     }
     for (first, next) in stored.lost {
         books.lost.insert(first, next);
+        books.settled.insert(first, next);
+    }
+    for (first, next) in stored.folded {
+        books.folded.insert(first, next);
         books.settled.insert(first, next);
     }
     Some(books)

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ledger::Intervals;
+use super::ledger::{Intervals, UNFOLDED};
 use super::salvage::Salvage;
 use super::shared::Inner;
 use super::store::FILE;
@@ -154,7 +154,8 @@ pub(super) fn say_again(inner: &mut Inner, last_wall_us: &BTreeMap<RunId, i64>, 
         }
         let gap = |(first, next)| Body::Gap { of: *run, first, next, cause: GapCause::Damaged };
         again.extend(recorded.iter().map(gap));
-        if *run != inner.run {
+        // The end of a run that had been folded was sent, and is not known any more.
+        if *run != inner.run && books.durable < UNFOLDED {
             let (next_seq, last_wall_us) = (books.durable, last_wall_us.get(run).copied());
             again.push(Body::RunEnd { ended: *run, next_seq, clean: false, last_wall_us });
         }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use fieldspool_drivers::Value;
 use tokio::sync::{oneshot, watch};
 
-use super::api::{Committed, Confirmed, Keep, SpoolSettings};
+use super::api::{Asked, Committed, Confirmed, Keep, Resent, SpoolSettings};
 use super::ledger::Ledger;
 use super::ring::Spot;
 use super::{SpoolError, block::Header};
@@ -65,6 +65,15 @@ pub(super) enum Command {
         reason: String,
         /// Done, or why not.
         reply: oneshot::Sender<Result<(), SpoolError>>,
+    },
+    /// Let what was confirmed wait again.
+    Resend {
+        /// What.
+        asked: Asked,
+        /// Told how far the search is, 0 to 1.
+        progress: watch::Sender<f64>,
+        /// Done, or why not.
+        reply: oneshot::Sender<Result<Resent, SpoolError>>,
     },
     /// The reader found a block that cannot be decoded.
     Damaged {

@@ -1,5 +1,7 @@
-//! The desk where the command line asks: it looks things up for the control socket, and changes nothing.
+//! The desk where the command line asks: it looks things up for the control socket. All it can change is what the spool
+//! sends again.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -7,7 +9,7 @@ use fieldspool_drivers::bus::Poll;
 use fieldspool_drivers::point::Point;
 use serde_json::json;
 use tokio::io::AsyncWrite;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::buses::Buses;
@@ -16,13 +18,17 @@ use crate::control::Request;
 use crate::control::probe::{self, Target};
 use crate::control::rows::rows;
 use crate::control::server::{Answer, Failed, Reply};
+use crate::model::NotARun;
 use crate::page::Page;
 use crate::schedule::Command;
-use crate::spool::{ExportQuery, Spool};
+use crate::spool::{Asked, ExportQuery, Spool};
 use crate::status::Board;
 
 /// A bus polls something else before it answers; with many silent devices that takes seconds.
 const READ_WITHIN: Duration = Duration::from_secs(50);
+
+/// While a long search goes on, the asker hears this often how far it is.
+const SAY_EVERY: Duration = Duration::from_secs(1);
 
 /// Where answers come from.
 pub(super) struct Desk {
@@ -92,11 +98,32 @@ impl Desk {
             for batch in &page.batches {
                 reply.item(&rows(batch)).await;
             }
+            reply.item(&page.progress).await;
             match page.next {
                 Some(next) if !reply.is_broken() => query.after = Some(next),
                 _ => return Ok(()),
             }
         }
+    }
+
+    async fn resend(
+        &self,
+        asked: Asked,
+        reply: &mut Reply<impl AsyncWrite + Unpin + Send>,
+    ) -> Result<(), Failed> {
+        let (progress, seen) = watch::channel(0.0);
+        let mut answer = pin!(self.spool.resend(asked, progress));
+        let resent = loop {
+            if let Ok(answer) = timeout(SAY_EVERY, &mut answer).await {
+                break answer;
+            }
+            // The search goes on also when nobody listens any more.
+            let behind = *seen.borrow();
+            reply.item(&behind).await;
+        };
+        let resent = resent.map_err(|error| Failed { what: error.to_string(), exit: error.exit_code() })?;
+        reply.item(&resent).await;
+        Ok(())
     }
 }
 
@@ -129,6 +156,14 @@ impl Answer for Desk {
             Request::Export { device, from_us, to_us } => {
                 let query = ExportQuery { device, from_us, to_us, ..ExportQuery::default() };
                 return self.export(query, reply).await;
+            }
+            Request::ResendReadings { run, first, next } => {
+                let run =
+                    run.parse().map_err(|fault: NotARun| Failed { what: fault.to_string(), exit: 64 })?;
+                return self.resend(Asked::Stretch { run, first, next }, reply).await;
+            }
+            Request::ResendSince { since_us } => {
+                return self.resend(Asked::Since { wall_us: since_us }, reply).await;
             }
             Request::PageInvite {} => {
                 let page = self.known().page.clone();

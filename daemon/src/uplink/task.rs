@@ -40,6 +40,8 @@ pub(super) struct Task {
     credentials: Credentials,
     committed: watch::Receiver<Committed>,
     asked: Option<Answer>,
+    /// [`Committed::resends`] as it was last seen.
+    resends: u64,
     stopping: bool,
     shown: Shown,
 }
@@ -81,6 +83,7 @@ impl Task {
             credentials: Credentials::default(),
             committed,
             asked: None,
+            resends: 0,
             stopping: false,
             shown: Shown::default(),
         }
@@ -189,8 +192,11 @@ impl Task {
     }
 
     fn on_stored(&mut self) {
-        let next_seq = self.committed.borrow_and_update().next_seq;
-        self.session.on_stored(next_seq);
+        let committed = *self.committed.borrow_and_update();
+        self.session.on_stored(committed.next_seq);
+        if std::mem::replace(&mut self.resends, committed.resends) != committed.resends {
+            self.session.on_resend();
+        }
     }
 
     fn on_answer(&mut self, answer: Result<Option<Span>, SpoolError>) {

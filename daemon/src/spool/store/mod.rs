@@ -23,7 +23,7 @@ use super::ledger::RunBooks;
 use super::records::{Mark, books_of, event_of, run_of};
 use super::ring::{self, Extent, Heading, Spot};
 use super::schema;
-use write::{CLOCKS_KEPT, Writing, put_dead, put_events, put_runs};
+use write::{CLOCKS_KEPT, Writing, put_again, put_dead, put_events, put_runs};
 
 use crate::model::event::{ClockCorrection, Event};
 use crate::model::{Batch, RunId};
@@ -163,6 +163,8 @@ pub struct Work<'a> {
     pub grown: &'a [(i64, Arc<Event>)],
     /// Records that were sent, by run and number.
     pub sent: &'a [(RunId, u64)],
+    /// Sent records about these runs wait again, see [`again`](super::again).
+    pub again: &'a [RunId],
     /// Rows of runs.
     pub runs: &'a [RunUpdate],
     /// Runs of which nothing is left.
@@ -190,6 +192,8 @@ pub struct Written {
     pub sent: u64,
     /// Old records that prove nothing and were given up unsent.
     pub dropped: u64,
+    /// Records that had been sent and wait again.
+    pub again: u64,
 }
 
 /// The file and its one writing connection.
@@ -389,6 +393,7 @@ impl Store {
         let transaction = &writing.transaction;
         let mut next_event = self.next_event;
         put_events(transaction, work, &mut next_event, &mut written)?;
+        written.again = put_again(transaction, work.again)?;
         put_runs(transaction, work)?;
         put_dead(transaction, writing.dictionary, work.dead)?;
         let Writing { transaction, ring, next_block, .. } = writing;

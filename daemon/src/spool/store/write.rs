@@ -6,11 +6,12 @@ use std::sync::Arc;
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::{DEAD_LETTERS_MAX, DeadLetter, SLACK_PAGES, StoreError, Work, Written, pages};
-use crate::model::Batch;
 use crate::model::event::CLOCKS_MAX;
+use crate::model::{Batch, RunId};
+use crate::spool::again::concerns;
 use crate::spool::block::{self, HEADER_LENGTH, READINGS_MAX};
 use crate::spool::dictionary::{Dictionary, body_of};
-use crate::spool::records::{books_text, event_text, run_key};
+use crate::spool::records::{books_text, event_of, event_text, run_key, run_of};
 use crate::spool::ring::{self, Extent, Spot};
 use crate::spool::schema;
 
@@ -192,6 +193,28 @@ pub(super) fn put_events(
                (SELECT id FROM event WHERE body LIKE '%\"kind\":\"clock\"%' ORDER BY id DESC LIMIT ?2)";
     transaction.execute(sql, params![old, CLOCKS_KEPT])?;
     Ok(())
+}
+
+/// Lets the sent records about these runs wait again; gives how many.
+pub(super) fn put_again(transaction: &Transaction<'_>, runs: &[RunId]) -> Result<u64, StoreError> {
+    if runs.is_empty() {
+        return Ok(0);
+    }
+    let mut again = Vec::new();
+    let mut statement = transaction.prepare("SELECT id, run, number, body FROM event WHERE sent = 1")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (id, run, number): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let text = row.get_ref(3)?.as_str().unwrap_or_default();
+        let event = event_of(run_of(run), number.cast_unsigned(), text);
+        if event.is_some_and(|event| concerns(event.run, &event.body, runs)) {
+            again.push(id);
+        }
+    }
+    for id in &again {
+        transaction.execute("UPDATE event SET sent = 0 WHERE id = ?1", [id])?;
+    }
+    Ok(again.len() as u64)
 }
 
 pub(super) fn put_runs(transaction: &Transaction<'_>, work: &Work<'_>) -> Result<(), StoreError> {

@@ -19,7 +19,7 @@ async fn stored(spool: &Spool) -> Vec<Arc<Batch>> {
 }
 
 /// So many lives, each with a dead letter and everything else confirmed, the records of the life before too.
-async fn lives(directory: &Path, many: u64) -> Vec<Arc<Batch>> {
+pub(super) async fn lives(directory: &Path, many: u64) -> Vec<Arc<Batch>> {
     let mut all = Vec::new();
     for _ in 0..many {
         let (Opened { spool, run, .. }, _) = open(settings(directory));

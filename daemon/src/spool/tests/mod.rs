@@ -18,6 +18,7 @@ use crate::model::event::{Body, ClockCorrection, Event, GapCause};
 use crate::model::{Batch, BootId, ClockQuality, Reading, RunId, Shape, Stamp};
 use crate::status::Board;
 
+mod again;
 mod damage;
 mod disk;
 mod folded;

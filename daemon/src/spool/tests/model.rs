@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use tokio::sync::watch;
 
 use super::*;
+use crate::spool::Asked;
 use crate::spool::ledger::{EXCEPTIONS_MAX, RunBooks};
 
 #[derive(Clone, Debug)]
@@ -21,6 +23,8 @@ enum Step {
     ConfirmRecords,
     /// The waiting one at this place is refused for good.
     DeadLetter(usize),
+    /// Of the run of the batch at this place, so many readings are sent again from there on, as far as they are still there.
+    Resend(usize, u64),
     /// Cut off, and opened from what is on the disk.
     Kill,
     /// Stopped in order, and opened again.
@@ -35,6 +39,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..30_usize).prop_map(Step::ConfirmAllBut),
         2 => Just(Step::ConfirmRecords),
         1 => any::<usize>().prop_map(Step::DeadLetter),
+        1 => (any::<usize>(), 1..2000_u64).prop_map(|(place, n)| Step::Resend(place, n)),
         1 => Just(Step::Kill),
         1 => Just(Step::Stop),
     ]
@@ -114,6 +119,7 @@ impl Model {
                     self.known[*at].dead = true;
                 }
             }
+            Step::Resend(place, n) => self.resend(place, n).await,
             Step::Kill => {
                 let next = copy(&self.spool, self.directory.path());
                 self.directory = next;
@@ -164,6 +170,34 @@ impl Model {
             }
             flush(&self.spool).await;
         }
+    }
+
+    async fn resend(&mut self, place: usize, n: u64) {
+        if self.known.is_empty() {
+            return;
+        }
+        let batch = self.known[place % self.known.len()].batch.clone();
+        let (run, first, next) = (batch.run, batch.seq, batch.seq + n);
+        let asked = Asked::Stretch { run, first, next };
+        // Of a folded run nobody knows any more how much of it was lost.
+        let folded = self.spool.shared.lock().ledger.is_folded(run);
+        let resent = self.spool.resend(asked, watch::Sender::new(0.0)).await.expect("searched");
+        let waiting: BTreeSet<_> = waiting(&self.spool).await.0.iter().map(|b| (b.run, b.seq)).collect();
+        let (mut again, mut gone) = (0, 0);
+        for known in &mut self.known {
+            let own = known.batch.run == run && known.batch.seq < next && known.batch.end() > first;
+            if !own || known.confirmed.is_none() {
+                continue;
+            }
+            if waiting.contains(&(run, known.batch.seq)) {
+                known.confirmed = None;
+                again += known.batch.n();
+            } else {
+                gone += known.batch.end().min(next) - known.batch.seq.max(first);
+            }
+        }
+        assert_eq!(resent.readings, again, "{resent:?}");
+        assert!(folded || resent.gone + resent.left == gone, "{gone} are gone: {resent:?}");
     }
 
     /// Runs with more confirmed stretches than the disk keeps.

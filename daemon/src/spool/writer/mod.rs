@@ -6,9 +6,11 @@
 //! and the same readings are written again from memory. Until then they and all that follow stay in the memory ring.
 
 mod fold;
+mod resend;
 mod trouble;
 mod window;
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,7 +26,9 @@ use super::rescue::Rescue;
 use super::ring;
 use super::shared::{Command, Inner, Shared};
 use super::store::{DeadLetter, Store, Trouble};
+use crate::model::RunId;
 use crate::model::event::{Body, Event, GapCause};
+use resend::Resend;
 use window::BOOKS_EVERY;
 
 /// The board is fresh to this.
@@ -74,6 +78,10 @@ pub(super) struct Writer {
     dead: Vec<DeadLetter>,
     /// Who waits until the dead letters are stored.
     letters: Vec<oneshot::Sender<Result<(), SpoolError>>>,
+    resends: VecDeque<Resend>,
+    /// Runs whose sent records wait again with the next commit, and how many such there were for the present request.
+    again: Vec<RunId>,
+    resent_records: u64,
     meter: Meter,
     rescue: Option<Rescue>,
     /// The file that the store has open: another one may have its name by now.
@@ -116,6 +124,9 @@ impl Writer {
             flushes: Vec::new(),
             dead: Vec::new(),
             letters: Vec::new(),
+            resends: VecDeque::new(),
+            again: Vec::new(),
+            resent_records: 0,
             meter: Meter::new(now),
             rescue: None,
             identity: None,
@@ -182,7 +193,10 @@ impl Writer {
 
     /// Something to do in a turn: heal, search, commit.
     fn has_turn(&self, inner: &Inner, now: Instant) -> bool {
-        self.broken.is_some() || self.rescue.is_some() || self.has_work(inner, now)
+        self.broken.is_some()
+            || self.rescue.is_some()
+            || !self.resends.is_empty()
+            || self.has_work(inner, now)
     }
 
     /// Something to commit.
@@ -211,6 +225,7 @@ impl Writer {
                     Err(error) => drop(reply.send(Err(error))),
                 }
             }
+            Command::Resend { asked, progress, reply } => self.begin_resend(asked, progress, reply),
             Command::Damaged { spot, header, what } => {
                 tracing::warn!(seq = header.map(|header| header.first), error = %what, "a stored block is damaged");
                 if let Some(header) = header {
@@ -251,6 +266,7 @@ impl Writer {
         }
         self.watch_file();
         self.rescue();
+        self.resend();
         while self.store.is_some() {
             let due = self.has_work(&self.shared.lock(), now);
             if !due || !self.commit_window(now, None) {

@@ -41,6 +41,8 @@ pub(super) struct Window {
     pub(super) folded: Vec<RunId>,
     mark: Option<Mark>,
     dead: Vec<DeadLetter>,
+    /// Runs whose sent records wait again.
+    again: Vec<RunId>,
     /// The gap record that may still grow after this commit: its place in `events`.
     open_gap: Option<usize>,
     /// Confirmations are written too.
@@ -107,7 +109,8 @@ impl Writer {
 
     /// Takes the window out of the shared state.
     fn take(&mut self, now: Instant) -> Window {
-        let mut window = Window { dead: std::mem::take(&mut self.dead), ..Window::default() };
+        let (dead, again) = (std::mem::take(&mut self.dead), std::mem::take(&mut self.again));
+        let mut window = Window { dead, again, ..Window::default() };
         let mut inner = self.shared.lock();
         let unsent = inner.settings.keep == Keep::Unsent;
         if inner.due(now) || !self.flushes.is_empty() || inner.closed {
@@ -226,7 +229,8 @@ impl Writer {
         for run in std::mem::take(&mut inner.dirty) {
             let Some(books) = inner.ledger.runs.get(&run) else { continue };
             let mut books = books.clone();
-            let mut update = RunUpdate { run, ended: 0, last_wall_us: None, books: books.for_disk() };
+            let mut update =
+                RunUpdate { run, ended: books.ended(), last_wall_us: None, books: books.for_disk() };
             if run == own {
                 books.durable = books.durable.max(end.unwrap_or_default());
                 let last = window.batches.last().map(|batch| batch.stamp.wall_us);
@@ -263,6 +267,7 @@ impl Writer {
             && window.grown.is_empty()
             && window.runs.is_empty()
             && window.dead.is_empty()
+            && window.again.is_empty()
             && window.mark.is_none()
             && window.sent.is_empty();
         if nothing {
@@ -273,6 +278,7 @@ impl Writer {
             events: &window.events,
             grown: &window.grown,
             sent: &window.sent,
+            again: &window.again,
             runs: &window.runs,
             folded: &window.folded,
             mark: window.mark.as_ref(),
@@ -307,7 +313,8 @@ impl Writer {
         let mut inner = self.shared.lock();
         inner.bytes -= window.kept.iter().map(|kept| kept.bytes).sum::<usize>();
         inner.in_hand = None;
-        inner.events_waiting += written.event_ids.len() as u64;
+        inner.events_waiting += written.event_ids.len() as u64 + written.again;
+        self.resent_records += written.again;
         inner.events_waiting = inner.events_waiting.saturating_sub(written.sent + written.dropped);
         for name in &window.sent {
             inner.sent.remove(name);
@@ -348,6 +355,7 @@ impl Writer {
         inner.left_out |= window.books;
         self.open_gap = None;
         self.dead = window.dead;
+        self.again = window.again;
         inner.bound();
     }
 

@@ -263,6 +263,11 @@ impl Session {
         self.backlog.stored();
     }
 
+    /// Something that was confirmed waits again, perhaps behind the cursor.
+    pub(super) fn on_resend(&mut self) {
+        self.backlog.reset();
+    }
+
     /// The spool's answer to [`Action::Span`].
     pub(super) fn on_span(&mut self, now: Instant, span: Option<Span>) {
         let grouped = self.settings.topics.backlog.has_device();

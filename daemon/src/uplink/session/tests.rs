@@ -255,6 +255,29 @@ fn what_is_in_flight_in_one_lane_is_not_sent_in_the_other() {
 }
 
 #[test]
+fn what_waits_again_behind_the_cursor_is_sent_and_what_is_in_flight_is_not_sent_twice() {
+    let mut world = World::connected(&config(), Granted::default());
+    world.ack_all();
+    let first = world.store("a", 0, 4);
+    world.store("a", 4, 4);
+    world.run();
+    world.ack_all();
+    assert!(world.spool.is_empty());
+    world.store("a", 8, 4);
+    world.run();
+    assert_eq!(world.seqs("backlog"), [8]);
+    // The first one is confirmed, and a person wants it again; its block lies behind the cursor.
+    world.spool.insert(0, (1, Item::Batch(first)));
+    world.session.on_resend();
+    world.run();
+    let mut sent = world.seqs("backlog");
+    sent.sort_unstable();
+    assert_eq!(sent, [0, 8]);
+    world.ack_all();
+    assert!(world.spool.is_empty() && world.out.is_empty());
+}
+
+#[test]
 fn a_connection_that_ends_confirms_nothing_and_all_comes_again() {
     let mut world = World::connected(&config(), Granted::default());
     world.ack_all();

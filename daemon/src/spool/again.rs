@@ -1,0 +1,360 @@
+//! Sending again what was confirmed: a broker may have dropped what it had acknowledged.
+//!
+//! A [`Search`] walks the whole ring once, oldest first, in steps, and lets the batches that were asked for wait again: their
+//! stretch leaves the settled ones of the ledger, and the floor moves back to their block. So the books stay exact,
+//! the ring's rules for room hold, and the request survives a restart because the ledger does. A batch keeps its name
+//! and its content.
+//!
+//! What was lost is not brought back: it is in a gap record, which no later copy may contradict. What is no longer in
+//! the ring cannot be sent; the answer counts both. The run ends, gaps and clock records that are still known of the
+//! runs concerned are sent again too, because a receiver that lost readings may have lost those.
+//!
+//! Used by the writer while the daemon runs, and by [`offline`](super::offline) on the file itself. Pure but for reading the file.
+
+use std::collections::BTreeMap;
+
+use rusqlite::Connection;
+
+use super::api::{Asked, Resent, ResentRun};
+use super::block;
+use super::dictionary::Dictionary;
+use super::ledger::{EXCEPTIONS_MAX, Intervals, Ledger, RunBooks, UNFOLDED};
+use super::records::{event_of, run_of};
+use super::ring::{self, Heading};
+use super::store::StoreError;
+use crate::model::event::Body;
+use crate::model::{Batch, BootId, ClockQuality, RunId, Stamp};
+
+/// Headings looked at in one statement, and statements in one step.
+const STEP: usize = 64;
+const STATEMENTS: usize = 16;
+
+/// A step ends after so many bytes of blocks: some milliseconds of decoding. No clock is asked, so that a step can be repeated.
+const STEP_BYTES: u64 = 512 * 1024;
+
+/// Settled stretches of a run beyond which no more of it is let wait again: the disk keeps [`EXCEPTIONS_MAX`], and more would be
+/// forgotten with the next restart. Readings that were never written to disk (`keep = "unsent"`) make such holes.
+const STRETCHES_MAX: usize = EXCEPTIONS_MAX - 8;
+
+/// Runs named one by one in the answer.
+const RUNS_SAID: usize = 100;
+
+/// A batch that was asked for and is in the ring.
+#[derive(Debug)]
+pub(super) struct Piece {
+    run: RunId,
+    first: u64,
+    next: u64,
+    block: u64,
+}
+
+/// What was found of one run.
+#[derive(Debug, Default)]
+struct Found {
+    /// From the first to the last reading looked at: what was asked for, or what was found.
+    hull: Option<(u64, u64)>,
+    /// The end of its last block: of a folded run nothing else tells how long it was.
+    reached: u64,
+    lost: u64,
+    batches: u64,
+    readings: u64,
+    already: u64,
+    left: u64,
+}
+
+/// A request under way.
+#[derive(Debug)]
+pub(super) struct Search {
+    asked: Asked,
+    /// Number of the next block to look at.
+    at: u64,
+    /// One past the newest block when it began: what comes later is not confirmed history.
+    end: u64,
+    began: u64,
+    clocks: Vec<(BootId, i64, u64)>,
+    /// What the dead letters and the gap records name: of a folded run the books do not tell any more.
+    lost: BTreeMap<RunId, Intervals>,
+    /// The batch before, in the order of storing, was asked for.
+    before: bool,
+    found: BTreeMap<RunId, Found>,
+    damaged: u64,
+    oldest_us: Option<i64>,
+}
+
+impl Search {
+    /// Begins. The error is a sentence: there is nothing such.
+    pub(super) fn begin(
+        asked: Asked,
+        connection: &Connection,
+        ledger: &Ledger,
+    ) -> Result<Result<Self, String>, StoreError> {
+        if let Asked::Stretch { run, first, .. } = asked
+            && !ledger.is_folded(run)
+        {
+            let durable = ledger.runs.get(&run).map(|books| books.durable);
+            if let Some(why) = not_there(run, first, durable, ledger) {
+                return Ok(Err(why));
+            }
+        }
+        let extent = ring::extent(connection)?;
+        let at = extent.map_or(0, |extent| extent.oldest.number);
+        let oldest = match extent {
+            Some(extent) => ring::headings(connection, extent.oldest, 1)?.first().copied(),
+            None => None,
+        };
+        let mut found = BTreeMap::new();
+        if let Asked::Stretch { run, first, next } = asked {
+            found.insert(run, Found { hull: Some((first, next)), ..Found::default() });
+        }
+        Ok(Ok(Self {
+            asked,
+            at,
+            end: extent.map_or(0, |extent| extent.newest.number + 1),
+            began: at,
+            clocks: clocks(connection)?,
+            lost: lost(connection)?,
+            before: false,
+            found,
+            damaged: 0,
+            oldest_us: oldest.and_then(|heading| heading.header).map(|header| header.wall_min),
+        }))
+    }
+
+    /// Share of the ring that lies behind, 0 to 1.
+    pub(super) fn progress(&self) -> f64 {
+        let (behind, all) = (self.at.saturating_sub(self.began), self.end.saturating_sub(self.began));
+        if all == 0 { 1.0 } else { behind as f64 / all as f64 }
+    }
+
+    /// Looks at some more blocks. `None`: everything was looked at.
+    pub(super) fn step(
+        &mut self,
+        connection: &Connection,
+        dictionary: &Dictionary,
+    ) -> Result<Option<Vec<Piece>>, StoreError> {
+        let (mut pieces, mut bytes) = (Vec::new(), 0);
+        for _ in 0..STATEMENTS {
+            if self.at >= self.end {
+                return Ok(if pieces.is_empty() { None } else { Some(pieces) });
+            }
+            let Some(spot) = ring::locate(connection, self.at)? else {
+                self.at = self.end;
+                continue;
+            };
+            for heading in ring::headings(connection, spot, STEP)? {
+                if heading.spot.number >= self.end {
+                    self.at = self.end;
+                    break;
+                }
+                self.at = heading.spot.number + 1;
+                bytes += self.look(connection, dictionary, &heading, &mut pieces)?;
+            }
+            if bytes >= STEP_BYTES {
+                break;
+            }
+        }
+        Ok(Some(pieces))
+    }
+
+    /// Gives the bytes that were decoded.
+    fn look(
+        &mut self,
+        connection: &Connection,
+        dictionary: &Dictionary,
+        heading: &Heading,
+        pieces: &mut Vec<Piece>,
+    ) -> Result<u64, StoreError> {
+        let Some(header) = heading.header else { return Ok(0) };
+        if let Some(found) = self.found.get_mut(&header.run) {
+            found.reached = found.reached.max(header.next);
+        }
+        if let Asked::Stretch { run, first, next } = self.asked
+            && (header.run != run || header.next <= first || header.first >= next)
+        {
+            return Ok(0);
+        }
+        let Some(bytes) = ring::block(connection, heading.spot)? else { return Ok(0) };
+        let Ok(batches) = block::decode(&bytes, dictionary) else {
+            self.damaged += u64::from(header.readings);
+            return Ok(heading.bytes);
+        };
+        for batch in batches {
+            if self.wants(&batch) {
+                let (run, first, next) = (batch.run, batch.seq, batch.end());
+                pieces.push(Piece { run, first, next, block: heading.spot.number });
+            }
+        }
+        Ok(heading.bytes)
+    }
+
+    fn wants(&mut self, batch: &Batch) -> bool {
+        match self.asked {
+            Asked::Stretch { first, next, .. } => batch.seq < next && batch.end() > first,
+            Asked::Since { wall_us } => {
+                let (known_us, trusted) = self.wall(&batch.stamp);
+                // A stamp that nobody ever set right says nothing: its place among the others does.
+                self.before = known_us >= wall_us || (!trusted && self.before);
+                self.before
+            }
+        }
+    }
+
+    /// Wall clock of a stamp as it is known now, and whether it can be trusted.
+    fn wall(&self, stamp: &Stamp) -> (i64, bool) {
+        if stamp.clock != ClockQuality::Unsynced {
+            return (stamp.wall_us, true);
+        }
+        let fits = |(boot, _, at): &&(BootId, i64, u64)| *boot == stamp.boot && stamp.mono_us < *at;
+        match self.clocks.iter().find(fits) {
+            Some((_, offset_us, _)) => (stamp.wall_us.saturating_add(*offset_us), true),
+            None => (stamp.wall_us, false),
+        }
+    }
+
+    /// Lets them wait again; `floor` moves back with them. Gives the runs whose books changed.
+    pub(super) fn take(&mut self, pieces: Vec<Piece>, ledger: &mut Ledger, floor: &mut u64) -> Vec<RunId> {
+        let mut changed = Vec::new();
+        for Piece { run, first, next, block } in pieces {
+            let found = self.found.entry(run).or_default();
+            if matches!(self.asked, Asked::Since { .. }) {
+                let (from, to) = found.hull.unwrap_or((first, next));
+                found.hull = Some((from.min(first), to.max(next)));
+            }
+            found.reached = found.reached.max(next);
+            let books = ledger.runs.get(&run);
+            if books.is_some_and(|books| books.lost.touches(first, next)) {
+                continue;
+            }
+            if self.lost.get(&run).is_some_and(|lost| lost.touches(first, next)) {
+                found.lost += next - first;
+                continue;
+            }
+            let scattered = |books: &RunBooks| {
+                books.settled.count() >= STRETCHES_MAX && books.settled.splits(first, next)
+            };
+            if !ledger.is_folded(run) && !books.is_some_and(|books| books.settled.touches(first, next)) {
+                found.already += next - first;
+            } else if books.is_some_and(scattered) {
+                found.left += next - first;
+            } else {
+                found.readings += ledger.wait_again(run, first, next);
+                found.batches += 1;
+                *floor = (*floor).min(block);
+                if changed.last() != Some(&run) {
+                    changed.push(run);
+                }
+            }
+        }
+        changed
+    }
+
+    /// The runs concerned, for their records.
+    pub(super) fn runs(&self) -> Vec<RunId> {
+        self.found.keys().copied().collect()
+    }
+
+    /// The answer, once everything was looked at. `records`: how many are sent again.
+    pub(super) fn finish(self, ledger: &Ledger, records: u64) -> Resent {
+        let mut resent = Resent {
+            records,
+            damaged: self.damaged,
+            oldest_us: self.oldest_us,
+            runs_concerned: self.found.len() as u64,
+            ..Resent::default()
+        };
+        for (run, found) in self.found {
+            let nothing = RunBooks::default();
+            let books = ledger.runs.get(&run).unwrap_or(&nothing);
+            let (first, next) = found.hull.unwrap_or_default();
+            let short = books.durable >= UNFOLDED || ledger.is_folded(run);
+            let next = next.min(if short { found.reached } else { books.durable });
+            let settled = if ledger.is_folded(run) {
+                next.saturating_sub(first)
+            } else {
+                books.settled.within(first, next)
+            };
+            let lost = books.lost.within(first, next) + found.lost;
+            let gone = settled.saturating_sub(lost + found.left);
+            resent.readings += found.readings;
+            resent.batches += found.batches;
+            resent.already += found.already;
+            resent.left += found.left;
+            resent.lost += lost;
+            resent.gone += gone.saturating_sub(self.damaged);
+            let run = run.to_string();
+            resent.runs.push(ResentRun { run, first, next, readings: found.readings, lost, gone });
+        }
+        let many = resent.runs.len().saturating_sub(RUNS_SAID);
+        resent.runs.drain(..many);
+        resent
+    }
+}
+
+/// Why nothing such can be sent, if so.
+fn not_there(run: RunId, first: u64, durable: Option<u64>, ledger: &Ledger) -> Option<String> {
+    match durable {
+        None => {
+            let known: Vec<String> = ledger.runs.keys().rev().take(5).map(ToString::to_string).collect();
+            Some(format!(
+                "nothing is stored of a run {run}; the newest that are known: {}",
+                if known.is_empty() { "none".to_owned() } else { known.join(", ") }
+            ))
+        }
+        Some(0) => Some(format!("run {run} has stored no reading")),
+        Some(durable) if first >= durable => {
+            Some(format!("run {run} has the readings 0 to {}; there is no {first}", durable - 1))
+        }
+        Some(_) => None,
+    }
+}
+
+/// The clock records that are known: boot, offset, and when it was set.
+fn clocks(connection: &Connection) -> Result<Vec<(BootId, i64, u64)>, StoreError> {
+    let sql = "SELECT run, number, body FROM event WHERE body LIKE '%\"kind\":\"clock\"%'";
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    let mut clocks = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (run, number): (i64, i64) = (row.get(0)?, row.get(1)?);
+        let text = row.get_ref(2)?.as_str().unwrap_or_default();
+        let event = event_of(run_of(run), number.cast_unsigned(), text);
+        if let Some(Body::Clock { boot, offset_us, at_mono_us }) = event.map(|event| event.body) {
+            clocks.push((boot, offset_us, at_mono_us));
+        }
+    }
+    Ok(clocks)
+}
+
+/// Readings that are named as lost: in dead letters and gap records.
+fn lost(connection: &Connection) -> Result<BTreeMap<RunId, Intervals>, StoreError> {
+    let mut lost: BTreeMap<RunId, Intervals> = BTreeMap::new();
+    let mut statement = connection.prepare("SELECT run, seq, n FROM dead")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (run, seq, n): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        lost.entry(run_of(run))
+            .or_default()
+            .insert(seq.cast_unsigned(), seq.saturating_add(n).cast_unsigned());
+    }
+    let sql = "SELECT run, number, body FROM event WHERE body LIKE '%\"kind\":\"gap\"%'";
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (run, number): (i64, i64) = (row.get(0)?, row.get(1)?);
+        let text = row.get_ref(2)?.as_str().unwrap_or_default();
+        let event = event_of(run_of(run), number.cast_unsigned(), text);
+        if let Some(Body::Gap { of, first, next, .. }) = event.map(|event| event.body) {
+            lost.entry(of).or_default().insert(first, next);
+        }
+    }
+    Ok(lost)
+}
+
+/// Whether a record says something about one of the runs that a receiver needs for its proof.
+pub(super) fn concerns(run: RunId, body: &Body, runs: &[RunId]) -> bool {
+    match body {
+        Body::RunEnd { ended: of, .. } | Body::Gap { of, .. } => runs.contains(of),
+        Body::Clock { .. } => runs.contains(&run),
+        Body::Missed { .. } | Body::Config { .. } | Body::Corruption { .. } | Body::Device { .. } => false,
+    }
+}
