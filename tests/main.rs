@@ -9,6 +9,7 @@
 
 mod support;
 
+mod bad_input;
 mod cuts;
 mod demo;
 mod identity;

@@ -80,3 +80,13 @@ impl fmt::Display for Unchecked {
         write!(f, "{}: not checked: {}", self.path.display(), self.why)
     }
 }
+
+impl Unchecked {
+    /// What to do about it where it is no check but the thing itself: the daemon runs as a user that may not read its configuration.
+    pub fn denied(&self) -> String {
+        let path = self.path.display();
+        format!(
+            "{path}: cannot be read by the user that this runs as; run: chgrp -R fieldspool {path} && chmod -R g+rX {path}"
+        )
+    }
+}

@@ -136,16 +136,16 @@ impl Loaded {
         }
         let all = self.faults.len() + self.unchecked.len();
         let first = self.faults.first().map(ToString::to_string);
-        let first = first.or_else(|| self.unchecked.first().map(ToString::to_string)).unwrap_or_default();
+        let first = first.or_else(|| self.unchecked.first().map(Unchecked::denied)).unwrap_or_default();
         Some(if all > 1 { format!("{first} (and {} more: fieldspool check)", all - 1) } else { first })
     }
 
     /// A look at what the configuration points to: files and ports. None of it makes the configuration invalid;
     /// each is one line for the log. `now_us` is the wall clock, µs since 1970.
     pub fn look_around(&self, now_us: i64) -> Vec<String> {
-        // The spool looks at its own directory when it is opened.
+        // The spool looks at its own directory when it is opened, and a bus says by itself what is wrong with its port.
         let mut pointers = self.pointers.clone();
-        pointers.retain(|pointer| !matches!(pointer.to, PointsTo::State { .. }));
+        pointers.retain(|pointer| !matches!(pointer.to, PointsTo::State { .. } | PointsTo::SerialPort(_)));
         let look = surroundings::look(&pointers, now_us);
         look.faults.iter().chain(&look.warnings).map(ToString::to_string).collect()
     }

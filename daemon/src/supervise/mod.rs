@@ -28,7 +28,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::clock;
 use crate::config::folders::Folders;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Unchecked};
 use crate::log::{self, Verbosity};
 use crate::spool::SpoolError;
 use crate::sys;
@@ -82,15 +82,26 @@ pub fn run(place: Option<&Path>, verbosity: Verbosity) -> Result<(), RunError> {
 /// The configuration in force, or all that is wrong with it. What is worth a word is logged.
 fn load(place: Option<&Path>) -> Result<Config, RunError> {
     let loaded = config::load(&Folders::of(place));
-    for warning in &loaded.warnings {
-        tracing::warn!(error = %warning, "the configuration is right, but");
-    }
-    for finding in loaded.look_around(clock::wall_us()) {
-        tracing::warn!(error = %finding, "what the configuration points to is not right");
+    if loaded.config.is_some() {
+        for warning in &loaded.warnings {
+            tracing::warn!(error = %warning, "the configuration is right, but");
+        }
+        for finding in loaded.look_around(clock::wall_us()) {
+            tracing::warn!(error = %finding, "what the configuration points to is not right");
+        }
     }
     loaded.config.ok_or_else(|| {
-        let unread = loaded.unchecked.iter().map(ToString::to_string);
-        RunError::Config(loaded.faults.iter().map(ToString::to_string).chain(unread).collect())
+        // Of a folder that may not be read, what lies in it need not be told.
+        let unread = loaded.unchecked.iter();
+        let unread = unread.filter(|file| {
+            !loaded
+                .unchecked
+                .iter()
+                .any(|other| file.path != other.path && file.path.starts_with(&other.path))
+        });
+        RunError::Config(
+            loaded.faults.iter().map(ToString::to_string).chain(unread.map(Unchecked::denied)).collect(),
+        )
     })
 }
 
