@@ -15,7 +15,7 @@ ARCH ?= $(shell dpkg --print-architecture)
 STAGE := packaging/stage.sh
 SCRIPTS := .ci/run $(wildcard packaging/*.sh)
 BUILD_NEEDS := gcc libc6-dev pkg-config libsystemd-dev
-TEST_NEEDS := $(BUILD_NEEDS) python3 python3-jsonschema mosquitto mosquitto-clients libmodbus-dev socat iproute2 strace e2fsprogs chromium chromium-driver openssl
+TEST_NEEDS := $(BUILD_NEEDS) python3 python3-jsonschema python3-prometheus-client mosquitto mosquitto-clients libmodbus-dev socat iproute2 strace e2fsprogs chromium chromium-driver openssl
 LINT_NEEDS := $(BUILD_NEEDS) shellcheck systemd
 
 .PHONY: help demo test lint setup deb test-deb dist audit bench crash

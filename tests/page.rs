@@ -1,5 +1,8 @@
 //! The page in a real Chromium: live values, a daemon that goes away and comes back, and no hole in between.
 
+use std::io::Write;
+use std::process::{Command, Stdio};
+
 use serde_json::json;
 
 use crate::support::SOON;
@@ -9,8 +12,12 @@ use crate::support::peers::ModbusServer;
 
 /// One device whose point `polls` counts its polls; the page on `port` (0: any).
 fn config(plant: u16, port: u16, name: &str) -> String {
+    config_at(&format!("listen = \"127.0.0.1:{port}\""), plant, name)
+}
+
+fn config_at(page: &str, plant: u16, name: &str) -> String {
     format!(
-        "gateway = \"plant7-gw1\"\n[page]\nlisten = \"127.0.0.1:{port}\"\n\
+        "gateway = \"plant7-gw1\"\n[page]\n{page}\n\
          [bus.hall]\nperiod = \"200ms\"\n[bus.hall.link.modbus-tcp]\nhost = \"127.0.0.1\"\nport = {plant}\n\
          [bus.hall.device.meter-01]\nunit_id = 1\nlabel = {name:?}\nheadline = [\"polls\", \"power\"]\n\
          points = {{ polls = {{ input = 100, unit = \"n\" }}, power = {{ input = 5, unit = \"W\" }} }}\n"
@@ -67,10 +74,19 @@ fn every_answer_has_its_walls_and_metrics_follow_the_conventions() {
     let port = gateway.page_port();
     let (status, metrics) = http(port, "GET", "/metrics", "");
     assert_eq!(status, 200);
-    for line in metrics.lines().filter(|l| !l.starts_with('#') && !l.is_empty()) {
-        assert!(line.starts_with("fieldspool_"), "{line}");
-        let value = line.rsplit(' ').next().expect("a value");
-        assert!(value.parse::<f64>().is_ok(), "{line}");
+    for line in metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let (name, kind) = line.split_once(' ').unwrap();
+        assert_eq!(name.ends_with("_total"), kind == "counter", "{line}");
+    }
+    let families = parsed(&metrics);
+    assert!(families.len() > 30, "{metrics}");
+    for family in families {
+        let (name, kind) = (family["name"].as_str().unwrap(), family["type"].as_str().unwrap());
+        assert!(name.starts_with("fieldspool_") && family["help"] != "", "{family}");
+        assert!(["counter", "gauge"].contains(&kind), "{family}");
+        for unit in ["_ms", "_us", "_milliseconds", "_hours", "_minutes", "_percent", "_kb"] {
+            assert!(!name.ends_with(unit), "base units: {family}");
+        }
     }
     assert_eq!(http(port, "GET", "/healthz", "").0, 200);
     assert_eq!(http(port, "GET", "/no/such/page", "").0, 404);
@@ -80,4 +96,91 @@ fn every_answer_has_its_walls_and_metrics_follow_the_conventions() {
         })
         .contains("meter-01")
     );
+}
+
+#[test]
+fn an_invitation_opens_the_page_on_the_network_to_one_person_once() {
+    const NAME: &str = "gw1.plant7.example";
+    let plant = ModbusServer::tcp();
+    let page = format!("listen = \"0.0.0.0:0\"\nnames = [\"{NAME}\"]");
+    let mut gateway = Gateway::new(&config_at(&page, plant.port, "Incomer"));
+    gateway.start();
+    gateway.wait_log("page listens");
+    let output = gateway.ask(&["page", "invite"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let link = text
+        .split_whitespace()
+        .find(|word| word.starts_with(&format!("https://{NAME}:")))
+        .unwrap_or_else(|| panic!("no link in {text}{}", String::from_utf8_lossy(&output.stderr)))
+        .to_owned();
+    let (home, code) = link.split_once("invite#").expect("the code stands behind the #");
+    assert_eq!(code.len(), 32, "128 bits: {link}");
+
+    let guest = Browser::open_as(NAME, home);
+    guest.wait("the door", "return document.body.innerText.includes('page invite')");
+    assert_eq!(guest.run("return document.body.innerText.includes('Incomer')"), json!(false));
+    guest.go(&link);
+    guest.wait("the plant", "return document.body.innerText.includes('Incomer')");
+    assert_eq!(guest.run("return location.pathname + location.hash + document.cookie"), json!("/"));
+    guest.go(home);
+    guest.wait(
+        "the plant again: the cookie is the key now",
+        "return document.body.innerText.includes('Incomer')",
+    );
+    let first = guest.run("return document.getElementById('gateway-time').innerText");
+    guest.wait(
+        "the stream to flow over TLS",
+        &format!("return document.getElementById('gateway-time').innerText !== {first}"),
+    );
+
+    let late = Browser::open_as(NAME, &link);
+    late.wait("a used code opens nothing", "return !document.getElementById('bad').hidden");
+    late.go(home);
+    late.wait("the door", "return document.body.innerText.includes('page invite')");
+}
+
+#[test]
+fn everything_can_be_reached_with_the_keyboard_alone() {
+    let plant = ModbusServer::tcp();
+    let mut gateway = Gateway::new(&config(plant.port, 0, "Incomer"));
+    gateway.start();
+    let browser = Browser::open(&format!("http://127.0.0.1:{}/", gateway.page_port()));
+    browser.wait("the device", "return document.querySelector('summary') !== null");
+    let (tab, enter) = ("\u{e004}", "\u{e007}");
+    let focus = "return document.activeElement.className || document.activeElement.id || document.activeElement.tagName";
+    browser.press(tab);
+    assert_eq!(browser.run(focus), json!("skip"), "the first stop leads past the head");
+    browser.press(tab);
+    assert_eq!(browser.run(focus), json!("SUMMARY"));
+    let ring = "return getComputedStyle(document.activeElement).outlineStyle";
+    assert_eq!(browser.run(ring), json!("solid"), "where one is can be seen");
+    browser.press(enter);
+    browser.wait("the device's points", "return document.querySelector('details').open");
+    browser.press(tab);
+    assert_eq!(browser.run(focus), json!("report"));
+    browser.press(enter);
+    browser.wait(
+        "the report",
+        "return document.getElementById('report-text').value.includes('plant7-gw1') && document.querySelector('dialog').open",
+    );
+    browser.press("\u{e00c}");
+    browser.wait("Escape closes it", "return !document.querySelector('dialog').open");
+}
+
+/// The families of a scrape, as Prometheus' own parser for Python reads them.
+fn parsed(metrics: &str) -> Vec<serde_json::Value> {
+    const SCRIPT: &str = "import json, sys\n\
+        from prometheus_client.parser import text_string_to_metric_families as parse\n\
+        print(json.dumps([dict(name=f.name, type=f.type, help=f.documentation)\n\
+            for f in parse(sys.stdin.read())]))";
+    let mut python = Command::new("/usr/bin/python3")
+        .args(["-c", SCRIPT])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3 is installed");
+    python.stdin.take().unwrap().write_all(metrics.as_bytes()).unwrap();
+    let output = python.wait_with_output().unwrap();
+    assert!(output.status.success(), "python3-prometheus-client is installed and takes:\n{metrics}");
+    serde_json::from_slice(&output.stdout).unwrap()
 }

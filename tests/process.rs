@@ -1,12 +1,15 @@
 //! The daemon as systemd sees it: bad input, reload, a second instance, the end.
 
+use std::fs::Permissions;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::support::gateway::Gateway;
+use crate::support::gateway::{BINARY, Gateway};
 use crate::support::peers::ModbusServer;
 use crate::support::wait_for;
 
@@ -43,6 +46,63 @@ fn a_malformed_configuration_is_refused_with_file_line_and_column() {
     let text =
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("fieldspool.toml:3:1") && text.contains("period"), "{text}");
+}
+
+#[test]
+fn what_this_user_may_not_read_is_not_checked_and_no_fault() {
+    let gateway = Gateway::new(
+        "gateway = \"plant7-gw1\"\n[uplink]\nbroker = \"mqtts://127.0.0.1:1\"\nuser = \"u\"\npassword_file = \"pw\"\n\
+         ca = \"ca.pem\"\n",
+    );
+    for (name, mode) in [("pw", 0o000), ("ca.pem", 0o000)] {
+        std::fs::write(gateway.etc(name), "").unwrap();
+        std::fs::set_permissions(gateway.etc(name), Permissions::from_mode(mode)).unwrap();
+    }
+    // root reads everything, unless the capability to do so is taken away.
+    let capabilities = "-dac_override,-dac_read_search";
+    let mut check = if nix::unistd::geteuid().is_root() {
+        let mut setpriv = Command::new("setpriv");
+        setpriv.args(["--inh-caps", capabilities, "--bounding-set", capabilities, BINARY]);
+        setpriv
+    } else {
+        Command::new(BINARY)
+    };
+    let etc = gateway.dir.path().join("etc");
+    let output = check.args(["check", "--config"]).arg(&etc).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    for name in ["pw", "ca.pem"] {
+        let line = format!("{}: not checked: this user may not read it", gateway.etc(name).display());
+        assert!(text.contains(&line), "{text}");
+    }
+    assert!(text.ends_with("ok, 2 files not checked\n"), "{text}");
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn the_first_configuration_brings_its_gateway_id_and_later_ones_keep_it() {
+    let plant = ModbusServer::tcp();
+    let mut gateway = Gateway::new("");
+    gateway.start();
+    let host = gateway.wait_status("an id", |s| s["gateway"]["id"].as_str().map(str::to_owned));
+    gateway.configure(&config(plant.port, &[1]));
+    gateway.signal(Signal::SIGHUP);
+    gateway.wait_status("the new id", |s| (s["gateway"]["id"] == "plant7-gw1").then_some(()));
+    gateway.wait_status("readings", |s| s["spool"]["numbered"].as_u64().filter(|n| *n > 5));
+    let export = gateway.ask(&["spool", "export", "--format", "jsonl"]);
+    let text = String::from_utf8_lossy(&export.stdout).into_owned();
+    assert!(
+        text.contains("plant7-gw1") && !text.contains(&format!("{host:?}")),
+        "they are read under it: {text}"
+    );
+
+    gateway.configure(&config(plant.port, &[1]).replace("plant7-gw1", "plant7-gw2"));
+    gateway.signal(Signal::SIGHUP);
+    let kept = gateway.wait_status("the word that a restart is needed", |s| {
+        s["gateway"]["warnings"][0].as_str().map(str::to_owned)
+    });
+    assert!(kept.contains("gateway stays plant7-gw1"), "{kept}");
+    assert_eq!(gateway.status().unwrap()["gateway"]["id"], "plant7-gw1");
+    assert_eq!(gateway.stop().code(), Some(0));
 }
 
 #[test]

@@ -41,4 +41,7 @@ pub trait Section {
 
     /// Reports a fault in the meaning of `key` (of the whole table if `key` is absent): what is wrong, and what to do.
     fn fault(&mut self, key: &'static str, what: String, remedy: String);
+
+    /// Reports what can be and is probably not meant.
+    fn warn(&mut self, key: &'static str, what: String, remedy: String);
 }

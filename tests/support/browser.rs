@@ -20,6 +20,15 @@ pub struct Browser {
 impl Browser {
     /// Starts it and opens a page.
     pub fn open(url: &str) -> Self {
+        Self::open_with(url, &[])
+    }
+
+    /// As somebody in the network who knows the gateway by `name` and takes its self-signed certificate for good.
+    pub fn open_as(name: &str, url: &str) -> Self {
+        Self::open_with(url, &[format!("--host-resolver-rules=MAP {name} 127.0.0.1")])
+    }
+
+    fn open_with(url: &str, more: &[String]) -> Self {
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
             .stdin(Stdio::null())
@@ -47,12 +56,34 @@ impl Browser {
             "--window-size=390,844",
         ];
         let mut arguments: Vec<String> = arguments.map(str::to_owned).to_vec();
+        arguments.extend_from_slice(more);
         arguments.push(format!("--user-data-dir={}", browser.profile.path().display()));
-        let wanted = json!({"capabilities": {"alwaysMatch": {"goog:chromeOptions": {"args": arguments}}}});
+        let wanted = json!({"capabilities": {"alwaysMatch": {
+            "acceptInsecureCerts": !more.is_empty(),
+            "goog:chromeOptions": {"args": arguments}
+        }}});
         let session = browser.ask("POST", "/session", &wanted);
         session["sessionId"].as_str().expect("a session").clone_into(&mut browser.session);
-        browser.command("POST", "url", &json!({ "url": url }));
+        browser.go(url);
         browser
+    }
+
+    /// Goes to another page.
+    pub fn go(&self, url: &str) {
+        self.command("POST", "url", &json!({ "url": url }));
+    }
+
+    /// Presses keys, as WebDriver names them: text, or the private characters of special keys.
+    pub fn press(&self, keys: &str) {
+        let each = keys.chars().flat_map(|key| {
+            [json!({"type": "keyDown", "value": key}), json!({"type": "keyUp", "value": key})]
+        });
+        let actions: Vec<Value> = each.collect();
+        self.command(
+            "POST",
+            "actions",
+            &json!({"actions": [{"type": "key", "id": "keys", "actions": actions}]}),
+        );
     }
 
     /// Runs JavaScript in the page; what it returns.

@@ -19,6 +19,10 @@ use super::{Gathered, gather, surroundings};
 const EXIT_OK: u8 = 0;
 /// There is no such file (sysexits EX_NOINPUT).
 const EXIT_NO_INPUT: u8 = 66;
+/// Where only files and ports have faults: `run` warns of each and starts.
+const STARTS_ALL_THE_SAME: &str =
+    "the text is right: the daemon starts with it, reads what it can, and warns of the rest";
+
 /// Something is wrong (sysexits EX_CONFIG).
 const EXIT_CONFIG: u8 = 78;
 
@@ -48,6 +52,7 @@ pub fn check_in(folders: &Folders, plan: bool, now_us: i64) -> CheckReport {
     if let Some(report) = profile(folders, &gathered) {
         return report;
     }
+    let text_is_right = gathered.faults.is_empty() && gathered.unread.is_empty();
     let look = surroundings::look(&gathered.pointers, now_us);
     gathered.faults.extend(look.faults);
     gathered.warnings.extend(look.warnings);
@@ -58,6 +63,9 @@ pub fn check_in(folders: &Folders, plan: bool, now_us: i64) -> CheckReport {
         plan_words(&gathered, &mut text);
     }
     summary(&gathered, folders, &mut text);
+    if text_is_right && !gathered.faults.is_empty() {
+        line(&mut text, format_args!("{STARTS_ALL_THE_SAME}"));
+    }
     let exit = if gathered.faults.is_empty() { EXIT_OK } else { EXIT_CONFIG };
     CheckReport { text, exit }
 }

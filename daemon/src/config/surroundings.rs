@@ -235,7 +235,7 @@ impl Look {
         let Ok(metadata) = fs::metadata(path) else { return };
         let cure = || {
             let path = shell_word(path);
-            format!("run: chmod 600 {path} && chown {SERVICE_USER}: {path}")
+            format!("run: sudo chown {SERVICE_USER}: {path} && sudo chmod 600 {path}")
         };
         let mode = metadata.mode() & 0o777;
         if mode & 0o007 != 0 {

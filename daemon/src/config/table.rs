@@ -193,14 +193,6 @@ impl<'a> Table<'a> {
         self.findings.fault(place, path, what, remedy);
     }
 
-    /// A warning about a key, or about the whole table if the key is absent.
-    pub(super) fn warn(&mut self, key: &'static str, what: String, remedy: String) {
-        self.ask(key);
-        if let Some((place, path)) = self.spot(key) {
-            self.findings.warn(place, path, what, remedy);
-        }
-    }
-
     /// Where a key stands (else the table), and its path.
     pub(super) fn spot(&self, key: &str) -> Option<(Place, String)> {
         match self.find(key) {
@@ -299,6 +291,13 @@ fn unquote(data: &Data) -> String {
 }
 
 impl Section for Table<'_> {
+    fn warn(&mut self, key: &'static str, what: String, remedy: String) {
+        self.ask(key);
+        if let Some((place, path)) = self.spot(key) {
+            self.findings.warn(place, path, what, remedy);
+        }
+    }
+
     fn has(&self, key: &str) -> bool {
         self.find(key).is_some()
     }

@@ -2,7 +2,12 @@
 //!
 //! Pure: it takes `now` and random bytes, and knows no HTTP. Only hashes are kept, so that a memory image opens no
 //! page. Everything is bounded; a restart of the daemon ends all sessions.
+//!
+//! Wrong codes are counted by the address they come from: whoever guesses shuts out himself and nobody else. 128 bits need no
+//! limit over all addresses: a million guesses a second for half an hour find one of eight with a chance of 1 in 10^28.
 
+use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use ring::digest::{SHA256, digest};
@@ -20,8 +25,11 @@ const INVITATIONS_MAX: usize = 8;
 /// Sessions; one more ends the oldest.
 const SESSIONS_MAX: usize = 64;
 
-/// Wrong tokens a minute before every further attempt is refused unread.
+/// Wrong tokens a minute from one address before its further attempts are refused unread.
 const GUESSES_MAX: usize = 10;
+
+/// Guesses that are remembered, over all addresses; one more forgets the oldest.
+const REMEMBERED_MAX: usize = 1024;
 
 const GUESS_WINDOW: Duration = Duration::from_secs(60);
 
@@ -71,7 +79,7 @@ pub enum Refused {
 pub struct Access {
     invitations: Vec<(Hash, Instant)>,
     sessions: Vec<(Hash, Instant)>,
-    guesses: Vec<Instant>,
+    guesses: VecDeque<(IpAddr, Instant)>,
 }
 
 impl Access {
@@ -84,16 +92,24 @@ impl Access {
         self.invitations.push((hash(&token.0), now));
     }
 
-    /// Uses up an invitation; `session` is what the cookie will carry. Hashes are compared, so the time it takes
-    /// says nothing about the token.
-    pub fn accept(&mut self, invitation: &str, session: &Token, now: Instant) -> Result<(), Refused> {
+    /// Uses up an invitation that somebody at `from` hands in; `session` is what the cookie will carry. Hashes are
+    /// compared, so the time it takes says nothing about the token.
+    pub fn accept(
+        &mut self,
+        invitation: &str,
+        session: &Token,
+        (from, now): (IpAddr, Instant),
+    ) -> Result<(), Refused> {
         self.forget(now);
-        if self.guesses.len() >= GUESSES_MAX {
+        if self.guesses.iter().filter(|(address, _)| *address == from).count() >= GUESSES_MAX {
             return Err(Refused::TooManyGuesses);
         }
         let wanted = hash(invitation);
         let Some(found) = self.invitations.iter().position(|(known, _)| *known == wanted) else {
-            self.guesses.push(now);
+            if self.guesses.len() >= REMEMBERED_MAX {
+                self.guesses.pop_front();
+            }
+            self.guesses.push_back((from, now));
             return Err(Refused::NotValid);
         };
         self.invitations.remove(found);
@@ -115,13 +131,15 @@ impl Access {
         let young = |life: Duration| move |since: &Instant| now.saturating_duration_since(*since) < life;
         self.invitations.retain(|(_, since)| young(INVITATION_LIFE)(since));
         self.sessions.retain(|(_, since)| young(SESSION_LIFE)(since));
-        self.guesses.retain(young(GUESS_WINDOW));
+        self.guesses.retain(|(_, since)| young(GUESS_WINDOW)(since));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 168, 7, 9));
 
     fn token() -> Token {
         Token::draw().expect("random numbers")
@@ -133,10 +151,14 @@ mod tests {
         let (invitation, session) = (token(), token());
         access.invite(&invitation, now);
         let late = now + INVITATION_LIFE;
-        assert_eq!(access.accept(invitation.reveal(), &session, late), Err(Refused::NotValid));
+        assert_eq!(access.accept(invitation.reveal(), &session, (HERE, late)), Err(Refused::NotValid));
         access.invite(&invitation, now);
-        assert_eq!(access.accept(invitation.reveal(), &session, now), Ok(()));
-        assert_eq!(access.accept(invitation.reveal(), &token(), now), Err(Refused::NotValid), "used up");
+        assert_eq!(access.accept(invitation.reveal(), &session, (HERE, now)), Ok(()));
+        assert_eq!(
+            access.accept(invitation.reveal(), &token(), (HERE, now)),
+            Err(Refused::NotValid),
+            "used up"
+        );
         assert_eq!(access.session_ends(session.reveal(), now), Some(now + SESSION_LIFE));
         assert_eq!(access.session_ends(invitation.reveal(), now), None, "an invitation is no session");
         assert_eq!(access.session_ends(session.reveal(), now + SESSION_LIFE), None, "12 h, used or not");
@@ -149,11 +171,28 @@ mod tests {
         let compared = (0..10_000_u64)
             .filter(|i| {
                 let at = now + Duration::from_millis(i * 90);
-                access.accept(&format!("{i:032x}"), &token(), at) != Err(Refused::TooManyGuesses)
+                access.accept(&format!("{i:032x}"), &token(), (HERE, at)) != Err(Refused::TooManyGuesses)
             })
             .count();
         assert!(compared <= 200, "{compared}");
         assert!(access.guesses.len() <= GUESSES_MAX);
+    }
+
+    #[test]
+    fn whoever_guesses_shuts_out_nobody_else() {
+        let (mut access, now) = (Access::default(), Instant::now());
+        let invitation = token();
+        access.invite(&invitation, now);
+        for i in 0..100_000_u32 {
+            let from = IpAddr::from([10, 0, 0, u8::try_from(i % 64).unwrap()]);
+            let _ = access.accept(&format!("{i:032x}"), &token(), (from, now));
+        }
+        assert!(access.guesses.len() <= REMEMBERED_MAX);
+        assert_eq!(
+            access.accept("wrong", &token(), (IpAddr::from([10, 0, 0, 63]), now)),
+            Err(Refused::TooManyGuesses)
+        );
+        assert_eq!(access.accept(invitation.reveal(), &token(), (HERE, now)), Ok(()));
     }
 
     #[test]
@@ -163,7 +202,7 @@ mod tests {
         for i in 0..=SESSIONS_MAX {
             let (invitation, session) = (token(), if i == 0 { first.clone() } else { token() });
             access.invite(&invitation, now);
-            assert_eq!(access.accept(invitation.reveal(), &session, now), Ok(()));
+            assert_eq!(access.accept(invitation.reveal(), &session, (HERE, now)), Ok(()));
         }
         assert_eq!(access.session_ends(first.reveal(), now), None);
         assert_eq!(access.sessions.len(), SESSIONS_MAX);

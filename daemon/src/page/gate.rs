@@ -63,6 +63,11 @@ impl Seats {
 }
 
 impl Seat {
+    /// Who sits there.
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+
     /// Makes this socket a viewer's for the rest of its life, if there is room for one.
     pub fn view(&self) -> bool {
         let mut viewer = self.viewer.lock().unwrap_or_else(PoisonError::into_inner);

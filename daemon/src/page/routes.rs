@@ -333,7 +333,8 @@ async fn open_session(
     let Some(session) = Token::draw() else {
         return come_back(StatusCode::SERVICE_UNAVAILABLE, refusals::TOO_MANY_GUESSES, COME_BACK_S);
     };
-    match lock(&app.access).accept(&token, &session, std::time::Instant::now()) {
+    let by = (visit.seat.address(), std::time::Instant::now());
+    match lock(&app.access).accept(&token, &session, by) {
         Ok(()) => {
             let life = SESSION_LIFE.as_secs();
             let cookie = format!(

@@ -356,23 +356,31 @@ async fn open(config: &Config, board: &Board) -> Result<Opened, SpoolError> {
     }
 }
 
-/// Who we are, on the board and in the log.
-fn introduce(config: &Config, board: &Board, run: RunId, safe_mode: bool, volatile: bool) {
+/// What a person must know if the gateway id was used on another machine before; without an uplink that hurts nobody.
+pub(super) fn used_elsewhere(config: &Config) -> Option<String> {
     let state = &config.spool.directory;
-    let mut warnings = Vec::new();
-    if config.uplink.is_some() {
-        match identity::compare(state, &config.gateway, &Machine::read()) {
-            Ok(Identity::Own) => {}
-            Ok(Identity::Cloned) => warnings.push(identity::warning(&config.gateway, state)),
-            Err(error) => tracing::warn!(%error, "cannot tell whether this card is a copy"),
+    config.uplink.as_ref()?;
+    match identity::compare(state, &config.gateway, &Machine::read()) {
+        Ok(Identity::Own) => None,
+        Ok(Identity::Cloned) => {
+            let warning = identity::warning(&config.gateway, state);
+            tracing::error!(error = %warning, "a person must look after this gateway");
+            Some(warning)
+        }
+        Err(error) => {
+            tracing::warn!(%error, "cannot tell whether this card is a copy");
+            None
         }
     }
+}
+
+/// Who we are, on the board and in the log.
+fn introduce(config: &Config, board: &Board, run: RunId, safe_mode: bool, volatile: bool) {
+    let mut warnings = Vec::from_iter(used_elsewhere(config));
     if volatile {
-        warnings
-            .push("the state directory cannot be written: what is read now is lost with the power".into());
-    }
-    for warning in &warnings {
-        tracing::error!(error = %warning, "a person must look after this gateway");
+        let what = "the state directory cannot be written: what is read now is lost with the power";
+        tracing::error!(error = what, "a person must look after this gateway");
+        warnings.push(what.into());
     }
     if safe_mode {
         tracing::error!("five starts in ten minutes: only sampling and storing until the next stop in order");

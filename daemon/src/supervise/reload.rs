@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::gateway::Gateway;
+use super::gateway::{self, Gateway};
 use super::{RunError, notify};
 use crate::config::{self, Change, Config};
 use crate::intake;
@@ -82,9 +82,13 @@ impl Gateway {
 
     async fn apply(&mut self, new: Config) {
         let changes = config::diff(&self.config, &new);
+        let new_id = self.gateway_id_is_free() && self.config.gateway != new.gateway;
         let mut refused = Vec::new();
         for change in &changes {
             if let Change::Refused { key, was, wanted } = change {
+                if new_id && *key == "gateway" {
+                    continue;
+                }
                 tracing::warn!(
                     error = format!("{key} stays {was}, {wanted} needs a restart"),
                     "a part of the new configuration waits for the next start"
@@ -95,13 +99,16 @@ impl Gateway {
             }
         }
         let old = std::mem::replace(&mut self.config, new);
-        self.config.gateway = old.gateway;
+        if !new_id {
+            self.config.gateway = old.gateway;
+        }
         self.config.spool.directory = old.spool.directory;
         self.config.runtime_directory = old.runtime_directory;
         if changes.contains(&Change::TrustRtc) {
             self.config.trust_rtc = old.trust_rtc;
             refused.push(format!("trust_rtc stays {} {WAITS}", old.trust_rtc));
         }
+        let clone = self.meet(new_id, old.uplink.is_none());
         self.apply_to_buses(&changes).await;
         self.apply_to_parts(&changes).await;
         let hash = self.config.hash.clone();
@@ -110,11 +117,29 @@ impl Gateway {
             status.gateway.config_hash.clone_from(&hash);
             status.gateway.config_refused = None;
             status.gateway.warnings.retain(|warning| !warning.ends_with(WAITS));
-            status.gateway.warnings.extend(refused.iter().cloned());
+            status.gateway.warnings.extend(refused.iter().cloned().chain(clone));
             status.gateway.idle = self.config.is_idle();
         });
         self.record(Body::Config { hash, refused: why }).await;
         tracing::info!(count = changes.len(), "configuration taken");
+    }
+
+    /// Whether the gateway id was used for nothing yet: an installation that idles under its host name gets its id with its first
+    /// configuration.
+    fn gateway_id_is_free(&self) -> bool {
+        let nothing_read =
+            self.config.is_idle() && self.common.board.read(|status| status.spool.numbered == 0);
+        nothing_read && self.uplink.is_none()
+    }
+
+    /// A new id, or an id that is used on the network from now on: shown, and compared with who used it before.
+    fn meet(&self, new_id: bool, first_uplink: bool) -> Option<String> {
+        let id = &self.config.gateway;
+        if new_id {
+            tracing::info!(error = %id, "nothing was read under the old gateway id; the new one is taken");
+            self.common.board.update(|status| status.gateway.id = id.to_string());
+        }
+        (new_id || first_uplink).then(|| gateway::used_elsewhere(&self.config)).flatten()
     }
 
     /// Ends first, starts later: the port of a bus may now belong to another one.

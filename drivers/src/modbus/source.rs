@@ -370,7 +370,7 @@ impl Source {
         let bit = section.integer("bit", 0..=15).and_then(|bit| u8::try_from(bit).ok());
         let length =
             section.integer("length", 1..=i64::from(REGISTERS_MAX)).and_then(|n| u16::try_from(n).ok());
-        let order = section.choice("order", &ORDERS).map(Order::from_index);
+        let order_named = section.choice("order", &ORDERS);
         let (table, address) = place?;
         if type_is_wrong
             || (bit.is_none() && section.has("bit"))
@@ -386,6 +386,7 @@ impl Source {
                 "remove it, or add `type = \"string\"`".into(),
             );
         }
+        let order = order_named.filter(|index| order_fits(section, kind, *index)).map(Order::from_index);
         let order = match (kind.items(), kind) {
             (2.., Type::Text(_)) | (1, _) => order.unwrap_or_default(),
             _ => order.or(defaults.order).unwrap_or_default(),
@@ -466,6 +467,29 @@ impl Source {
         });
         scaling
     }
+}
+
+/// Whether an order is one of a value of this type; says so if not. Four letters are a pattern for eight bytes, too.
+fn order_fits(section: &mut dyn Section, kind: Type, index: usize) -> bool {
+    let Some(name) = ORDERS.get(index) else { return false };
+    let letters = name.len();
+    let (fits, right) = match (kind, kind.items()) {
+        (Type::Bool | Type::Bit(_), _) => (false, None),
+        (Type::Text(_), _) | (_, 1) => (letters == 2, Some("`AB` or `BA`")),
+        (_, 2) => (letters == 4, Some("`ABCD`, `CDAB`, `BADC` or `DCBA`")),
+        _ => (letters >= 4, Some("`ABCDEFGH`, `GHEFCDAB`, `BADCFEHG` or `HGFEDCBA`")),
+    };
+    if !fits {
+        let (what, remedy) = match right {
+            None => (format!("a {} has no order", kind.name()), "remove it".to_owned()),
+            Some(right) => (
+                format!("`{name}` is not an order of a {}", kind.name()),
+                format!("write {right}, or remove it"),
+            ),
+        };
+        section.fault("order", what, remedy);
+    }
+    fits
 }
 
 /// The type from what was typed, the table, and the defaults.

@@ -11,6 +11,12 @@ use crate::Section;
 /// Speed where the configuration says nothing: the factory setting of most meters.
 const SPEED_DEFAULT: u32 = 9_600;
 
+/// What instruments are set to. Others can be meant, and more often are slips of the pen.
+const SPEEDS: [i64; 24] = [
+    300, 600, 1_200, 1_800, 2_400, 4_800, 7_200, 9_600, 14_400, 19_200, 28_800, 31_250, 38_400, 57_600,
+    76_800, 93_750, 115_200, 187_500, 230_400, 250_000, 460_800, 500_000, 921_600, 1_000_000,
+];
+
 /// A serial port and how it is to be set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortSettings {
@@ -80,6 +86,14 @@ impl PortSettings {
         let after = section.duration("rs485_after", Duration::ZERO..=Duration::from_millis(100));
         let low_latency = section.flag("low_latency");
 
+        if let Some(speed) = speed.filter(|speed| !SPEEDS.contains(speed)) {
+            let nearest = SPEEDS.iter().min_by_key(|usual| (**usual - speed).abs()).copied().unwrap_or(speed);
+            section.warn(
+                "speed",
+                format!("{speed} is not a usual speed"),
+                format!("did you mean {nearest}? An adapter may not be able to make another one"),
+            );
+        }
         let path_ok = match &path {
             Some(path) if path.starts_with('/') => true,
             Some(path) => {

@@ -1,6 +1,6 @@
 //! A list of what people get wrong, each with the exact words that answer it.
 
-use super::messages;
+use super::{loaded, messages};
 
 /// The cases of `bad.txt`: a text and its messages.
 fn cases() -> Vec<(String, Vec<String>)> {
@@ -76,5 +76,37 @@ fn a_message_is_one_short_line_whatever_stood_in_the_file() {
         for message in said {
             assert!(message.len() < 600 && !message.chars().any(char::is_control), "{message:?}");
         }
+    }
+}
+
+#[test]
+fn what_is_probably_not_meant_is_a_warning_and_leaves_a_configuration() {
+    let bus = |period: &str, speed: u32| {
+        format!(
+            "[bus.a]\nperiod = \"{period}\"\n[bus.a.link.modbus-rtu]\nport = \"/dev/ttyS9\"\nspeed = {speed}\n\
+             [bus.a.device]\nm = {{ unit_id = 1, points.p = {{ input = 0 }} }}\n"
+        )
+    };
+    let cases = [
+        (bus("1s", 9_600), None),
+        (
+            bus("1s", 9_601),
+            Some("a.toml:5:9: bus.a.link.modbus-rtu.speed: 9601 is not a usual speed; did you mean 9600?"),
+        ),
+        (bus("1s", 11_520), Some("did you mean 9600?")),
+        (bus("100ms", 9_600), None),
+        (
+            bus("45ms", 9_600),
+            Some("a.toml:2:10: bus.a.period: polling takes 87 % of the line's time; poll less often"),
+        ),
+    ];
+    for (text, expected) in cases {
+        let (folder, loaded) = loaded(&[("a.toml", &text)]);
+        let prefix = format!("{}/", folder.path().display());
+        let said: Vec<String> =
+            loaded.warnings.iter().map(|warning| warning.to_string().replace(&prefix, "")).collect();
+        assert!(loaded.config.is_some(), "{:?}", loaded.faults);
+        assert_eq!(said.len(), usize::from(expected.is_some()), "{text} {said:?}");
+        assert!(said.iter().all(|said| said.contains(expected.unwrap_or_default())), "{text} {said:?}");
     }
 }

@@ -77,7 +77,7 @@ fn every_bad_file_is_said_with_its_cure() {
                 fs::set_permissions(folder.join("tls/gateway.key"), fs::Permissions::from_mode(0o644))
                     .unwrap();
             },
-            "a.toml:4:8: uplink.key: tls/gateway.key can be read by everybody (mode 644); run: chmod 600 tls/gateway.key && chown fieldspool: tls/gateway.key",
+            "a.toml:4:8: uplink.key: tls/gateway.key can be read by everybody (mode 644); run: sudo chown fieldspool: tls/gateway.key && sudo chmod 600 tls/gateway.key",
         ),
         (
             |folder| secret(&folder.join("tls/gateway.key"), &KeyPair::generate().unwrap().serialize_pem()),
@@ -125,6 +125,9 @@ fn every_bad_file_is_said_with_its_cure() {
         let report = report_after(UPLINK, *change);
         let first = report.text.lines().next().unwrap();
         assert_eq!((first, report.exit), (*expected, 78));
+        assert!(
+            report.text.ends_with("the daemon starts with it, reads what it can, and warns of the rest\n")
+        );
     }
 }
 
@@ -177,6 +180,12 @@ fn an_empty_password_and_one_that_all_can_read_are_faults() {
         fs::write(folder.join("pw"), "secret").unwrap();
         fs::set_permissions(folder.join("pw"), fs::Permissions::from_mode(0o604)).unwrap();
     });
-    assert!(open.text.contains("pw can be read by everybody (mode 604); run: chmod 600 pw"), "{}", open.text);
+    assert!(
+        open.text.contains(
+            "pw can be read by everybody (mode 604); run: sudo chown fieldspool: pw && sudo chmod 600 pw"
+        ),
+        "{}",
+        open.text
+    );
     assert!(!open.text.contains("secret"), "a secret never reaches a message");
 }

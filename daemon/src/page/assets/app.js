@@ -89,6 +89,7 @@ const copy = async () => {
   dialog.showModal();
   text.focus();
   text.select();
+  text.scrollTop = 0;
   const copied = await navigator.clipboard?.writeText(text.value).then(
     () => true,
     () => false,

@@ -1,7 +1,7 @@
 // What is said about the gateway as a whole: is all well, the buses, the connection, what waits, the clock.
 
 import { w } from "/words.js";
-import { bytes, clean, count, duration, fill, hours, make, percent, say, seconds, show, time } from "/format.js";
+import { bytes, clean, count, duration, fill, hours, make, milliseconds, percent, say, seconds, show, time } from "/format.js";
 
 const by_id = (id) => document.getElementById(id);
 const SEVERITY = { fault: w.fault, warning: w.warning, note: w.note };
@@ -47,7 +47,20 @@ export const summary = (data, reveal) => {
   );
 };
 
+/** How long the devices of a bus take to answer: the middle one of them, and the slowest answers of the slowest. */
+const turnaround = ({ devices }) => {
+  const times = devices.map((device) => device.turnaround_us).filter(Boolean);
+  if (times.length === 0) return null;
+  const medians = times.map(([median]) => median).sort((a, b) => a - b);
+  const slowest = Math.max(...times.map(([, slow]) => slow));
+  return fill(w.answer_time_value, {
+    median: milliseconds(medians[Math.floor((medians.length - 1) / 2)]),
+    slowest: milliseconds(slowest),
+  });
+};
+
 const bus = (status) => {
+  const answers_in = turnaround(status);
   const c = status.counters;
   const errors = [
     [c.timeouts, w.timeouts],
@@ -60,6 +73,7 @@ const bus = (status) => {
   const rows = [
     [w.load, fill(w.load_value, { percent: percent(status.load) })],
     [w.bus_answers, c.requests > 0 ? fill(w.answers_of, { n: count(c.answers), all: count(c.requests) }) : count(c.answers)],
+    answers_in ? [w.answer_time, answers_in] : null,
     [w.errors, errors.map(([n, what]) => `${count(n)} ${what}`).join(", ") || w.errors_none],
     c.opens > 1 ? [w.opens, fill(w.times, { n: count(c.opens) })] : null,
   ].filter(Boolean);
@@ -136,7 +150,7 @@ export const status = (data, now_us) => {
   const worst = by_id("state").dataset.level;
   document.title = clean(worst === "well" ? id : `! ${id}`);
   show(by_id("buses-none"), buses.length === 0);
-  keep(by_id("bus-list"), buses.map(({ devices, ...rest }) => rest), () => buses.map(bus));
+  keep(by_id("bus-list"), buses.map(({ devices, ...rest }) => [rest, turnaround({ devices })]), () => buses.map(bus));
   server(uplink, now_us);
   waiting(spool);
   facts("gateway", [

@@ -82,9 +82,9 @@ export const seconds = (ms) => new Date(ms).toLocaleTimeString("en-GB", { hourCy
 /** Bytes with three digits. */
 export const bytes = (n) => {
   for (const [unit, size] of [["GB", 1e9], ["MB", 1e6], ["kB", 1e3]]) {
-    if (n >= size) return `${(n / size).toPrecision(3).replace(/\.0+$/, "")} ${unit}`;
+    if (n >= size) return `${(n / size).toPrecision(3).replace(/\.0+$/, "")}\u00a0${unit}`;
   }
-  return `${Math.round(n)} B`;
+  return `${Math.round(n)}\u00a0B`;
 };
 
 /** A share as percent; what is not nothing is not shown as nothing. */

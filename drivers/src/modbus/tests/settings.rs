@@ -85,6 +85,10 @@ impl Section for Table_ {
         None
     }
 
+    fn warn(&mut self, key: &'static str, what: String, remedy: String) {
+        self.fault(key, format!("warning: {what}"), remedy);
+    }
+
     fn fault(&mut self, key: &'static str, what: String, remedy: String) {
         self.faults.push((key, format!("{what}; {remedy}")));
     }
