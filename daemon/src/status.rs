@@ -180,6 +180,8 @@ pub struct SpoolStatus {
     pub confirmed: u64,
     /// Dropped to make room.
     pub evicted: u64,
+    /// Dropped because they were older than `max_age`.
+    pub expired: u64,
     /// Lost to damage on disk.
     pub damaged: u64,
     /// Dropped from memory while the disk was failing.

@@ -74,6 +74,7 @@ fn spool_lines(spool: &SpoolStatus, now_us: i64) -> Vec<(&'static str, String)> 
     lines.push(("Stored", stored));
     let lost = [
         ("dropped to make room", spool.evicted),
+        ("dropped because of their age", spool.expired),
         ("lost to damage", spool.damaged),
         ("dropped while the disk failed", spool.dropped),
         ("refused by the server", spool.dead_lettered),

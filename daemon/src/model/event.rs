@@ -106,6 +106,8 @@ pub const CLOCKS_MAX: usize = 16;
 pub enum GapCause {
     /// Dropped to make room at the spool's cap.
     Evicted,
+    /// Older than the spool may keep readings (`max_age`), by running time.
+    Expired,
     /// Dropped from memory while the disk was failing.
     Overflow,
     /// Numbered but not stored when the process or the power went.
@@ -121,6 +123,7 @@ impl GapCause {
     pub fn word(self) -> &'static str {
         match self {
             Self::Evicted => "evicted",
+            Self::Expired => "expired",
             Self::Overflow => "overflow",
             Self::Unstored => "unstored",
             Self::Damaged => "damaged",

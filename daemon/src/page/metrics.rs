@@ -141,6 +141,8 @@ fn about_spool(page: &mut Page, status: &Status) {
     let help = "Readings of this spool that are confirmed; falls when some are sent again.";
     page.one("spool_confirmed_readings", GAUGE, help, spool.confirmed);
     page.one("spool_evicted_readings_total", COUNTER, "Readings dropped to make room.", spool.evicted);
+    let help = "Readings dropped because they were older than max_age.";
+    page.one("spool_expired_readings_total", COUNTER, help, spool.expired);
     page.one("spool_damaged_readings_total", COUNTER, "Readings lost to damage on disk.", spool.damaged);
     let help = "Readings dropped from memory while the disk was failing.";
     page.one("spool_dropped_readings_total", COUNTER, help, spool.dropped);

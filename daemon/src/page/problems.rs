@@ -227,8 +227,8 @@ fn store(status: &Status) -> Vec<Problem> {
     if let Some(why) = &spool.not_durable {
         problems.push(Problem::new(Severity::Warning, words::not_durable(why)));
     }
-    if spool.evicted + spool.damaged + spool.dropped > 0 {
-        let said = words::lost(spool.evicted, spool.damaged, spool.dropped);
+    if spool.evicted + spool.expired + spool.damaged + spool.dropped > 0 {
+        let said = words::lost(spool.evicted, spool.expired, spool.damaged, spool.dropped);
         problems.push(Problem::new(Severity::Note, said));
     }
     problems

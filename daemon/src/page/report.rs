@@ -134,6 +134,7 @@ fn about_waiting(text: &mut String, status: &Status) {
     }
     fact(text, "at_risk", &label("seconds").replace("{n}", &format!("{:.1}", spool.unstored_seconds)));
     fact(text, "dropped", &grouped(spool.evicted));
+    fact(text, "expired", &grouped(spool.expired));
     fact(text, "damaged", &grouped(spool.damaged));
 }
 

@@ -103,6 +103,7 @@ pub const LABELS: &[(&str, &str)] = &[
     ("at_risk", "A power cut now would cost"),
     ("seconds", "{n} s of readings"),
     ("dropped", "Dropped to make room"),
+    ("expired", "Dropped because of their age"),
     ("damaged", "Lost to a damaged disk"),
     // clock and gateway
     ("clock", "Clock"),
@@ -471,10 +472,13 @@ pub fn nobody_listens(n: u64) -> Said {
 }
 
 /// Readings that are gone.
-pub fn lost(dropped_to_make_room: u64, damaged: u64, overflow: u64) -> Said {
+pub fn lost(dropped_to_make_room: u64, too_old: u64, damaged: u64, overflow: u64) -> Said {
     let mut parts = Vec::new();
     if dropped_to_make_room > 0 {
         parts.push(format!("{} dropped to make room", grouped(dropped_to_make_room)));
+    }
+    if too_old > 0 {
+        parts.push(format!("{} dropped because they were older than max_age", grouped(too_old)));
     }
     if damaged > 0 {
         parts.push(format!("{} lost to a damaged disk", grouped(damaged)));

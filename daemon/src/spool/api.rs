@@ -30,6 +30,8 @@ pub struct SpoolSettings {
     /// Cap of the file, bytes, at least [`BYTES_MAX_LEAST`]; `None`: the smaller of 1 GiB and a quarter of the file
     /// system.
     pub bytes_max: Option<u64>,
+    /// Readings older than this go, by running time added up over boots; `None`: no limit. At least [`MAX_AGE_LEAST`].
+    pub max_age: Option<Duration>,
     /// The loss window (P2), 0 to 60 s. 0: each append is committed at once, and sent only then.
     pub commit_every: Duration,
     /// What is written.
@@ -37,6 +39,9 @@ pub struct SpoolSettings {
     /// Refuse to open on a state directory that does not survive a power cut.
     pub require_durable: bool,
 }
+
+/// The least `max_age`.
+pub const MAX_AGE_LEAST: Duration = Duration::from_secs(60);
 
 /// The least cap of the file: 1 MiB.
 pub const BYTES_MAX_LEAST: u64 = 1024 * 1024;
@@ -47,6 +52,7 @@ impl SpoolSettings {
         Self {
             directory: directory.into(),
             bytes_max: None,
+            max_age: None,
             commit_every: Duration::from_secs(1),
             keep: Keep::All,
             require_durable: false,

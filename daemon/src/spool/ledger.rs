@@ -156,6 +156,8 @@ impl Intervals {
 pub struct Losses {
     /// Dropped to make room at the cap.
     pub evicted: u64,
+    /// Dropped because they were older than may be kept.
+    pub expired: u64,
     /// Dropped from memory while the disk was failing.
     pub dropped: u64,
     /// Numbered and not stored when the process or the power went.
@@ -170,6 +172,7 @@ impl Losses {
     fn of(&mut self, cause: GapCause) -> &mut u64 {
         match cause {
             GapCause::Evicted => &mut self.evicted,
+            GapCause::Expired => &mut self.expired,
             GapCause::Overflow => &mut self.dropped,
             GapCause::Unstored => &mut self.unstored,
             GapCause::Damaged => &mut self.damaged,
@@ -179,12 +182,13 @@ impl Losses {
 
     /// All of them.
     pub fn total(&self) -> u64 {
-        self.evicted + self.dropped + self.unstored + self.damaged + self.dead_lettered
+        self.evicted + self.expired + self.dropped + self.unstored + self.damaged + self.dead_lettered
     }
 
     /// Sum, field by field.
     pub fn add(&mut self, other: &Self) {
         self.evicted += other.evicted;
+        self.expired += other.expired;
         self.dropped += other.dropped;
         self.unstored += other.unstored;
         self.damaged += other.damaged;

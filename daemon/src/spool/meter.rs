@@ -89,6 +89,7 @@ impl Meter {
             spool.oldest_us = oldest_us;
             spool.confirmed = sums.confirmed;
             spool.evicted = sums.losses.evicted;
+            spool.expired = sums.losses.expired;
             spool.damaged = sums.losses.damaged + sums.losses.unstored;
             spool.dropped = sums.losses.dropped;
             spool.dead_lettered = sums.losses.dead_lettered;

@@ -11,6 +11,7 @@
 //! Promises: P1, P2, P3, P4 and, for the disk, P7 and P10.
 
 mod again;
+pub mod age;
 mod api;
 mod aside;
 pub mod block;
@@ -46,7 +47,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use api::{
     Asked, BYTES_MAX_LEAST, Committed, Confirmed, Cursor, ExportPage, ExportQuery, HistoryCursor,
-    HistoryPage, HistoryQuery, HistoryValue, Item, Keep, NotACursor, Resent, ResentRun, Span, SpoolSettings,
+    HistoryPage, HistoryQuery, HistoryValue, Item, Keep, MAX_AGE_LEAST, NotACursor, Resent, ResentRun, Span,
+    SpoolSettings,
 };
 pub use directory::not_durable;
 pub use error::SpoolError;

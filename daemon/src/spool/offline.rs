@@ -68,6 +68,7 @@ impl Offline {
             oldest_us: oldest.filter(|_| sums.waiting > 0).map(|header| header.wall_min),
             confirmed: sums.confirmed,
             evicted: sums.losses.evicted,
+            expired: sums.losses.expired,
             damaged: sums.losses.damaged + sums.losses.unstored,
             dropped: sums.losses.dropped,
             dead_lettered: sums.losses.dead_lettered,

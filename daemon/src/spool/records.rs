@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::age::Ages;
 use super::ledger::{Ledger, Losses, RunBooks};
 use crate::model::event::{Body, Event, GapCause};
 use crate::model::{BootId, ClockQuality, RunId, Stamp};
@@ -29,11 +30,17 @@ pub struct Mark {
     pub counter: u32,
     /// Confirmed readings of runs that were folded away.
     pub confirmed: u64,
-    /// Their losses: evicted, dropped, unstored, damaged, dead-lettered.
-    pub losses: [u64; 5],
+    /// Their losses: evicted, dropped, unstored, damaged, dead-lettered, expired.
+    pub losses: Vec<u64>,
     /// Which: stretches, by the keys of first and last.
     #[serde(default)]
     pub folded: Vec<(i64, i64)>,
+    /// Seconds that the daemon has run with this spool, over all boots.
+    #[serde(default)]
+    pub running_s: u64,
+    /// What was stored when: see `age`.
+    #[serde(default)]
+    pub ages: Ages,
 }
 
 impl Mark {
@@ -41,7 +48,7 @@ impl Mark {
     pub fn ledger(&self) -> Ledger {
         Ledger {
             folded_confirmed: self.confirmed,
-            folded_losses: losses_of(self.losses),
+            folded_losses: losses_of(&self.losses),
             folded: self.folded.iter().map(|(first, last)| (run_of(*first), run_of(*last))).collect(),
             ..Ledger::default()
         }
@@ -60,19 +67,28 @@ struct StoredBooks {
     durable: u64,
     settled: Vec<(u64, u64)>,
     lost: Vec<(u64, u64)>,
-    losses: [u64; 5],
+    losses: Vec<u64>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     folded: Vec<(u64, u64)>,
 }
 
 /// Losses as a row keeps them.
-pub fn losses_row(losses: &Losses) -> [u64; 5] {
-    [losses.evicted, losses.dropped, losses.unstored, losses.damaged, losses.dead_lettered]
+pub fn losses_row(losses: &Losses) -> Vec<u64> {
+    let Losses { evicted, expired, dropped, unstored, damaged, dead_lettered } = *losses;
+    vec![evicted, dropped, unstored, damaged, dead_lettered, expired]
 }
 
 /// Losses of a row.
-pub fn losses_of([evicted, dropped, unstored, damaged, dead_lettered]: [u64; 5]) -> Losses {
-    Losses { evicted, dropped, unstored, damaged, dead_lettered }
+pub fn losses_of(row: &[u64]) -> Losses {
+    let at = |at: usize| row.get(at).copied().unwrap_or_default();
+    Losses {
+        evicted: at(0),
+        dropped: at(1),
+        unstored: at(2),
+        damaged: at(3),
+        dead_lettered: at(4),
+        expired: at(5),
+    }
 }
 
 /// Books as their row's text.
@@ -91,7 +107,7 @@ pub fn books_text(books: &RunBooks) -> String {
 pub fn books_of(text: &str) -> Option<RunBooks> {
     let stored: StoredBooks = serde_json::from_str(text).ok()?;
     let mut books =
-        RunBooks { durable: stored.durable, losses: losses_of(stored.losses), ..RunBooks::default() };
+        RunBooks { durable: stored.durable, losses: losses_of(&stored.losses), ..RunBooks::default() };
     for (first, next) in stored.settled {
         books.settled.insert(first, next);
     }
@@ -195,7 +211,13 @@ fn boot_of(text: &str) -> Option<BootId> {
 }
 
 fn cause_of(word: &str) -> Option<GapCause> {
-    let all =
-        [GapCause::Evicted, GapCause::Overflow, GapCause::Unstored, GapCause::Damaged, GapCause::DeadLetter];
+    let all = [
+        GapCause::Evicted,
+        GapCause::Expired,
+        GapCause::Overflow,
+        GapCause::Unstored,
+        GapCause::Damaged,
+        GapCause::DeadLetter,
+    ];
     all.into_iter().find(|cause| cause.word() == word)
 }

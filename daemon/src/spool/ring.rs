@@ -40,7 +40,7 @@ pub struct Extent {
 const SPACING: i64 = 1 << 38;
 
 /// A gap in the circle is used up by this share of what is left of it, so that it never runs out at once.
-const GAP_SHARE: i64 = 64;
+const GAP_SHARE: u64 = 64;
 
 fn spot(row: &Row<'_>) -> rusqlite::Result<Spot> {
     Ok(Spot { place: row.get(0)?, number: row.get::<_, i64>(1)?.cast_unsigned() })
@@ -151,9 +151,39 @@ pub fn block(connection: &Connection, spot: Spot) -> rusqlite::Result<Option<Vec
 /// A place between the newest and the oldest block that no block has; `None` if there is none.
 pub fn free_place(extent: Option<Extent>) -> Option<i64> {
     let Some(Extent { oldest, newest }) = extent else { return Some(0) };
-    if newest.place >= oldest.place {
-        return newest.place.checked_add(SPACING);
+    let (from, gap) = if newest.place >= oldest.place {
+        if let Some(place) = newest.place.checked_add(SPACING) {
+            return Some(place);
+        }
+        // At the end of the circle it goes on from its beginning.
+        (i64::MIN, oldest.place.abs_diff(i64::MIN))
+    } else {
+        (newest.place, oldest.place.abs_diff(newest.place))
+    };
+    if gap < 2 { None } else { from.checked_add_unsigned((gap / GAP_SHARE).max(1)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_go_round_the_circle_for_ever_while_old_blocks_go() {
+        let spot = |number, place| Spot { place, number };
+        let mut ring: Vec<Spot> = vec![spot(0, i64::MAX - 40 * SPACING)];
+        for number in 1..200_000 {
+            let (Some(oldest), Some(newest)) = (ring.first(), ring.last()) else { panic!("never empty") };
+            let place = free_place(Some(Extent { oldest: *oldest, newest: *newest })).expect("a place");
+            let between = if newest.place >= oldest.place {
+                place > newest.place || place < oldest.place
+            } else {
+                place > newest.place && place < oldest.place
+            };
+            assert!(between, "{place} lies between {newest:?} and {oldest:?}");
+            ring.push(spot(number, place));
+            if ring.len() > 20 {
+                ring.remove(0);
+            }
+        }
     }
-    let gap = oldest.place - newest.place;
-    if gap < 2 { None } else { Some(newest.place + (gap / GAP_SHARE).max(1)) }
 }

@@ -6,11 +6,12 @@
 //!
 //! spool  one row (id 1)  `mark` JSON: {"id": spool id, "floor": blocks with a smaller number are settled,
 //!                        "counter": greatest run counter ever seen here, "confirmed": n, "losses": [..]: the sums of runs
-//!                        that were folded away, "folded": [[key of the first, key of the last], ..]: which}
+//!                        that were folded away, "folded": [[key of the first, key of the last], ..]: which,
+//!                        "running_s": seconds the daemon has run with it, "ages": [[number, running_s], ..], see `age`}
 //! run    one a life of which readings or records still wait, and the present one
 //!                        `run`, `ended` (0 runs, 1 ended without warning, 2 ended in order), `last_wall_us`,
 //!                        `books` JSON: {"durable": n, "settled": [[first, next], ..], "lost": [[first, next], ..],
-//!                        "losses": [evicted, dropped, unstored, damaged, dead_lettered],
+//!                        "losses": [evicted, dropped, unstored, damaged, dead_lettered, expired],
 //!                        "folded": [[first, next], ..]: settled ones that stand in the sums above; absent if none}. `durable` may lag behind the blocks
 //!                        of the newest run: its newest block says more
 //! shape  dictionary      `id`, `body` JSON, see `dictionary`

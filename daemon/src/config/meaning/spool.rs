@@ -8,15 +8,19 @@ use fieldspool_drivers::Section;
 use crate::config::document::Data;
 use crate::config::table::Table;
 use crate::config::words::{bytes, bytes_words, quoted};
-use crate::spool::{BYTES_MAX_LEAST, Keep, SpoolSettings};
+use crate::spool::{BYTES_MAX_LEAST, Keep, MAX_AGE_LEAST, SpoolSettings};
 
 /// Longest loss window: beyond it a power cut costs more than anybody expects.
 const COMMIT_EVERY_MAX: Duration = Duration::from_secs(60);
+
+/// Ten years: longer than cards and gateways live.
+const MAX_AGE_MOST: Duration = Duration::from_secs(3650 * 86_400);
 
 pub(super) fn read(top: &mut Table<'_>, directory: PathBuf) -> SpoolSettings {
     let mut settings = SpoolSettings::new(directory);
     let Some(mut table) = top.table("spool") else { return settings };
     settings.bytes_max = size(&mut table, "cap", BYTES_MAX_LEAST, 1 << 44);
+    settings.max_age = table.duration("max_age", MAX_AGE_LEAST..=MAX_AGE_MOST);
     let every = table.duration("commit_every", Duration::ZERO..=COMMIT_EVERY_MAX);
     settings.commit_every = every.unwrap_or(settings.commit_every);
     settings.keep = match table.choice("keep", &["all", "unsent"]) {

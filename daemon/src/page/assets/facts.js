@@ -125,6 +125,7 @@ const waiting = (spool) => {
     [w.per_day, spool.gigabytes_per_day === null ? null : bytes(spool.gigabytes_per_day * 1e9)],
     [w.at_risk, fill(w.seconds, { n: spool.unstored_seconds.toFixed(1) })],
     [w.dropped, spool.evicted > 0 ? n(spool.evicted) : null, "warning"],
+    [w.expired, spool.expired > 0 ? n(spool.expired) : null, "warning"],
     [w.damaged, spool.damaged > 0 ? n(spool.damaged) : null, "warning"],
   ]);
 };

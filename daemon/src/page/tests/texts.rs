@@ -159,6 +159,7 @@ fn each_trouble_has_its_words_and_a_remedy() {
             "No server is configured",
         ),
         (|s| s.spool.evicted = 1234, Severity::Note, "1\u{202f}234 dropped to make room"),
+        (|s| s.spool.expired = 7, Severity::Note, "7 dropped because they were older than max_age"),
         (|s| s.clock.synced = false, Severity::Warning, "clock has not been set"),
         (|s| s.gateway.idle = true, Severity::Note, "Nothing is configured"),
     ];
@@ -217,6 +218,7 @@ fn no_word_of_the_source_code_reaches_the_technician() {
         status.uplink.nobody_listening = 1;
         status.spool.state = "failing".into();
         status.spool.evicted = 1;
+        status.spool.expired = 1;
         status.spool.dropped = 1;
         status.spool.damaged = 1;
         status.spool.not_durable = Some("x".into());

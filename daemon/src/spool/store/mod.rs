@@ -175,6 +175,8 @@ pub struct Work<'a> {
     pub dead: &'a [DeadLetter],
     /// Blocks with a smaller number may be overwritten.
     pub floor: u64,
+    /// Blocks with a smaller number that may be overwritten go, a few at once; the newest block stays.
+    pub expired: u64,
     /// Blocks and record rows from these numbers on are of a commit that failed, or seemed to: take them out first.
     pub undo_from: Option<(u64, i64)>,
 }
@@ -384,6 +386,7 @@ impl Store {
             writing.undo(block)?;
             writing.transaction.execute("DELETE FROM event WHERE id >= ?1", [event])?;
         }
+        writing.expire(work.expired)?;
         writing.shapes(work.batches, shapes)?;
         for batch in work.dead.iter().filter_map(|letter| letter.batch.as_ref()) {
             // Read from another file, if that one was set aside in between.

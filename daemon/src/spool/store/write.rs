@@ -121,6 +121,21 @@ impl Writing<'_> {
         Ok(newest)
     }
 
+    /// Deletes the oldest blocks below a number, a few.
+    pub(super) fn expire(&mut self, below: u64) -> Result<(), StoreError> {
+        for _ in 0..GIVE_UP_MAX {
+            let Some(ring) = self.ring else { break };
+            // The newest stays: it tells how far its run came, and numbers go on from it.
+            if ring.oldest.number >= below.min(self.floor) || ring.oldest == ring.newest {
+                break;
+            }
+            let Some(oldest) = self.after(ring.oldest.place)? else { break };
+            self.transaction.execute("DELETE FROM block WHERE place = ?1", [ring.oldest.place])?;
+            self.ring = Some(Extent { oldest, ..ring });
+        }
+        Ok(())
+    }
+
     fn newest(&mut self, newest: Spot) -> Spot {
         self.ring = Some(Extent { oldest: self.ring.map_or(newest, |ring| ring.oldest), newest });
         newest

@@ -26,6 +26,7 @@ mod letters;
 mod lives;
 mod model;
 mod questions;
+mod retention;
 mod room;
 
 /// A deadline for what takes milliseconds: long, because machines that test are busy.

@@ -5,6 +5,7 @@
 //! (so that no half-written frame stays in front of later ones), what the failed commit may have left is taken out,
 //! and the same readings are written again from memory. Until then they and all that follow stay in the memory ring.
 
+mod expire;
 mod fold;
 mod resend;
 mod trouble;
@@ -68,6 +69,10 @@ pub(super) struct Writer {
     /// The spool's own row as it is on disk.
     mark: Mark,
     books_due: Instant,
+    /// When this life began, and the running time before it.
+    began: (Instant, u64),
+    /// Blocks with a smaller number are too old, and when that was last looked at.
+    expired: (u64, Instant),
     /// Old runs are looked at again then.
     fold_due: Instant,
     open_gap: Option<(i64, Arc<Event>)>,
@@ -107,6 +112,7 @@ impl Writer {
                 (None, Mark::default(), Some(broken))
             }
         };
+        let before = mark.running_s;
         Self {
             shared,
             file,
@@ -117,6 +123,8 @@ impl Writer {
             proving: None,
             mark,
             books_due: now + BOOKS_EVERY,
+            began: (now, before),
+            expired: (0, now),
             fold_due: now,
             open_gap: None,
             last_wall_us: None,
@@ -209,6 +217,7 @@ impl Writer {
             || !self.flushes.is_empty()
             || !self.dead.is_empty()
             || (books && now >= self.books_due)
+            || self.has_expired(inner, now)
     }
 
     fn obey(&mut self, command: Command) {

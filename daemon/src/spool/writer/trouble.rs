@@ -97,7 +97,12 @@ impl Writer {
             let waiting = store::found(store.connection())?.events_waiting;
             self.shared.lock().events_waiting = waiting;
         }
+        // What has run before is kept by the file that came with it, or by this life.
+        let running = self.mark.running_s;
         self.mark = store.mark()?;
+        if self.mark.running_s > running && self.began.1 == 0 {
+            self.began.1 = self.mark.running_s;
+        }
         self.shared.generation.fetch_add(1, Ordering::AcqRel);
         self.store = Some(store);
         self.stands_on();

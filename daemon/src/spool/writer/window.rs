@@ -57,6 +57,10 @@ impl Writer {
             self.fail(error.trouble(), &error.to_string(), None);
             return false;
         }
+        if let Err(error) = self.expire() {
+            self.fail(error.trouble(), &error.to_string(), None);
+            return false;
+        }
         let handed_out = shared.handed_out.lock().unwrap_or_else(PoisonError::into_inner);
         let mut window = self.take(now);
         let Some(mut store) = self.store.take() else { return false };
@@ -186,7 +190,7 @@ impl Writer {
         {
             self.books(&mut inner, window, ended);
             self.fold(store, &inner, window)?;
-            self.mark(&inner, window);
+            self.mark(store, &inner, window);
             self.books_due = now + every;
         }
         Ok(())
@@ -246,9 +250,10 @@ impl Writer {
     }
 
     /// The spool's own row as it is after this commit.
-    fn mark(&self, inner: &Inner, window: &mut Window) {
+    fn mark(&self, store: &Store, inner: &Inner, window: &mut Window) {
         let mut mark = self.mark.clone();
         mark.floor = inner.floor;
+        self.note_age(store, inner, &mut mark);
         if window.folded.is_empty() {
             mark.take_folded(&inner.ledger);
         } else {
@@ -269,6 +274,7 @@ impl Writer {
             && window.dead.is_empty()
             && window.again.is_empty()
             && window.mark.is_none()
+            && !self.expires(store)
             && window.sent.is_empty();
         if nothing {
             return Ok(Written::default());
@@ -284,6 +290,7 @@ impl Writer {
             mark: window.mark.as_ref(),
             dead: &window.dead,
             floor,
+            expired: self.expired.0,
             undo_from: None,
         };
         let written = store.commit(&work)?;
