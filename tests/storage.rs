@@ -183,6 +183,14 @@ fn a_disk_that_stalls_two_seconds_at_a_time_costs_no_poll() {
     assert_eq!(missed(&after), missed(&before), "polls were missed while the disk stood still: {after}");
     assert!(count(&after, "numbered") >= count(&before, "numbered") + 4 * 4 * 10, "{after}");
     assert_eq!(count(&after, "dropped"), 0, "{after}");
+
+    // One that lasts is said, although the thread that would say it stands still itself.
+    let faults = Faults::on_the_writer(&gateway, "fsync,fdatasync:delay_enter=60000000");
+    let stalled = wait_state(&gateway, "stalled");
+    assert!(stalled["spool"]["unstored_seconds"].as_f64() > Some(1.0), "the exposure is shown: {stalled}");
+    drop(faults);
+    wait_healed(&gateway);
+    assert_eq!(gateway.stop().code(), Some(0));
 }
 
 #[test]

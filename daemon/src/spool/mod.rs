@@ -41,7 +41,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -61,6 +61,9 @@ use ledger::{Ledger, RunBooks};
 use reader::{QUESTIONS_MAX, Question, Reader};
 use shared::{Command, Inner, Shared};
 use writer::Writer;
+
+/// A writer that answers no question for so long stands still with the disk.
+const STALLED_AFTER: Duration = Duration::from_secs(2);
 
 /// What [`Spool::open`] gives.
 #[derive(Debug)]
@@ -207,11 +210,17 @@ impl Spool {
         self.shared.command(Command::Reconfigure);
     }
 
-    /// Waits until the writer takes a turn; writes nothing. It turns even while the disk fails, unless a system call holds it.
+    /// Waits until the writer takes a turn; writes nothing. It turns even while the disk fails, unless a system call holds it: then
+    /// it cannot show how it is, and who waits here does it.
     pub async fn ping(&self) -> Result<(), SpoolError> {
-        let (reply, answer) = oneshot::channel();
+        let (reply, mut answer) = oneshot::channel();
         self.shared.command(Command::Ping(reply));
-        answer.await.map_err(|_| SpoolError::Closed)
+        loop {
+            match tokio::time::timeout(STALLED_AFTER, &mut answer).await {
+                Ok(answer) => return answer.map_err(|_| SpoolError::Closed),
+                Err(_) => self.shared.show_stalled(Instant::now()),
+            }
+        }
     }
 
     /// Waits until the reader takes a question: all that were asked before are answered then.

@@ -202,6 +202,23 @@ impl Shared {
         self.wake.notify_one();
     }
 
+    /// For a writer that a system call holds: says on the board that the disk stands still, until it shows how it is again.
+    pub(super) fn show_stalled(&self, now: Instant) {
+        let oldest = {
+            let inner = self.lock();
+            inner.in_hand.or(inner.ring.front().map(|kept| kept.at))
+        };
+        self.board.update(|status| {
+            let spool = &mut status.spool;
+            if spool.state == "ok" || spool.state == "stalled" {
+                "stalled".clone_into(&mut spool.state);
+                spool.error = Some("a write or a sync has not come back".to_owned());
+            }
+            spool.unstored_seconds =
+                oldest.map_or(0.0, |oldest| now.saturating_duration_since(oldest).as_secs_f64());
+        });
+    }
+
     /// Waits for something to do, at most until `until`.
     pub(super) fn wait<'a>(&self, guard: MutexGuard<'a, Inner>, until: Instant) -> MutexGuard<'a, Inner> {
         let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));

@@ -1,6 +1,7 @@
 //! Lives of the daemon: kill, stop, start, and what each leaves on disk.
 
 use super::*;
+use crate::spool::stepped::Stepped;
 
 #[tokio::test]
 async fn stored_readings_survive_the_end_of_the_process() {
@@ -180,4 +181,27 @@ async fn a_confirmed_clock_record_is_still_known_after_restarts() {
     let file = rusqlite::Connection::open(directory.path().join(store::FILE)).expect("opens");
     let rows: i64 = file.query_row("SELECT count(*) FROM event", [], |row| row.get(0)).expect("readable");
     assert!(rows < 1_010, "{rows} records stay");
+}
+
+#[test]
+fn a_gateway_that_never_lives_ten_seconds_still_gets_rid_of_what_it_delivered() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let begin = Instant::now();
+    let life = |start: Instant| {
+        Stepped::open(settings(directory.path()), Board::default(), || stamp(0), start).expect("opens")
+    };
+    let mut first = life(begin);
+    let batch = Plant::new(first.run).batch();
+    first.append(batch.clone(), begin);
+    first.turn(begin);
+    assert_eq!(first.committed().next_seq, batch.end());
+    first.confirm(&[Confirmed::Batch { run: batch.run, seq: batch.seq, n: batch.n() }]);
+    first.turn(begin + Duration::from_secs(2));
+    drop(first);
+    let mut second = life(begin + Duration::from_secs(3));
+    let again = second.span(Cursor::START).expect("readable").map_or(Vec::new(), |span| span.items);
+    assert!(
+        again.iter().all(|item| matches!(item, Item::Event(_))),
+        "delivered in the life before: {again:?}"
+    );
 }

@@ -30,7 +30,7 @@ use super::store::{DeadLetter, Store, Trouble};
 use crate::model::RunId;
 use crate::model::event::{Body, Event, GapCause};
 use resend::Resend;
-use window::BOOKS_EVERY;
+use window::BOOKS_FIRST;
 
 /// The board is fresh to this.
 const TICK: Duration = Duration::from_secs(1);
@@ -122,7 +122,7 @@ impl Writer {
             full: false,
             proving: None,
             mark,
-            books_due: now + BOOKS_EVERY,
+            books_due: now + BOOKS_FIRST,
             began: (now, before),
             expired: (0, now),
             fold_due: now,

@@ -18,6 +18,9 @@ use crate::spool::store::{DeadLetter, RunUpdate, Store, StoreError, Victims, Wor
 /// Confirmations reach the disk with a commit at most this late.
 pub(super) const BOOKS_EVERY: Duration = Duration::from_secs(10);
 
+/// ... and in a young life this late: a gateway that dies every few seconds must not send all of its backlog again each time.
+pub(super) const BOOKS_FIRST: Duration = Duration::from_secs(1);
+
 /// With `keep = "unsent"` next to nothing is written; the run still leaves a mark this often.
 const MARK_EVERY: Duration = Duration::from_secs(60);
 
