@@ -18,6 +18,7 @@ mod neighbours;
 mod outage;
 mod page;
 mod process;
+mod receiver;
 mod resend;
 mod serial;
 mod shipped;

@@ -216,3 +216,44 @@ fn a_full_disk_costs_no_stored_reading_and_heals_by_itself() {
     assert_eq!(count(spool, "numbered"), count(spool, "waiting") + count(spool, "open"), "{healed}");
     assert_eq!(gateway.stop().code(), Some(0));
 }
+
+#[test]
+fn after_five_starts_without_a_stop_it_only_samples_and_stores_until_it_is_stopped_in_order() {
+    let plant = ModbusServer::tcp();
+    let uplink = "[uplink]\nbroker = \"mqtt://127.0.0.1:1\"\n";
+    let mut gateway = Gateway::new(&format!("{}{uplink}", config(plant.port, &[1])));
+    let safe_mode = |s: &serde_json::Value| s["gateway"]["safe_mode"].as_bool();
+    for _ in 0..4 {
+        gateway.start();
+        assert!(!gateway.wait_status("its mode", safe_mode));
+        gateway.kill();
+    }
+    gateway.start();
+    assert!(gateway.wait_status("its mode", safe_mode));
+    gateway.wait_log("only sampling and storing");
+    let stored = |s: &serde_json::Value| s["spool"]["waiting"].as_u64();
+    let before = gateway.wait_status("what waits", stored);
+    gateway.wait_status("more is stored", |s| stored(s).filter(|now| *now > before));
+    assert_eq!(gateway.status().unwrap()["uplink"]["connects"], 0, "nothing is sent");
+    assert_eq!(gateway.stop().code(), Some(0));
+    gateway.start();
+    assert!(!gateway.wait_status("its mode", safe_mode));
+    gateway.wait_status("an attempt to send", |s| s["uplink"]["connects"].as_u64().filter(|n| *n > 0));
+}
+
+#[test]
+fn a_copied_card_is_said_until_it_gets_an_id_of_its_own() {
+    let config = |id: &str| format!("gateway = \"{id}\"\n[uplink]\nbroker = \"mqtt://127.0.0.1:1\"\n");
+    let mut gateway = Gateway::new(&config("plant7-gw1"));
+    let warnings = |s: &serde_json::Value| Some(s["gateway"]["warnings"].as_array()?.len());
+    let machines = ["0123456789abcdef0123456789abcdef", "fedcba9876543210fedcba9876543210"];
+    for (machine, id, expected) in
+        [(0, "plant7-gw1", 0), (1, "plant7-gw1", 1), (1, "plant7-gw1", 1), (1, "plant7-gw2", 0)]
+    {
+        gateway.configure(&config(id));
+        gateway.launch_on_machine(machines[machine]);
+        assert_eq!(gateway.wait_status("its warnings", warnings), expected, "{id} on machine {machine}");
+        assert_eq!(gateway.stop().code(), Some(0));
+    }
+    gateway.wait_log("the gateway id plant7-gw1 was used on another machine before");
+}

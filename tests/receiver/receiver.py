@@ -11,11 +11,14 @@ The rules, in the order in which they are applied:
    its stamp: a copy without `clock` or with "corrected" replaces one that says "unsynced".
 2. A record is (gateway, run, number). A second copy is dropped.
 3. `prev` links the batches of one device: the batch before it, in the same run, begins at `prev`.
-4. A `run_end` says that a run has the readings 0 to next_seq - 1. A `gap` names readings that will not come.
+4. A `clock` record says by how much the clock was wrong until it was set: offset_us is added to the stamp of every batch of
+   its run that says "unsynced" and came in no corrected copy. (Batches of an earlier run in the same boot come corrected,
+   unless they were confirmed before the clock was set.)
+5. A `run_end` says that a run has the readings 0 to next_seq - 1. A `gap` names readings that will not come.
    Missing of an ended run = 0 to next_seq - 1, less what is held, less its gaps. A run that ended in order ("clean") has
    no others; one that was killed may have sent more than it had stored, and what arrived is as good as the rest.
-5. Of a run without a run end, everything up to the highest reading held is expected.
-6. With --from-now, nothing is expected from before the first batch that arrived: somebody else received that.
+6. Of a run without a run end, everything up to the highest reading held is expected.
+7. With --from-now, nothing is expected from before the first batch that arrived: somebody else received that.
 
 Exit code: 0 nothing is missing, 1 something is, 2 the input contradicts itself.
 
@@ -25,6 +28,13 @@ It needs Python 3.9 and nothing else.
 import argparse
 import json
 import sys
+from datetime import datetime, timedelta
+
+
+def later(time, offset_us):
+    """A stamp of RFC 3339, moved."""
+    moved = datetime.fromisoformat(time.replace("Z", "+00:00")) + timedelta(microseconds=offset_us)
+    return moved.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 class Intervals:
@@ -85,6 +95,14 @@ class Run:
         self.gaps = Intervals()
         self.causes = {}
         self.end = None  # (next_seq, clean)
+        self.offset_us = None  # what its unsynced stamps lack
+
+    def times(self):
+        """(seq, time, how it is known) of each batch, in order."""
+        for seq, (_, time, clock) in sorted(self.batches.items()):
+            if clock == "unsynced" and self.offset_us is not None:
+                time, clock = later(time, self.offset_us), "corrected"
+            yield seq, time, clock
 
 
 class Receiver:
@@ -150,6 +168,8 @@ class Receiver:
             if ended.end not in (None, end):
                 self.faults.append(f"run {message['ended']}: two ends, {ended.end} and {end}")
             ended.end = end
+        elif message["kind"] == "clock":
+            run.offset_us = message["offset_us"]
         elif message["kind"] == "gap":
             of = self.run(gateway, message["of"])
             first, next_ = message["first"], message["next"]
@@ -193,6 +213,8 @@ class Receiver:
                     "held": len(run.held),
                     "gaps": run.causes,
                     "missing": covered.missing(end),
+                    "unsynced": sum(clock == "unsynced" for _, _, clock in run.times()),
+                    "corrected": sum(clock == "corrected" for _, _, clock in run.times()),
                 }
             )
         missing = sum(next_ - first for run in runs for first, next_ in run["missing"])
@@ -213,6 +235,8 @@ def in_words(report):
         print(f"{run['gateway']} run {run['run']} ({state}): {run['held']} of {run['expected']} readings")
         for cause, count in sorted(run["gaps"].items()):
             print(f"  {count} will not come: {cause}")
+        if run["corrected"] or run["unsynced"]:
+            print(f"  stamps of batches: {run['corrected']} corrected, {run['unsynced']} by a clock that was not set")
         for first, next_ in run["missing"]:
             print(f"  missing: {first} to {next_ - 1}")
     for fault in report["faults"]:

@@ -1,0 +1,75 @@
+//! The reference receiver says "complete" only when it is: what it makes of copies, gaps, run ends and clock records.
+
+use serde_json::{Value, json};
+
+use crate::support::subscriber::{Message, judge};
+
+const RUN: &str = "00000001-00000001";
+
+fn message(kind: &str, mut payload: Value) -> Message {
+    payload["schema"] = json!("fieldspool/1");
+    payload["gateway"] = json!("gw");
+    Message { topic: format!("fieldspool/gw/{kind}"), payload: payload.to_string() }
+}
+
+/// One batch of one reading, the device's before it at `prev`.
+fn batch(lane: &str, seq: u64, prev: Option<u64>, clock: Option<&str>, value: u64) -> Message {
+    let time = "1970-01-01T00:00:05.000000Z";
+    let mut one =
+        json!({"device": "d", "seq": seq, "n": 1, "prev": prev, "time": time, "points": {"p": value}});
+    if let Some(clock) = clock {
+        one["clock"] = json!(clock);
+    }
+    message(&format!("{lane}/d"), json!({"run": RUN, "lane": lane, "batches": [one]}))
+}
+
+fn record(number: u64, mut payload: Value) -> Message {
+    payload["run"] = json!("00000002-00000002");
+    payload["number"] = json!(number);
+    payload["time"] = json!("2026-01-01T00:00:00.000000Z");
+    message("event", payload)
+}
+
+fn run_end(next_seq: u64) -> Message {
+    record(
+        0,
+        json!({"kind": "run_end", "ended": RUN, "next_seq": next_seq, "clean": true, "last_time": null}),
+    )
+}
+
+#[test]
+fn a_hole_is_missing_until_a_copy_or_a_gap_fills_it() {
+    let mut all = vec![batch("live", 0, None, None, 1), batch("live", 2, Some(1), None, 3), run_end(5)];
+    let report = judge(&all);
+    assert_eq!((&report["complete"], &report["missing"]), (&json!(false), &json!(3)), "{report}");
+    assert_eq!(report["runs"][0]["missing"], json!([[1, 2], [3, 5]]));
+    all.push(record(1, json!({"kind": "gap", "of": RUN, "first": 3, "next": 5, "cause": "evicted"})));
+    all.push(batch("backlog", 1, Some(0), None, 2));
+    // Everything once more, as after a connection that broke: known, and counted as copies.
+    all.extend(all.clone());
+    let report = judge(&all);
+    assert_eq!((&report["complete"], &report["readings"]), (&json!(true), &json!(3)), "{report}");
+    assert_eq!((&report["duplicates"], &report["runs"][0]["gaps"]["evicted"]), (&json!(3), &json!(2)));
+}
+
+#[test]
+fn two_copies_that_differ_contradict_each_other() {
+    let report = judge(&[batch("live", 0, None, None, 1), batch("backlog", 0, None, None, 2)]);
+    assert_eq!(report["complete"], json!(false));
+    assert_eq!(report["faults"].as_array().unwrap().len(), 1, "{report}");
+}
+
+#[test]
+fn stamps_of_a_clock_that_was_not_set_are_corrected_by_its_record() {
+    let unsynced = |seq, prev| batch("live", seq, prev, Some("unsynced"), 1);
+    let mut all = vec![unsynced(0, None), unsynced(1, Some(0)), batch("live", 2, Some(1), None, 1)];
+    let count = |report: &Value, what: &str| report["runs"][0][what].clone();
+    let report = judge(&all);
+    assert_eq!((count(&report, "unsynced"), count(&report, "corrected")), (json!(2), json!(0)), "{report}");
+    let clock = json!({"kind": "clock", "boot": "00", "offset_us": 1_767_225_600_000_000_u64, "at_mono_us": 9,
+        "run": RUN, "number": 0, "time": "2026-01-01T00:00:00.000000Z"});
+    all.push(message("event", clock));
+    let report = judge(&all);
+    assert_eq!((count(&report, "unsynced"), count(&report, "corrected")), (json!(0), json!(2)), "{report}");
+    assert_eq!(report["faults"], json!([]));
+}
