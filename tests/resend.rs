@@ -110,3 +110,36 @@ fn without_a_daemon_the_file_takes_the_request_and_the_next_start_sends() {
     assert_eq!((&proved["missing"], &proved["clean"]), (&json!([]), &json!(true)), "{report}");
     assert_eq!(report["faults"], json!([]), "{report}");
 }
+
+#[test]
+fn a_spool_is_verified_by_its_daemon_while_it_runs_and_from_the_file_when_it_does_not() {
+    let (_plant, _broker, mut gateway, _) = acknowledged_into_the_void();
+    let verify = |gateway: &Gateway, file: &[&str]| {
+        let output = gateway.ask(&[&["spool", "verify"], file].concat());
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let spool = gateway.var("spool.db").to_str().expect("text").to_owned();
+    for file in [vec![], vec![&*spool]] {
+        let (code, said, aside) = verify(&gateway, &file);
+        assert_eq!(code, Some(0), "{said}{aside}");
+        assert!(said.contains(": sound") && said.contains("not checked while the file is in use"), "{said}");
+        assert!(aside.contains(&format!("in use by process {}", gateway.pid())), "{aside}");
+    }
+    gateway.kill();
+    let (code, said, aside) = verify(&gateway, &[]);
+    assert_eq!((code, &*aside), (Some(0), ""), "{said}");
+    assert!(said.contains(": sound") && said.contains("SQLite    checked"), "{said}");
+
+    let damaged = gateway.var("copy.db");
+    let mut bytes = std::fs::read(&spool).expect("readable");
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 64].fill(0x55);
+    std::fs::write(&damaged, bytes).expect("written");
+    let (code, said, _) = verify(&gateway, &[damaged.to_str().expect("text")]);
+    assert_eq!(code, Some(65), "{said}");
+    assert!(said.contains("DAMAGED"), "{said}");
+    let (code, _, aside) = verify(&gateway, &["/nonexistent/spool.db"]);
+    assert_eq!(code, Some(66), "{aside}");
+    assert_eq!(aside.lines().count(), 1, "one clear line: {aside}");
+}

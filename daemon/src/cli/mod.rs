@@ -13,6 +13,7 @@ mod paper;
 mod read;
 mod spool;
 mod table;
+mod verify;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -33,6 +34,8 @@ pub enum Exit {
     Ok = 0,
     /// What was typed makes no sense.
     Usage = 64,
+    /// A spool file is damaged.
+    Damaged = 65,
     /// A file to be read is not there, or there is no such bus, device or point.
     NoInput = 66,
     /// The daemon is not running, or the device does not answer.
@@ -119,6 +122,7 @@ fn obey(arguments: Arguments, out: &mut dyn Write) -> Result<u8, Failure> {
         Command::Spool(Spool::Status(status)) => spool::status(&status, out),
         Command::Spool(Spool::Export(export)) => spool::export(&export, out),
         Command::Spool(Spool::Resend(resend)) => spool::resend(&resend, out),
+        Command::Spool(Spool::Verify(verify)) => verify::verify(&verify, out),
         Command::Page(Page::Invite(place)) => ask::page_invite(&place, out),
         Command::Demo(options) => match demo::run(&options) {
             Ok(()) => Ok(Exit::Ok),

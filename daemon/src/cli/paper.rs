@@ -73,6 +73,9 @@ All done.
 64
 What was typed makes no sense.
 .TP
+65
+A spool file is damaged (spool verify).
+.TP
 66
 A file, bus, device or point does not exist.
 .TP

@@ -20,7 +20,7 @@ use crate::spool::offline::{self, Offline};
 use crate::spool::{Asked, ExportQuery, Resent, SpoolError};
 
 /// Where the spool of this configuration is.
-fn directory(place: &Place) -> Result<PathBuf, Failure> {
+pub(super) fn directory(place: &Place) -> Result<PathBuf, Failure> {
     config(place).map(|config| config.spool.directory).ok_or_else(|| {
         let what = "the daemon is not running, and the configuration, which says where the readings are, has faults; \
                     see fieldspool check";

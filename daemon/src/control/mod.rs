@@ -67,6 +67,9 @@ pub enum Request {
         /// That time.
         since_us: i64,
     },
+    /// Checks the spool's file while it is in use. Items: how far it is, 0 to 1, from time to time; the last one is a
+    /// [`crate::spool::verify::Verified`].
+    Verify {},
     /// One item: the path and query of a one-time link to the page.
     PageInvite {},
 }

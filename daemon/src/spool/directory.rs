@@ -46,6 +46,12 @@ pub(super) fn lock(directory: &Path) -> Result<Lock, SpoolError> {
     }
 }
 
+/// Whether another process holds the lock, and which, if the kernel lists it. Takes no lock itself: that could keep a
+/// daemon from starting.
+pub fn in_use(directory: &Path) -> Option<u32> {
+    holder(&File::open(directory).ok()?)
+}
+
 /// The process that holds the lock, as the kernel lists it: `1: FLOCK ADVISORY WRITE 812 b3:02:1234 0 EOF`.
 fn holder(directory: &File) -> Option<u32> {
     let inode = format!(":{}", directory.metadata().ok()?.ino());

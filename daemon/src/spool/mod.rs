@@ -34,6 +34,7 @@ pub mod stepped;
 pub mod store;
 #[cfg(test)]
 mod tests;
+pub mod verify;
 mod writer;
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
@@ -50,7 +51,7 @@ pub use api::{
     HistoryPage, HistoryQuery, HistoryValue, Item, Keep, MAX_AGE_LEAST, NotACursor, Resent, ResentRun, Span,
     SpoolSettings,
 };
-pub use directory::not_durable;
+pub use directory::{in_use, not_durable};
 pub use error::SpoolError;
 pub(crate) use open::durability;
 
@@ -60,6 +61,7 @@ use crate::status::Board;
 use ledger::{Ledger, RunBooks};
 use reader::{QUESTIONS_MAX, Question, Reader};
 use shared::{Command, Inner, Shared};
+use verify::Verified;
 use writer::Writer;
 
 /// A writer that answers no question for so long stands still with the disk.
@@ -190,6 +192,19 @@ impl Spool {
     /// Stored batches, page by page.
     pub async fn export(&self, query: ExportQuery) -> Result<ExportPage, SpoolError> {
         self.ask(|reply| Question::Export(query, reply)).await
+    }
+
+    /// Checks the file while it is in use, in turns of 100 ms: everything but SQLite's own structure. `progress` is told how far it is.
+    pub async fn verify(&self, progress: watch::Sender<f64>) -> Result<Verified, SpoolError> {
+        let mut check = None;
+        loop {
+            let (going, ended) = self.ask(|reply| Question::Verify(check, reply)).await?;
+            progress.send_replace(going.progress());
+            if ended {
+                return Ok(going.found);
+            }
+            check = Some(going);
+        }
     }
 
     async fn ask<T>(

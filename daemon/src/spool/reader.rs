@@ -8,9 +8,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::SpoolError;
 use super::api::{Cursor, ExportPage, ExportQuery, HistoryPage, HistoryQuery, Item, Span};
+use super::ledger::Ledger;
 use super::shared::{Command, Shared};
 use super::source::Source;
 use super::store::{StoreError, Trouble};
+use super::verify::Check;
 use crate::model::RunId;
 
 /// Questions that wait; more than these wait at the asker.
@@ -25,6 +27,8 @@ pub(super) enum Question {
     History(HistoryQuery, oneshot::Sender<Result<HistoryPage, SpoolError>>),
     /// Stored batches.
     Export(ExportQuery, oneshot::Sender<Result<ExportPage, SpoolError>>),
+    /// A turn of a check, which begins if there is none; and whether that was all.
+    Verify(Option<Box<Check>>, oneshot::Sender<Result<(Box<Check>, bool), SpoolError>>),
     /// Whether the thread takes questions.
     Ping(oneshot::Sender<Result<(), SpoolError>>),
 }
@@ -60,12 +64,33 @@ impl Reader {
                         source.export(&query, &|run, first, next| settled(shared, run, first, next))
                     }));
                 }
+                Question::Verify(check, reply) if !reply.is_closed() => {
+                    let _ = reply.send(self.verify(check));
+                }
                 Question::Ping(reply) => {
                     let _ = reply.send(Ok(()));
                 }
                 _ => {}
             }
         }
+    }
+
+    fn verify(&mut self, check: Option<Box<Check>>) -> Result<(Box<Check>, bool), SpoolError> {
+        let (file, generation) = (self.file.clone(), self.shared.generation.load(Ordering::Acquire));
+        if check.as_ref().is_some_and(|check| check.generation != generation) {
+            return Err(SpoolError::Unavailable(
+                "the file was replaced meanwhile: verify it again".to_owned(),
+            ));
+        }
+        self.ask(|source, shared| {
+            let books = |look: &mut dyn FnMut(&Ledger, u64)| {
+                let inner = shared.lock();
+                look(&inner.ledger, inner.floor);
+            };
+            let (mut check, ended) = source.verify(check, &file, &books)?;
+            check.generation = generation;
+            Ok((check, ended))
+        })
     }
 
     /// Answers from the file, opening it if need be.

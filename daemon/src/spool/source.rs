@@ -19,6 +19,7 @@ use super::records::{event_of, run_of};
 use super::ring::{self, Heading, Spot};
 use super::schema;
 use super::store::{StoreError, dictionary};
+use super::verify::{Books, Check};
 use crate::model::event::Event;
 use crate::model::{Batch, Reading, RunId};
 
@@ -148,6 +149,21 @@ impl Source {
             }
         }
         Ok(found)
+    }
+
+    /// A turn of a check of the file in use.
+    pub(super) fn verify(
+        &mut self,
+        check: Option<Box<Check>>,
+        file: &Path,
+        books: Books<'_>,
+    ) -> Result<(Box<Check>, bool), StoreError> {
+        let mut check = match check {
+            Some(check) => check,
+            None => Box::new(Check::begin(file, &self.connection, books, true)?),
+        };
+        let ended = check.step(&self.connection, &mut self.dictionary, books, TURN)?;
+        Ok((check, ended))
     }
 
     /// Stored values of one point.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use fieldspool_drivers::bus::Poll;
 use fieldspool_drivers::point::Point;
+use serde::Serialize;
 use serde_json::json;
 use tokio::io::AsyncWrite;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -21,7 +22,7 @@ use crate::control::server::{Answer, Failed, Reply};
 use crate::model::NotARun;
 use crate::page::Page;
 use crate::schedule::Command;
-use crate::spool::{Asked, ExportQuery, Spool};
+use crate::spool::{Asked, ExportQuery, Spool, SpoolError};
 use crate::status::Board;
 
 /// A bus polls something else before it answers; with many silent devices that takes seconds.
@@ -105,26 +106,29 @@ impl Desk {
             }
         }
     }
+}
 
-    async fn resend(
-        &self,
-        asked: Asked,
-        reply: &mut Reply<impl AsyncWrite + Unpin + Send>,
-    ) -> Result<(), Failed> {
-        let (progress, seen) = watch::channel(0.0);
-        let mut answer = pin!(self.spool.resend(asked, progress));
-        let resent = loop {
-            if let Ok(answer) = timeout(SAY_EVERY, &mut answer).await {
-                break answer;
-            }
-            // The search goes on also when nobody listens any more.
-            let behind = *seen.borrow();
-            reply.item(&behind).await;
-        };
-        let resent = resent.map_err(|error| Failed { what: error.to_string(), exit: error.exit_code() })?;
-        reply.item(&resent).await;
-        Ok(())
-    }
+/// Waits for a long answer, and says meanwhile how far it is. An asker that goes away ends a question; a request to send
+/// again goes on without one.
+async fn long<T: Serialize>(
+    answer: impl Future<Output = Result<T, SpoolError>>,
+    progress: watch::Receiver<f64>,
+    reply: &mut Reply<impl AsyncWrite + Unpin + Send>,
+) -> Result<(), Failed> {
+    let mut answer = pin!(answer);
+    let answer = loop {
+        if let Ok(answer) = timeout(SAY_EVERY, &mut answer).await {
+            break answer;
+        }
+        let behind = *progress.borrow();
+        reply.item(&behind).await;
+        if reply.is_broken() {
+            return Ok(());
+        }
+    };
+    let answer = answer.map_err(|error| Failed { what: error.to_string(), exit: error.exit_code() })?;
+    reply.item(&answer).await;
+    Ok(())
 }
 
 fn not_found(what: &str) -> Failed {
@@ -148,6 +152,7 @@ impl Answer for Desk {
         request: Request,
         reply: &mut Reply<impl AsyncWrite + Unpin + Send>,
     ) -> Result<(), Failed> {
+        let (progress, seen) = watch::channel(0.0);
         match request {
             Request::Status {} => reply.item(&self.board.snapshot()).await,
             Request::Read { bus, device, point, all_types } => {
@@ -160,11 +165,14 @@ impl Answer for Desk {
             Request::ResendReadings { run, first, next } => {
                 let run =
                     run.parse().map_err(|fault: NotARun| Failed { what: fault.to_string(), exit: 64 })?;
-                return self.resend(Asked::Stretch { run, first, next }, reply).await;
+                let asked = Asked::Stretch { run, first, next };
+                return long(self.spool.resend(asked, progress), seen, reply).await;
             }
             Request::ResendSince { since_us } => {
-                return self.resend(Asked::Since { wall_us: since_us }, reply).await;
+                let asked = Asked::Since { wall_us: since_us };
+                return long(self.spool.resend(asked, progress), seen, reply).await;
             }
+            Request::Verify {} => return long(self.spool.verify(progress), seen, reply).await,
             Request::PageInvite {} => {
                 let page = self.known().page.clone();
                 let Some(page) = page else {

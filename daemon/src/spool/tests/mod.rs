@@ -28,6 +28,7 @@ mod model;
 mod questions;
 mod retention;
 mod room;
+mod verify;
 
 /// A deadline for what takes milliseconds: long, because machines that test are busy.
 const SOON: Duration = Duration::from_secs(60);
