@@ -163,6 +163,31 @@ fn a_write_that_fails_costs_nothing_stored_and_heals() {
 }
 
 #[test]
+fn a_file_that_takes_nothing_while_its_log_does_is_said_and_the_log_stays_bounded() {
+    let plant = ModbusServer::tcp();
+    plant.tick();
+    let mut broker = Broker::prepare(|_| {});
+    // A commit for each batch: the log is soon long enough to be written back.
+    let mut gateway = Gateway::with_uplink(
+        &broker,
+        &format!("[spool]\ncommit_every = \"0s\"\n{}", bus(plant.port, 8, 20, "20ms")),
+    );
+    gateway.start();
+    gateway.wait_status("stored readings", |s| (stored(s) > 200).then_some(()));
+    let faults = Faults::on_the_writers_file(&gateway, "spool.db", "fsync,fdatasync:error=EIO");
+    wait_for("the failing file to be said", Duration::from_secs(120), || {
+        gateway.status().filter(|s| s["spool"]["state"] == "failing")
+    });
+    let log = std::fs::metadata(gateway.var("spool.db-wal")).map_or(0, |log| log.len());
+    assert!(log <= 8 << 20, "the log is {log} bytes long");
+    drop(faults);
+    wait_healed(&gateway);
+    let (report, status) = let_it_arrive(&mut gateway, &mut broker);
+    assert_eq!(count(&status, "dropped") + count(&status, "evicted"), 0, "{status}");
+    assert_eq!(first_run(&report)["gaps"], json!({}), "{report}");
+}
+
+#[test]
 fn a_disk_that_stalls_two_seconds_at_a_time_costs_no_poll() {
     let plant = ModbusServer::tcp();
     plant.tick();

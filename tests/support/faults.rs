@@ -20,10 +20,20 @@ pub struct Faults {
 impl Faults {
     /// Injects into the writer of the spool, e.g. `["fsync,fdatasync:error=EIO"]` (strace(1), `-e inject`).
     pub fn on_the_writer(gateway: &Gateway, inject: &str) -> Self {
+        Self::attach(gateway, inject, &[])
+    }
+
+    /// As [`Faults::on_the_writer`], only for calls on one file of the state directory.
+    pub fn on_the_writers_file(gateway: &Gateway, file: &str, inject: &str) -> Self {
+        Self::attach(gateway, inject, &["-P", gateway.var(file).to_str().unwrap()])
+    }
+
+    fn attach(gateway: &Gateway, inject: &str, more: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let calls = inject.split(':').next().unwrap();
         let mut child = Command::new("strace")
             .args(["-y", "-e", &format!("trace={calls},close,openat"), "-e", &format!("inject={inject}")])
+            .args(more)
             .args(["-p", &thread(gateway, "spool-writer").to_string(), "-o"])
             .arg(dir.path().join("calls"))
             .stdin(Stdio::null())

@@ -26,7 +26,10 @@
 //! file may grow, else into the row of the oldest, which costs one leaf page where deleting and inserting costs two.
 //! There is no index by number: since numbers ascend around the circle, any block is found by bisection.
 
-use rusqlite::Connection;
+use std::ffi::c_int;
+
+use rusqlite::hooks::Wal;
+use rusqlite::{Connection, ErrorCode};
 
 /// "fsp1".
 pub const APPLICATION_ID: i64 = 0x6673_7031;
@@ -56,14 +59,27 @@ const TABLES: &str = "
 ";
 
 /// Settings of the one connection that writes.
-pub fn set_up_writer(connection: &Connection) -> rusqlite::Result<()> {
+pub fn set_up_writer(connection: &mut Connection) -> rusqlite::Result<()> {
     // Before the first table: it cannot change later. No effect on a file that exists.
     connection.pragma_update(None, "page_size", PAGE_SIZE.cast_signed())?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "wal_autocheckpoint", (CHECKPOINT_BYTES / PAGE_SIZE).cast_signed())?;
+    // Not `wal_autocheckpoint`: it keeps quiet about a file that takes nothing, and the log would grow over its bound.
+    connection.wal_hook(Some(write_back))?;
     connection.pragma_update(None, "journal_size_limit", LOG_BYTES_MAX.cast_signed())?;
     set_up_any(connection)
+}
+
+/// After a commit that made the log long: writes it back into the file. What goes wrong with that is an error of the commit,
+/// although it is in the log; the caller opens anew and takes it out again.
+fn write_back(log: &mut Wal, pages: c_int) -> rusqlite::Result<()> {
+    if u64::try_from(pages).unwrap_or_default() < CHECKPOINT_BYTES / PAGE_SIZE {
+        return Ok(());
+    }
+    match log.checkpoint() {
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Ok(()),
+        done => done,
+    }
 }
 
 /// Settings of any connection.

@@ -258,7 +258,7 @@ impl Store {
         if pages > 0 && application != schema::APPLICATION_ID {
             return Err(StoreError::Foreign("an SQLite file that is no spool".to_owned()));
         }
-        schema::set_up_writer(&connection)?;
+        schema::set_up_writer(&mut connection)?;
         if pages == 0 {
             let mark = Mark { id: new_id.to_owned(), ..Mark::default() };
             let text = serde_json::to_string(&mark).expect("numbers and a text are always JSON");
