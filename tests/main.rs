@@ -12,6 +12,7 @@ mod support;
 mod bad_input;
 mod cuts;
 mod demo;
+mod export;
 mod identity;
 mod layering;
 mod neighbours;

@@ -188,6 +188,10 @@ pub struct SpoolStatus {
     pub dropped: u64,
     /// In dead letters.
     pub dead_lettered: u64,
+    /// Messages refused for good that are kept, of earlier runs too.
+    pub dead_letters: u64,
+    /// Why the newest of them was refused, in the server's words.
+    pub dead_letter_reason: Option<String>,
     /// Bytes of the file and its WAL.
     pub bytes: u64,
     /// The cap.

@@ -95,11 +95,23 @@ pub(super) fn spool(spool: &SpoolStatus, now_us: i64) -> String {
         0,
         ("State", spool.error.clone().map_or(spool.state.clone(), |e| format!("{}: {e}", spool.state))),
     );
-    lines.push((
-        "Numbered",
-        format!("{} readings in this run, {} not yet stored", spool.numbered, spool.open),
-    ));
     lines.push(("Confirmed", format!("{} readings", spool.confirmed)));
+    if spool.state == "not running" {
+        lines.push((
+            "Rates",
+            "only a running daemon knows how much is written, and how long there is room".into(),
+        ));
+    } else {
+        let (numbered, open) = (spool.numbered, spool.open);
+        lines.push(("Numbered", format!("{numbered} readings in this run, {open} not yet stored")));
+    }
+    if spool.dead_letters > 0 {
+        let why = spool.dead_letter_reason.as_deref().unwrap_or("not known");
+        lines.push((
+            "Refused",
+            format!("{} messages are kept; the newest because: {why}", spool.dead_letters),
+        ));
+    }
     if let Some(why) = &spool.not_durable {
         lines.push(("Durable", format!("NO: {why}")));
     }

@@ -47,7 +47,8 @@ pub(super) fn status(status: &Status, out: &mut dyn Write) -> Result<Exit, Failu
     let spool = match ask_one(&socket(&status.place), &Request::Status {}) {
         Err(AskError::NotRunning) => {
             say("the daemon is not running; reading its file");
-            offline(&status.place)?.status()
+            let bytes_max = config(&status.place).and_then(|config| config.spool.bytes_max);
+            offline(&status.place)?.status(bytes_max)
         }
         answer => serde_json::from_value::<crate::status::Status>(answer?).map_err(io::Error::from)?.spool,
     };

@@ -198,6 +198,9 @@ fn server(status: &Status, now_us: i64) -> Vec<Problem> {
     }
     if uplink.dead_letters > 0 {
         problems.push(Problem::new(Severity::Warning, words::refused(uplink.dead_letters)));
+    } else if status.spool.dead_letters > 0 {
+        // Of an earlier run: told already, and still kept.
+        problems.push(Problem::new(Severity::Note, words::refused_before(status.spool.dead_letters)));
     }
     if uplink.nobody_listening > 0 {
         problems.push(Problem::new(Severity::Note, words::nobody_listens(uplink.nobody_listening)));

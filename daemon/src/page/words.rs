@@ -463,6 +463,14 @@ pub fn refused(n: u64) -> Said {
     )
 }
 
+/// The same, of runs before this one.
+pub fn refused_before(n: u64) -> Said {
+    Said(
+        format!("Before the last start the server had refused {} for good", count(n, "message", "messages")),
+        "They are kept apart: \"fieldspool spool status\" says why. Nothing was refused since.".into(),
+    )
+}
+
 /// 0x10.
 pub fn nobody_listens(n: u64) -> Said {
     Said(

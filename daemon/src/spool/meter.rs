@@ -35,6 +35,8 @@ pub(super) struct View {
     pub(super) bytes_max: u64,
     /// Wall clock of the oldest waiting reading.
     pub(super) oldest_us: Option<i64>,
+    /// Dead letters, and why the newest was refused.
+    pub(super) letters: (u64, Option<String>),
 }
 
 impl Meter {
@@ -58,7 +60,7 @@ impl Meter {
 
     /// Writes the spool's section of the board.
     pub(super) fn show(&mut self, shared: &Shared, view: View) {
-        let View { broken, bytes, bytes_max, oldest_us } = view;
+        let View { broken, bytes, bytes_max, oldest_us, letters } = view;
         let now = Instant::now();
         let written = written_by_this_thread();
         let start = *self.written_at_start.get_or_insert(written.unwrap_or_default());
@@ -93,6 +95,7 @@ impl Meter {
             spool.damaged = sums.losses.damaged + sums.losses.unstored;
             spool.dropped = sums.losses.dropped;
             spool.dead_lettered = sums.losses.dead_lettered;
+            (spool.dead_letters, spool.dead_letter_reason) = letters;
             spool.bytes = bytes.unwrap_or(spool.bytes);
             spool.bytes_max = bytes_max;
             spool.hours_until_full = hours;

@@ -14,7 +14,7 @@ use super::ledger::Ledger;
 use super::open;
 use super::ring;
 use super::source::Source;
-use super::store::{FILE, Found, RunUpdate, Store, StoreError, Trouble, Work, found};
+use super::store::{self, FILE, Found, RunUpdate, Store, StoreError, Trouble, Work, found};
 use super::{SpoolSettings, schema};
 use crate::model::RunId;
 use crate::status::SpoolStatus;
@@ -55,13 +55,16 @@ impl Offline {
         Ok(Self { file, source, ledger, floor: found.mark.floor, _lock: lock })
     }
 
-    /// What the board would say.
-    pub fn status(&self) -> SpoolStatus {
+    /// What the board would say, with the cap of the configuration; rates are known to a daemon only.
+    pub fn status(&self, bytes_max: Option<u64>) -> SpoolStatus {
         let sums = self.ledger.sums();
         let oldest = ring::locate(self.source.connection(), self.floor).ok().flatten();
         let oldest = oldest.and_then(|spot| ring::headings(self.source.connection(), spot, 1).ok());
         let oldest = oldest.and_then(|headings| headings.first()?.header);
         let directory = self.file.parent().unwrap_or(Path::new("."));
+        let settings = SpoolSettings { bytes_max, ..SpoolSettings::new(directory) };
+        let length = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+        let letters = store::letters(self.source.connection()).unwrap_or_default();
         SpoolStatus {
             state: "not running".to_owned(),
             waiting: sums.waiting,
@@ -72,8 +75,10 @@ impl Offline {
             damaged: sums.losses.damaged + sums.losses.unstored,
             dropped: sums.losses.dropped,
             dead_lettered: sums.losses.dead_lettered,
-            bytes: std::fs::metadata(&self.file).map_or(0, |metadata| metadata.len()),
-            bytes_max: open::bytes_max(&SpoolSettings::new(directory)),
+            dead_letters: letters.0,
+            dead_letter_reason: letters.1,
+            bytes: length(&self.file) + length(&directory.join(format!("{FILE}-wal"))),
+            bytes_max: open::bytes_max(&settings),
             not_durable: directory::not_durable(directory),
             ..SpoolStatus::default()
         }

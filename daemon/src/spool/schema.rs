@@ -47,6 +47,10 @@ const CHECKPOINT_BYTES: u64 = 4 * 1024 * 1024;
 /// ... and never kept longer than this.
 const LOG_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
+/// Readers that follow each other without a pause keep SQLite from beginning the log anew, however short they are: at this length
+/// the writer waits for them. One commit more still fits.
+pub const LOG_BYTES_FORCED: u64 = 6 * 1024 * 1024;
+
 const TABLES: &str = "
     CREATE TABLE spool (id INTEGER PRIMARY KEY CHECK (id = 1), mark TEXT NOT NULL) STRICT;
     CREATE TABLE run (run INTEGER PRIMARY KEY, ended INTEGER NOT NULL, last_wall_us INTEGER, books TEXT NOT NULL) STRICT;

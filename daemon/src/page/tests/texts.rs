@@ -138,6 +138,7 @@ fn each_trouble_has_its_words_and_a_remedy() {
         ),
         (|s| s.uplink.certificate_expires_us = Some(NOW_US - 1), Severity::Fault, "has expired"),
         (|s| s.uplink.dead_letters = 1, Severity::Warning, "refused 1 message for good"),
+        (|s| s.spool.dead_letters = 2, Severity::Note, "had refused 2 messages for good"),
         (|s| s.uplink.nobody_listening = 7, Severity::Note, "7 messages to which nobody"),
         (|s| s.spool.state = "read-only".into(), Severity::Fault, "become read-only"),
         (|s| s.spool.state = "full".into(), Severity::Fault, "disk is full"),

@@ -476,6 +476,12 @@ fn mark(connection: &Connection) -> Result<Mark, StoreError> {
     serde_json::from_str(&mark).map_err(|_| StoreError::Foreign("its own row is no JSON".into()))
 }
 
+/// How many dead letters are kept, and why the newest was refused.
+pub fn letters(connection: &Connection) -> rusqlite::Result<(u64, Option<String>)> {
+    let sql = "SELECT count(*), (SELECT reason FROM dead ORDER BY id DESC LIMIT 1) FROM dead";
+    connection.query_row(sql, [], |row| Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get(1)?)))
+}
+
 /// All entries of the file. An entry that cannot be read is left out: blocks that need it count as damaged.
 pub fn dictionary(connection: &Connection) -> rusqlite::Result<Dictionary> {
     let mut dictionary = Dictionary::default();

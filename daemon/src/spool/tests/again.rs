@@ -234,7 +234,7 @@ async fn a_folded_run_gets_its_books_back_for_what_is_sent_again_and_the_sums_st
     assert_eq!((now.waiting, now.confirmed, now.losses), (8, 40, before.losses));
 
     let after_kill = copy(&spool, directory.path());
-    assert_eq!(Offline::open(after_kill.path()).expect("opens").status().confirmed, 40);
+    assert_eq!(Offline::open(after_kill.path()).expect("opens").status(None).confirmed, 40);
     let (Opened { spool: second, .. }, _) = open(settings(after_kill.path()));
     assert_eq!(sums(&second), now);
     let (batches, events) = waiting(&second).await;

@@ -62,7 +62,7 @@ async fn runs_of_which_nothing_is_left_are_folded_and_the_books_stay_exact() {
     assert_eq!(sums(&spool), before);
     assert!(spool.shared.lock().gaps.is_empty());
     let killed = copy(&spool, directory.path());
-    assert_eq!(Offline::open(killed.path()).expect("opens").status().confirmed, 160);
+    assert_eq!(Offline::open(killed.path()).expect("opens").status(None).confirmed, 160);
 }
 
 #[tokio::test]

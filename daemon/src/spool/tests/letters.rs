@@ -5,7 +5,7 @@ use super::*;
 #[tokio::test]
 async fn a_dead_letter_leaves_the_backlog_as_a_recorded_gap() {
     let directory = tempfile::tempdir().expect("a directory");
-    let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
+    let (Opened { spool, run, .. }, board) = open(settings(directory.path()));
     let mut plant = Plant::new(run);
     let batches: Vec<_> = (0..5).map(|_| plant.batch()).collect();
     for batch in &batches {
@@ -33,6 +33,16 @@ async fn a_dead_letter_leaves_the_backlog_as_a_recorded_gap() {
         (letter.0.as_str(), letter.1, &content[..]),
         ("payload format invalid", 4, &[Batch::clone(&batches[2])][..])
     );
+    // Both are kept in mind by the next start, and seen without one.
+    let kept = (1, Some("payload format invalid".to_owned()));
+    let said = |status: crate::status::SpoolStatus| (status.dead_letters, status.dead_letter_reason);
+    spool.ping().await.expect("turns");
+    assert_eq!(said(board.snapshot().spool), kept);
+    let after_kill = copy(&spool, directory.path());
+    assert_eq!(said(Offline::open(after_kill.path()).expect("opens").status(None)), kept);
+    let (Opened { spool: second, .. }, board) = open(settings(after_kill.path()));
+    flush(&second).await;
+    assert_eq!(said(board.snapshot().spool), kept);
 }
 
 #[tokio::test]

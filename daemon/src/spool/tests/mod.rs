@@ -28,6 +28,7 @@ mod model;
 mod questions;
 mod retention;
 mod room;
+mod storm;
 mod verify;
 
 /// A deadline for what takes milliseconds: long, because machines that test are busy.

@@ -50,7 +50,7 @@ async fn without_the_daemon_the_command_line_reads_the_same() {
     assert!(matches!(running, SpoolError::Locked { .. }), "{running}");
     let killed = copy(&spool, directory.path());
     let mut offline = Offline::open(killed.path()).expect("opens");
-    assert_eq!(offline.status().waiting, 20);
+    assert_eq!(offline.status(None).waiting, 20);
     assert_eq!(offline.export(&ExportQuery::default()).expect("readable").batches, batches);
     let some = ExportQuery {
         from_us: Some(stamp(4).wall_us),

@@ -57,7 +57,7 @@ async fn a_sound_file_is_called_sound_and_no_trace_is_left() {
     assert!(found.sound() && found.structure, "{found:?}");
     assert!(trace(directory.path()) == before, "read, and nothing else");
     assert!(found.lost > 0 && found.waiting > 0 && found.confirmed > 0, "{found:?}");
-    let offline = Offline::open(directory.path()).expect("opens").status();
+    let offline = Offline::open(directory.path()).expect("opens").status(None);
     assert_eq!((found.waiting, found.confirmed), (offline.waiting, offline.confirmed));
 
     // The same without a log, under a name that no address can hold as it is.

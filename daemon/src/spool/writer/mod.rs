@@ -26,7 +26,7 @@ use super::records::Mark;
 use super::rescue::Rescue;
 use super::ring;
 use super::shared::{Command, Inner, Shared};
-use super::store::{DeadLetter, Store, Trouble};
+use super::store::{self, DeadLetter, Store, Trouble};
 use crate::model::RunId;
 use crate::model::event::{Body, Event, GapCause};
 use resend::Resend;
@@ -81,6 +81,8 @@ pub(super) struct Writer {
     run_ended: bool,
     flushes: Vec<(Instant, oneshot::Sender<Result<(), SpoolError>>)>,
     dead: Vec<DeadLetter>,
+    /// Dead letters in the file, and why the newest was refused.
+    letters_kept: (u64, Option<String>),
     /// Who waits until the dead letters are stored.
     letters: Vec<oneshot::Sender<Result<(), SpoolError>>>,
     resends: VecDeque<Resend>,
@@ -131,6 +133,7 @@ impl Writer {
             run_ended: false,
             flushes: Vec::new(),
             dead: Vec::new(),
+            letters_kept: (0, None),
             letters: Vec::new(),
             resends: VecDeque::new(),
             again: Vec::new(),
@@ -360,11 +363,23 @@ impl Writer {
         let trouble = self.broken.as_ref().or(self.proving.as_ref());
         let state = trouble.map(|broken| (broken.state, broken.why.clone()));
         let length = |path: PathBuf| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+        let bytes = self.store.as_ref().map(|_| length(self.file.clone()) + length(self.log()));
+        let (bytes_max, oldest_us, letters) = (self.bytes_max, self.oldest_us(), self.letters_kept.clone());
+        self.meter.show(&self.shared, View { broken: state, bytes, bytes_max, oldest_us, letters });
+    }
+
+    /// The log beside the file.
+    fn log(&self) -> PathBuf {
         let mut log = self.file.clone().into_os_string();
         log.push("-wal");
-        let bytes = self.store.as_ref().map(|_| length(self.file.clone()) + length(log.into()));
-        let view = View { broken: state, bytes, bytes_max: self.bytes_max, oldest_us: self.oldest_us() };
-        self.meter.show(&self.shared, view);
+        log.into()
+    }
+
+    /// Looks how many dead letters are kept.
+    fn count_letters(&mut self) {
+        if let Some(Ok(kept)) = self.store.as_ref().map(|store| store::letters(store.connection())) {
+            self.letters_kept = kept;
+        }
     }
 
     /// Wall clock of the oldest waiting block.

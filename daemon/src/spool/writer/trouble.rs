@@ -112,6 +112,7 @@ impl Writer {
     /// Remembers which file the store has open, and keeps a reserve beside it.
     pub(super) fn stands_on(&mut self) {
         self.identity = directory::identity(&self.file);
+        self.count_letters();
         if self.store.is_some() && !self.full {
             directory::take_reserve(self.directory());
         }

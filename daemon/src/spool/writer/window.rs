@@ -12,6 +12,7 @@ use crate::spool::api::Keep;
 use crate::spool::block::Header;
 use crate::spool::records::Mark;
 use crate::spool::ring::{self, Heading};
+use crate::spool::schema;
 use crate::spool::shared::{Gap, Inner, Kept, WINDOW_BYTES, WINDOW_READINGS, text_bytes};
 use crate::spool::store::{DeadLetter, RunUpdate, Store, StoreError, Victims, Work, Written};
 
@@ -98,7 +99,7 @@ impl Writer {
                 self.store = Some(store);
                 self.proved();
                 self.committed(window, &written);
-                true
+                self.bound_log()
             }
             Err(error) => {
                 let error = if self.full && matches!(error, StoreError::NoRoom) {
@@ -301,6 +302,23 @@ impl Writer {
         Ok(written)
     }
 
+    /// Empties a log that readers have let grow too long; they are cut after 100 ms, so this waits no longer. `false`: the disk
+    /// failed, after the commit.
+    fn bound_log(&mut self) -> bool {
+        let length = std::fs::metadata(self.log()).map_or(0, |log| log.len());
+        let Some(store) = self.store.as_ref().filter(|_| length >= schema::LOG_BYTES_FORCED) else {
+            return true;
+        };
+        match store.empty_log() {
+            // A reader was in the way all the same: the next commit tries again.
+            Ok(_) => true,
+            Err(error) => {
+                self.fail(error.trouble(), &error.to_string(), None);
+                false
+            }
+        }
+    }
+
     /// Books a commit that is on the disk.
     fn committed(&mut self, window: Window, written: &Written) {
         if let Some(mark) = window.mark {
@@ -309,6 +327,9 @@ impl Writer {
         for reply in self.letters.drain(..) {
             // Who asked may have given up; the letter is stored all the same.
             let _ = reply.send(Ok(()));
+        }
+        if !window.dead.is_empty() {
+            self.count_letters();
         }
         if let Some(batch) = window.batches.last() {
             self.last_wall_us = Some(batch.stamp.wall_us);
