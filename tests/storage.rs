@@ -188,6 +188,38 @@ fn a_file_that_takes_nothing_while_its_log_does_is_said_and_the_log_stays_bounde
 }
 
 #[test]
+fn a_disk_that_cannot_be_read_delays_the_backlog_and_loses_none_of_it() {
+    let plant = ModbusServer::tcp();
+    plant.tick();
+    let mut broker = Broker::prepare(|_| {});
+    let mut gateway = Gateway::with_uplink(
+        &broker,
+        &format!(
+            "nobody_listens = \"hold\"\n[spool]\ncommit_every = \"100ms\"\n{}",
+            bus(plant.port, 4, 50, "50ms")
+        ),
+    );
+    gateway.start();
+    // More than the reader's cache holds.
+    gateway.wait_status("a backlog", |s| (count(s, "waiting") > 60_000).then_some(()));
+    let faults = Faults::on_the_reader(&gateway, "pread64:error=EIO");
+    broker.run();
+    let receiver = Subscriber::start(&broker);
+    receiver.wait("live readings meanwhile", SOON, |m| {
+        (m.iter().filter(|m| m.topic.contains("/live/")).count() > 50).then_some(())
+    });
+    wait_for("failed reads", SOON, || (faults.calls().matches("EIO").count() > 2).then_some(()));
+    drop(faults);
+    wait_for("the backlog to go", Duration::from_secs(90), || {
+        gateway.status().filter(|s| s["uplink"]["connected"] == true && count(s, "waiting") < 1_000)
+    });
+    assert_eq!(gateway.stop().code(), Some(0));
+    let report = receiver.judge();
+    assert_eq!((&report["missing"], &report["faults"]), (&json!(0), &json!([])), "{report}");
+    assert_eq!(report["runs"][0]["gaps"], json!({}), "{report}");
+}
+
+#[test]
 fn a_disk_that_stalls_two_seconds_at_a_time_costs_no_poll() {
     let plant = ModbusServer::tcp();
     plant.tick();

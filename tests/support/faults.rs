@@ -1,4 +1,4 @@
-//! A disk that fails or is slow, for one thread of the gateway: strace attaches to it and answers its system calls.
+//! A disk that fails or is slow, for one thread of the gateway's spool: strace attaches to it and answers its system calls.
 //! The cause goes away when it is dropped.
 
 use std::fs;
@@ -20,21 +20,26 @@ pub struct Faults {
 impl Faults {
     /// Injects into the writer of the spool, e.g. `["fsync,fdatasync:error=EIO"]` (strace(1), `-e inject`).
     pub fn on_the_writer(gateway: &Gateway, inject: &str) -> Self {
-        Self::attach(gateway, inject, &[])
+        Self::attach((gateway, "spool-writer"), inject, &[])
     }
 
     /// As [`Faults::on_the_writer`], only for calls on one file of the state directory.
     pub fn on_the_writers_file(gateway: &Gateway, file: &str, inject: &str) -> Self {
-        Self::attach(gateway, inject, &["-P", gateway.var(file).to_str().unwrap()])
+        Self::attach((gateway, "spool-writer"), inject, &["-P", gateway.var(file).to_str().unwrap()])
     }
 
-    fn attach(gateway: &Gateway, inject: &str, more: &[&str]) -> Self {
+    /// Injects into the thread that reads the spool.
+    pub fn on_the_reader(gateway: &Gateway, inject: &str) -> Self {
+        Self::attach((gateway, "spool-reader"), inject, &[])
+    }
+
+    fn attach((gateway, name): (&Gateway, &str), inject: &str, more: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let calls = inject.split(':').next().unwrap();
         let mut child = Command::new("strace")
             .args(["-y", "-e", &format!("trace={calls},close,openat"), "-e", &format!("inject={inject}")])
             .args(more)
-            .args(["-p", &thread(gateway, "spool-writer").to_string(), "-o"])
+            .args(["-p", &thread(gateway, name).to_string(), "-o"])
             .arg(dir.path().join("calls"))
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
