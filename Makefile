@@ -58,9 +58,9 @@ audit:
 bench:
 	@packaging/needs.sh $(TEST_NEEDS)
 	@packaging/rust.sh
-	cargo bench --quiet --package fieldspool
+	cargo bench --quiet --package fieldspool --bench bench
 
 crash:
 	@packaging/needs.sh $(TEST_NEEDS)
 	@packaging/rust.sh
-	@$(STAGE) "real kills and cuts" cargo test --quiet --package fieldspool --all-features --test cuts
+	@$(STAGE) "real kills and cuts" cargo test --quiet --package fieldspool --all-features --bench cuts

@@ -83,9 +83,15 @@ impl Campaign {
             away = if away > 0 { away - 1 } else { random.below(AWAY_MOST + 1) };
             let near = away == 0;
             live(life, (&mut gateway, &watch), near.then_some(broker.port), (&plant, &mut random));
-            disk.iter().for_each(Disk::cut);
+            if let Some(disk) = &disk {
+                watch.close();
+                disk.cut();
+            }
             gateway.kill();
-            disk.iter().for_each(Disk::power_on);
+            if let Some(disk) = &disk {
+                disk.power_on();
+                watch.open();
+            }
             if life % ORDER_EVERY == 0 {
                 gateway.start();
                 gateway.stop();

@@ -1,5 +1,9 @@
 //! The ledger outside the process: asks the gateway's control socket again and again what it counts as stored, and
-//! writes down the most it ever claimed of each run. What was asked too late to be written down is not held against it.
+//! writes down the most it ever claimed of each run. What was answered too late to be written down is not held against it.
+//!
+//! It is closed before the power of a disk is cut. An fsync that is under way when the file system is shut down may return
+//! success for what is never written: a bare writer on Linux 6.18 saw it in 35 of 250 cuts, always for the one fsync that
+//! returned after the cut had begun, and never for one that had returned before. With a real cut nobody hears that answer.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -18,6 +22,7 @@ pub type Claims = BTreeMap<String, u64>;
 pub struct Watch {
     claims: Arc<Mutex<Claims>>,
     asked: Arc<AtomicU64>,
+    closed: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -25,21 +30,40 @@ pub struct Watch {
 impl Watch {
     /// Watches the gateway with this control socket.
     pub fn start(socket: PathBuf) -> Self {
-        let (claims, asked, stop) = (Arc::<Mutex<Claims>>::default(), Arc::default(), Arc::default());
-        let mut watch = Self { claims, asked, stop, thread: None };
-        let (claims, asked, stop) = (watch.claims.clone(), watch.asked.clone(), watch.stop.clone());
+        let mut watch = Self {
+            claims: Arc::default(),
+            asked: Arc::default(),
+            closed: Arc::default(),
+            stop: Arc::default(),
+            thread: None,
+        };
+        let (claims, asked) = (watch.claims.clone(), watch.asked.clone());
+        let (closed, stop) = (watch.closed.clone(), watch.stop.clone());
         watch.thread = Some(std::thread::spawn(move || {
             while !stop.load(Ordering::SeqCst) {
                 if let Some((run, stored)) = ask(&socket) {
                     let mut claims = claims.lock().unwrap();
-                    let most = claims.entry(run).or_default();
-                    *most = stored.max(*most);
-                    asked.fetch_add(1, Ordering::SeqCst);
+                    if !closed.load(Ordering::SeqCst) {
+                        let most = claims.entry(run).or_default();
+                        *most = stored.max(*most);
+                        asked.fetch_add(1, Ordering::SeqCst);
+                    }
                 }
                 super::rest(Duration::from_millis(2));
             }
         }));
         watch
+    }
+
+    /// From when this returns until [`Watch::open`], nothing is written down.
+    pub fn close(&self) {
+        let _claims = self.claims.lock().unwrap();
+        self.closed.store(true, Ordering::SeqCst);
+    }
+
+    /// Writes down again.
+    pub fn open(&self) {
+        self.closed.store(false, Ordering::SeqCst);
     }
 
     /// Answers so far.

@@ -19,10 +19,9 @@ pub fn row(what: &str, cells: &[&str; 5]) {
     let text = fs::read_to_string(&file).expect("readable");
     let (before, rest) = text.split_once(BEGIN).expect("the table has a beginning");
     let (table, after) = rest.split_once(END).expect("the table has an end");
-    let git = std::process::Command::new("git")
+    let commit = std::process::Command::new("git")
         .args(["log", "-1", "--format=%h"])
-        .current_dir(file.parent().expect("a folder"));
-    let commit = { git }
+        .current_dir(file.parent().expect("a folder"))
         .output()
         .map(|said| String::from_utf8_lossy(&said.stdout).trim().to_owned())
         .unwrap_or_default();
