@@ -107,7 +107,7 @@ pub fn summary(status: &Status, now_us: i64) -> Summary {
     let answering = devices().filter(|(bus, device)| bus.up && device.answering == Some(true)).count();
     let not_asked = devices().filter(|(_, device)| device.answering.is_none()).count();
     let sentence = if status.gateway.idle && faults + warnings == 0 {
-        format!("{}.", words::idle().0)
+        words::label("ready").to_owned()
     } else if faults + warnings == 0 {
         let server = status.uplink.configured.then_some(status.uplink.connected);
         words::all_is_well(devices().count(), not_asked, server)

@@ -18,6 +18,7 @@ pub const LABELS: &[(&str, &str)] = &[
     ("title", "Gateway"),
     ("skip", "Skip to the devices"),
     ("loading", "Asking the gateway …"),
+    ("ready", "This gateway is ready, and waits for its configuration."),
     ("no_script", "This page needs JavaScript to show live values. The same facts as text: "),
     ("away", "The gateway does not answer since {since}. What you see is from then; trying again by itself."),
     ("hole", "Values between {from} and {to} are not shown here. What was read then is stored."),
