@@ -1,0 +1,141 @@
+//! What the session is told, and what it remembers of it; what follows from it is asked for by `next`.
+
+use super::*;
+
+impl Session {
+    /// A batch for the live lane.
+    pub(in crate::uplink) fn offer(&mut self, batch: Arc<Batch>) {
+        self.live.push(batch);
+    }
+
+    /// A batch did not reach this session's queue; the spool has it.
+    pub(in crate::uplink) fn missed(&mut self, now: Instant) {
+        self.backlog.rewind(now);
+    }
+
+    /// Something was stored: of this run everything below `next_seq`.
+    pub(in crate::uplink) fn on_stored(&mut self, next_seq: u64) {
+        self.stored = next_seq;
+        self.backlog.stored();
+    }
+
+    /// Something that was confirmed waits again, perhaps behind the cursor.
+    pub(in crate::uplink) fn on_resend(&mut self) {
+        self.backlog.reset();
+    }
+
+    /// The spool's answer to [`Action::Span`].
+    pub(in crate::uplink) fn on_span(&mut self, now: Instant, span: Option<Span>) {
+        let grouped = self.settings.topics.backlog.has_device();
+        if let Some(next_seq) = self.backlog.answer(now, span, grouped) {
+            self.settled.jump(next_seq);
+        }
+    }
+
+    /// The spool could not answer.
+    pub(in crate::uplink) fn on_no_span(&mut self, now: Instant) {
+        self.backlog.unanswered(now);
+    }
+
+    /// What the devices are.
+    pub(in crate::uplink) fn on_meta(&mut self, devices: Vec<DeviceMeta>) {
+        if devices != self.devices {
+            self.devices = devices;
+            if let Some(line) = &mut self.line {
+                line.meta = (0..self.devices.len()).collect();
+            }
+        }
+    }
+
+    /// The clock was set.
+    pub(in crate::uplink) fn on_clock(&mut self, correction: ClockCorrection) {
+        self.clocks.retain(|known| known.boot != correction.boot);
+        if self.clocks.len() >= CLOCKS_MAX {
+            self.clocks.pop_front();
+        }
+        self.clocks.push_back(correction);
+    }
+
+    /// A new configuration: leave in order, and connect with it.
+    pub(in crate::uplink) fn on_config(&mut self, now: Instant, settings: Settings) {
+        self.settings = settings;
+        match self.phase {
+            Phase::Up => self.leave(now + CLOSE_WITHIN, false),
+            Phase::Waiting { .. } => self.kick(now),
+            // The attempt under way is to the old broker, as the old client; there is nothing to wait for.
+            Phase::Connecting => self.leave(now, false),
+            Phase::Leaving { .. } | Phase::Done => {}
+        }
+    }
+
+    /// Try now instead of waiting.
+    pub(in crate::uplink) fn kick(&mut self, now: Instant) {
+        if let Phase::Waiting { until } = &mut self.phase
+            && self.backoff.may_kick(now)
+        {
+            *until = (*until).min(now);
+        }
+    }
+
+    /// Publish `stopped`, wait for its PUBACK, disconnect; at the latest at `until` it is over.
+    pub(in crate::uplink) fn on_stop(&mut self, until: Instant) {
+        match self.phase {
+            Phase::Up => self.leave(until, true),
+            Phase::Leaving { left, .. } => {
+                self.phase = Phase::Leaving { for_good: true, until, said: left, left };
+            }
+            Phase::Waiting { .. } | Phase::Connecting | Phase::Done => self.phase = Phase::Done,
+        }
+    }
+
+    pub(super) fn leave(&mut self, until: Instant, for_good: bool) {
+        self.phase = Phase::Leaving { for_good, until, said: false, left: false };
+    }
+
+    /// CONNACK.
+    pub(in crate::uplink) fn on_connected(&mut self, now: Instant, granted: Granted) {
+        let window = self.window(granted);
+        let useless = if granted.receive_max == 0 {
+            Some(End::new(
+                Cause::Refused,
+                "the broker allows no message in flight (Receive Maximum 0): check its settings",
+            ))
+        } else if !granted.qos1 {
+            Some(End::new(
+                Cause::Refused,
+                "the broker takes no QoS 1, so nothing sent would be safe: use another broker",
+            ))
+        } else {
+            None
+        };
+        self.line = Some(Line {
+            since: now,
+            granted,
+            window,
+            progress: now,
+            acks: 0,
+            status_at: now,
+            meta: (0..self.devices.len()).collect(),
+            pace: Pace::new(now),
+            useless,
+        });
+        self.live.keep_newest_only(false);
+        self.live_opened = None;
+        self.live_upto = None;
+        self.pause = None;
+        self.backlog.reset();
+        self.trouble = None;
+        // A stop may have come while the CONNACK was on its way.
+        if self.phase == Phase::Connecting {
+            self.phase = Phase::Up;
+        }
+    }
+
+    /// Most messages in flight.
+    pub(super) fn window(&self, granted: Granted) -> usize {
+        if self.unreadable >= UNREADABLE_MAX {
+            return 1;
+        }
+        usize::from(self.settings.window.min(granted.receive_max)).max(1)
+    }
+}

@@ -1,0 +1,215 @@
+//! Which message goes when: the two lanes, the window, what is confirmed.
+
+use super::*;
+
+#[test]
+fn a_batch_is_confirmed_only_after_its_puback() {
+    let mut world = World::connected(&config(), Granted::default());
+    world.ack_all();
+    world.take("a", 0, 4);
+    world.run();
+    assert_eq!(world.seqs("live"), [0]);
+    assert!(world.confirmed.is_empty());
+    world.pass(Duration::from_secs(10));
+    assert!(world.confirmed.is_empty());
+    world.ack_all();
+    assert_eq!(world.confirmed, [Confirmed::Batch { run: RUN, seq: 0, n: 4 }]);
+}
+
+#[test]
+fn what_is_in_flight_in_one_lane_is_not_sent_in_the_other() {
+    let mut world = World::connected(&config(), Granted::default());
+    world.ack_all();
+    world.take("a", 0, 4);
+    world.run();
+    world.session.on_stored(world.next_seq);
+    world.run();
+    assert_eq!(world.out.len(), 1, "the live message only");
+    world.ack_all();
+    world.session.on_stored(world.next_seq);
+    world.run();
+    assert!(world.out.is_empty() && world.spool.is_empty());
+}
+
+#[test]
+fn after_an_outage_each_devices_newest_goes_before_any_backlog() {
+    let mut world = World::new(&config());
+    world.run();
+    for (i, device) in (0..300).zip(["a", "b", "c"].iter().cycle()) {
+        world.take(device, i * 4, 4);
+    }
+    world.connect(Granted::default());
+    let order: Vec<&str> = world.out.iter().map(Out::lane).collect();
+    assert_eq!(order.get(..4), Some(&["", "live", "live", "live"][..]), "birth, then each device's newest");
+    assert_eq!(world.seqs("live"), [297 * 4, 298 * 4, 299 * 4]);
+    world.ack_all();
+    assert_eq!(world.confirmed_seqs().len(), 300);
+    assert_eq!(world.confirmed.len(), 300, "nothing twice");
+}
+
+#[test]
+fn the_backlog_begins_with_little_and_never_uses_the_live_lanes_part_of_the_window() {
+    let mut world = World::connected(&config(), Granted::default());
+    world.ack_all();
+    for i in 0..2000 {
+        world.store("a", i * 20, 20);
+    }
+    world.run();
+    let bytes: usize = world.out.iter().map(|out| out.bytes).sum();
+    assert!(bytes <= 4096 + 1024, "{bytes}");
+    while !world.out.is_empty() {
+        world.now += Duration::from_micros(200);
+        world.ack(0, 0);
+        assert!(world.out.len() <= 12, "a quarter of 16 stays free");
+    }
+    assert_eq!(world.confirmed.len(), 2000);
+}
+
+#[test]
+fn a_receive_maximum_of_one_is_obeyed_and_live_goes_first() {
+    let granted = Granted { receive_max: 1, ..Granted::default() };
+    let mut world = World::connected(&config(), granted);
+    for i in 0..10 {
+        world.store("a", i * 4, 4);
+    }
+    for i in 10..12 {
+        world.take("b", i * 4, 4);
+    }
+    world.run();
+    let mut lanes = Vec::new();
+    while !world.out.is_empty() {
+        assert_eq!(world.out.len(), 1);
+        lanes.push(world.out[0].lane().to_owned());
+        world.ack(0, 0);
+    }
+    assert_eq!(world.confirmed_seqs().len(), 12);
+    let first_backlog = lanes.iter().position(|lane| lane == "backlog").unwrap();
+    assert!(lanes.iter().skip(first_backlog).all(|lane| lane != "live"), "{lanes:?}");
+}
+
+#[test]
+fn a_full_window_sleeps_until_an_acknowledgement_although_the_status_is_due() {
+    let config = UplinkConfig { ack_timeout: Duration::from_secs(600), ..config() };
+    let mut world = World::connected(&config, Granted { receive_max: 1, ..Granted::default() });
+    world.pass(Duration::from_secs(120)); // each rest asserts that what is due lies ahead
+    assert_eq!(world.out.len(), 1, "the birth is still in flight");
+    world.ack(0, 0);
+    assert_eq!(world.out.len(), 1, "and the status is due again");
+}
+
+#[test]
+fn a_message_larger_than_the_broker_takes_never_goes_out() {
+    let granted = Granted { packet_max: Some(2000), ..Granted::default() };
+    let mut world = World::connected(&config(), granted);
+    world.ack_all();
+    world.take("big", 0, 500);
+    for i in 1..10 {
+        world.take("a", 1000 + i * 4, 4);
+    }
+    world.run();
+    for _ in 0..120 {
+        assert!(world.out.iter().all(|out| out.bytes + out.topic.len() < 2000));
+        world.ack_all();
+        world.pass(Duration::from_secs(1));
+        world.take("a", 2000 + world.confirmed.len() as u64 * 4, 4);
+        world.run();
+    }
+    assert_eq!(world.dead, [Confirmed::Batch { run: RUN, seq: 0, n: 500 }]);
+}
+
+#[test]
+fn a_live_lane_that_overflows_loses_nothing() {
+    let granted = Granted { receive_max: 1, ..Granted::default() };
+    let mut world = World::connected(&config(), granted);
+    for i in 0..1000 {
+        world.take("a", i * 4, 4);
+        world.run();
+    }
+    for _ in 0..100 {
+        world.ack_all();
+        world.pass(Duration::from_secs(2));
+    }
+    assert_eq!(world.confirmed_seqs().len(), 1000);
+}
+
+#[test]
+fn records_go_to_their_topic_and_are_confirmed_like_data() {
+    let mut world = World::connected(&config(), Granted::default());
+    world.ack_all();
+    let body = Body::Gap { of: RUN, first: 4, next: 9, cause: GapCause::Evicted };
+    world.keep(Item::Event(Arc::new(Event { run: RUN, number: 3, stamp: stamp(), body })));
+    world.run();
+    assert_eq!(world.out[0].topic, "fieldspool/plant7-gw1/event");
+    world.ack_all();
+    assert_eq!(world.confirmed, [Confirmed::Event { run: RUN, number: 3 }]);
+}
+
+#[test]
+fn readings_that_will_not_come_do_not_hold_back_what_is_confirmed() {
+    let mut world = World::connected(&config(), Granted::default());
+    world.ack_all();
+    world.store("a", 0, 4);
+    world.store("a", 4, 4);
+    world.spool.remove(0); // evicted
+    world.run();
+    world.ack_all();
+    assert_eq!(world.session.confirmed_to(), 0);
+    world.pass(Duration::from_secs(62));
+    world.ack_all();
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.session.confirmed_to(), 8);
+}
+
+#[test]
+fn live_every_gathers_batches_of_a_device_into_one_message() {
+    let config = UplinkConfig { live_every: Duration::from_secs(5), ..config() };
+    let mut world = World::connected(&config, Granted::default());
+    world.ack_all();
+    world.session.offer(batch("a", 0, 4));
+    world.run();
+    assert_eq!(world.seqs("live"), [0], "the first at once");
+    world.ack_all();
+    for i in 1..5 {
+        world.pass(Duration::from_millis(900));
+        world.session.offer(batch(if i == 3 { "b" } else { "a" }, i * 4, 4));
+        world.run();
+    }
+    assert!(world.out.is_empty());
+    world.pass(Duration::from_secs(2));
+    let messages: Vec<Vec<u64>> = world.out.iter().map(Out::seqs).filter(|s| !s.is_empty()).collect();
+    assert_eq!(messages, [vec![4, 8, 16], vec![12]]);
+}
+
+#[test]
+fn one_topic_for_the_whole_gateway_carries_it_in_order() {
+    let mut config = config();
+    config.topics.live = "plant/live".parse().unwrap();
+    config.topics.backlog = "plant/backlog".parse().unwrap();
+    let mut world = World::connected(&config, Granted::default());
+    for (i, device) in (0..40).zip(["a", "b", "c"].iter().cycle()) {
+        world.store(device, i * 4, 4);
+    }
+    world.run();
+    let mut seqs = Vec::new();
+    while !world.out.is_empty() {
+        seqs.extend(world.out[0].seqs());
+        world.ack(0, 0);
+    }
+    assert_eq!(seqs, (0..40).map(|i| i * 4).collect::<Vec<u64>>());
+}
+
+#[test]
+fn unsynced_stamps_are_corrected_once_the_clock_is_known() {
+    let mut world = World::connected(&config(), Granted::default());
+    world.ack_all();
+    let mut early = (*batch("a", 0, 1)).clone();
+    early.stamp = Stamp { wall_us: 1_000_000, clock: ClockQuality::Unsynced, ..early.stamp };
+    let boot = early.stamp.boot;
+    world.keep(Item::Batch(Arc::new(early)));
+    world.session.on_clock(ClockCorrection { boot, offset_us: 86_400_000_000, at_mono_us: 100 });
+    world.session.on_stored(world.next_seq);
+    world.run();
+    let json = world.out[0].json.clone().unwrap();
+    assert_eq!(json["batches"][0]["time"], "1970-01-02T00:00:01.000000Z");
+    assert_eq!(json["batches"][0]["clock"], "corrected");
+}

@@ -1,0 +1,189 @@
+//! Brokers that refuse, stop taking, or take what nobody reads.
+
+use super::*;
+
+#[test]
+fn a_refused_message_becomes_a_dead_letter_only_while_others_pass() {
+    let mut world = World::connected(&config(), Granted::default());
+    world.ack_all();
+    for i in 0..20 {
+        world.store(if i % 5 == 0 { "denied" } else { "a" }, i * 4, 4);
+    }
+    world.run();
+    for _ in 0..200 {
+        while let Some(out) = world.out.first() {
+            let code = if out.topic.ends_with("denied") { 0x87 } else { 0 };
+            world.ack(0, code);
+        }
+        world.pass(Duration::from_secs(1));
+        // The plant goes on.
+        world.take("a", 1000 + world.confirmed.len() as u64 * 4, 4);
+        world.run();
+    }
+    assert_eq!(world.dead.len(), 4);
+    assert!((0..20).filter(|i| i % 5 != 0).all(|i| world.confirmed_seqs().contains(&(i * 4))));
+    assert!((0..20).filter(|i| i % 5 == 0).all(|i| !world.confirmed_seqs().contains(&(i * 4))));
+}
+
+#[test]
+fn a_broker_that_refuses_everything_costs_no_reading() {
+    let mut world = World::connected(&config(), Granted::default());
+    world.ack_all();
+    for i in 0..50 {
+        world.store("a", i * 4, 4);
+    }
+    world.run();
+    let mut refused = 0;
+    for _ in 0..3600 {
+        while !world.out.is_empty() {
+            refused += usize::from(!world.out[0].lane().is_empty());
+            let code = if world.out[0].lane().is_empty() { 0 } else { 0x87 };
+            world.ack(0, code);
+        }
+        world.pass(Duration::from_secs(1));
+    }
+    assert!(world.dead.is_empty() && world.confirmed.is_empty());
+    assert_eq!(world.spool.len(), 50);
+    assert!(refused < 100, "{refused} refused messages in an hour");
+    assert!(world.session.trouble().unwrap().contains("access list"));
+    // And when it is let in, all goes.
+    for _ in 0..200 {
+        world.ack_all();
+        world.pass(Duration::from_secs(1));
+    }
+    assert_eq!(world.confirmed.len(), 50);
+}
+
+#[test]
+fn a_broker_that_stops_taking_anything_is_not_sent_a_long_backlog_over_and_over() {
+    let mut world = World::connected(&config(), Granted::default());
+    world.take("a", 0, 4);
+    world.run();
+    world.ack_all();
+    assert_eq!(world.confirmed.len(), 1, "it took something once");
+    for i in 1..10_000 {
+        world.store("a", i * 4, 4);
+    }
+    world.run();
+    let mut refused = 0;
+    for _ in 0..600 {
+        while !world.out.is_empty() && refused < 2_000 {
+            let data = !world.out[0].lane().is_empty();
+            refused += usize::from(data);
+            world.ack(0, if data { 0x87 } else { 0 });
+        }
+        world.pass(Duration::from_secs(1));
+    }
+    assert!(world.dead.is_empty() && world.confirmed.len() == 1);
+    assert!(refused < 150, "{refused} refused messages in ten minutes");
+    for _ in 0..200 {
+        world.ack_all();
+        world.pass(Duration::from_secs(1));
+    }
+    assert_eq!(world.confirmed.len(), 10_000, "and when it takes them again, all go");
+}
+
+#[test]
+fn a_long_refused_backlog_does_not_keep_what_lies_behind_it_for_ever() {
+    let mut world = World::connected(&config(), Granted::default());
+    world.take("a", 0, 4);
+    world.run();
+    world.ack_all();
+    for i in 1..=2_000 {
+        world.store(if i < 2_000 { "denied" } else { "a" }, i * 4, 4);
+    }
+    world.run();
+    for _ in 0..86_400 {
+        if world.confirmed_seqs().contains(&8_000) {
+            return;
+        }
+        while let Some(out) = world.out.first() {
+            let code = if out.topic.ends_with("denied") { 0x87 } else { 0 };
+            world.ack(0, code);
+        }
+        world.pass(Duration::from_secs(1));
+    }
+    panic!("a day, and it was not sent");
+}
+
+#[test]
+fn held_data_waits_until_somebody_subscribes() {
+    let config = UplinkConfig { nobody_listens: NobodyListens::Hold, ..config() };
+    let mut world = World::connected(&config, Granted::default());
+    for i in 0..30 {
+        world.store("a", i * 4, 4);
+    }
+    world.run();
+    for _ in 0..120 {
+        while !world.out.is_empty() {
+            world.ack(0, 0x10);
+        }
+        world.pass(Duration::from_secs(1));
+    }
+    assert!(world.confirmed.is_empty(), "data is held");
+    assert!(world.session.numbers().nobody_listening > 0);
+    for _ in 0..120 {
+        world.ack_all();
+        world.pass(Duration::from_secs(1));
+    }
+    assert_eq!(world.confirmed.len(), 30);
+}
+
+#[test]
+fn nobody_listening_confirms_by_default_and_is_counted() {
+    let mut world = World::connected(&config(), Granted::default());
+    world.ack_all();
+    world.take("a", 0, 4);
+    world.run();
+    world.ack(0, 0x10);
+    assert_eq!(world.confirmed.len(), 1);
+    assert_eq!(world.session.numbers().nobody_listening, 1);
+}
+
+#[test]
+fn a_quota_makes_us_wait_longer_each_time() {
+    let mut world = World::connected(&config(), Granted::default());
+    world.ack_all();
+    world.store("a", 0, 4);
+    world.run();
+    let mut tries = Vec::new();
+    let start = world.now;
+    for _ in 0..300 {
+        if !world.out.is_empty() {
+            if !world.out[0].lane().is_empty() {
+                tries.push(world.now.duration_since(start).as_secs());
+            }
+            let code = if world.out[0].lane().is_empty() { 0 } else { 0x97 };
+            world.ack(0, code);
+        }
+        world.pass(Duration::from_secs(1));
+    }
+    assert!(tries.len() >= 5 && tries.len() < 12, "{tries:?}");
+    assert!(world.dead.is_empty() && world.confirmed.is_empty());
+}
+
+#[test]
+fn the_message_behind_an_unreadable_acknowledgement_is_found() {
+    let mut world = World::connected(&config(), Granted::default());
+    world.ack_all();
+    for i in 0..10 {
+        world.store(if i == 3 { "odd" } else { "a" }, i * 4, 4);
+    }
+    world.run();
+    for _ in 0..60 {
+        while let Some(out) = world.out.first() {
+            if out.topic.ends_with("odd") {
+                world.end(End::new(Cause::Unreadable, "reason 0x92"));
+            } else {
+                world.ack(0, 0);
+            }
+        }
+        world.pass(Duration::from_secs(301));
+        world.take("a", 1000 + world.confirmed.len() as u64 * 4, 4);
+        if !world.session.is_connected() {
+            world.connect(Granted::default());
+        }
+    }
+    assert_eq!(world.dead, [Confirmed::Batch { run: RUN, seq: 12, n: 4 }]);
+    assert!((0..10).filter(|i| *i != 3).all(|i| world.confirmed_seqs().contains(&(i * 4))));
+}
