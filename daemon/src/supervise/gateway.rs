@@ -7,12 +7,11 @@
 //! control socket → desk → buses, spool, page, board        all → board → status line, page, status topic
 //! ```
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use nix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -20,22 +19,22 @@ use tokio_util::sync::CancellationToken;
 use super::buses::{Buses, Common};
 use super::crash_loop::Starts;
 use super::desk::Desk;
-use super::identity::{self, Identity, Machine};
+use super::opening::{begin, introduce, open, stamps};
 use super::stop::{Stage, Stopping};
 use super::tasks::{Running, Tasks};
 use super::watchdog::{self, Deadlines, Heartbeat, Pulse};
-use super::{OPENING, RunError, describe, notify};
+use super::{RunError, describe};
 use crate::clock::{self, Clock};
 use crate::config::Config;
 use crate::control;
 use crate::intake::{self, Intake};
 use crate::live::Live;
 use crate::log::Tail;
+use crate::model::RunId;
 use crate::model::event::Body;
-use crate::model::{RunId, Stamp};
 use crate::page::{self, Page};
 use crate::schedule::samples::{CAPACITY, Samples};
-use crate::spool::{Opened, Spool, SpoolError, SpoolSettings};
+use crate::spool::{Spool, SpoolError};
 use crate::status::Board;
 use crate::uplink::{self, Uplink};
 
@@ -324,80 +323,4 @@ fn watch_spool(spool: &Spool, heartbeat: &Heartbeat, aside: &CancellationToken, 
 
 fn log_disk(error: &SpoolError) {
     tracing::error!(%error, "the spool could not store everything before the stop");
-}
-
-/// Stamps for parts that write records by themselves.
-fn stamps(trust_rtc: bool) -> impl Fn() -> Stamp + Send + Sync + 'static {
-    move || Clock::new(trust_rtc).stamp(Instant::now())
-}
-
-/// Counts this start, before anything that could crash.
-fn begin(state: &Path, clock: &Clock) -> Starts {
-    let now = clock.stamp(Instant::now());
-    let since_boot = clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Into::into);
-    let starts = Starts::begin(state, now.boot, since_boot);
-    // The spool says what is wrong with the directory.
-    let _ = std::fs::create_dir_all(state).and_then(|()| starts.remember());
-    starts
-}
-
-/// Opens the spool on a thread of its own, and asks systemd for more time as long as it takes.
-async fn open(config: &Config, board: &Board) -> Result<Opened, SpoolError> {
-    let settings: SpoolSettings = config.spool.clone();
-    let (board, now) = (board.clone(), stamps(config.trust_rtc));
-    let mut opening = tokio::task::spawn_blocking(move || Spool::open(settings, board, now));
-    let (more, every) = OPENING;
-    loop {
-        if let Ok(opened) = tokio::time::timeout(every, &mut opening).await {
-            return opened.unwrap_or(Err(SpoolError::Closed));
-        }
-        notify::extend_timeout(more);
-        notify::status("opening the stored readings");
-    }
-}
-
-/// What a person must know if the gateway id was used on another machine before; without an uplink that hurts nobody.
-pub(super) fn used_elsewhere(config: &Config) -> Option<String> {
-    let state = &config.spool.directory;
-    config.uplink.as_ref()?;
-    match identity::compare(state, &config.gateway, &Machine::read()) {
-        Ok(Identity::Own) => None,
-        Ok(Identity::Cloned) => {
-            let warning = identity::warning(&config.gateway, state);
-            tracing::error!(error = %warning, "a person must look after this gateway");
-            Some(warning)
-        }
-        Err(error) => {
-            tracing::warn!(%error, "cannot tell whether this card is a copy");
-            None
-        }
-    }
-}
-
-/// Who we are, on the board and in the log.
-fn introduce(config: &Config, board: &Board, run: RunId, safe_mode: bool, volatile: bool) {
-    let mut warnings = Vec::from_iter(used_elsewhere(config));
-    if volatile {
-        let what = "the state directory cannot be written: what is read now is lost with the power";
-        tracing::error!(error = what, "a person must look after this gateway");
-        warnings.push(what.into());
-    }
-    if safe_mode {
-        tracing::error!("five starts in ten minutes: only sampling and storing until the next stop in order");
-    }
-    if config.is_idle() {
-        tracing::info!("nothing is configured, so nothing is polled; see fieldspool check");
-    }
-    board.update(|status| {
-        status.gateway.id = config.gateway.to_string();
-        status.gateway.run = run.to_string();
-        env!("CARGO_PKG_VERSION").clone_into(&mut status.gateway.version);
-        status.gateway.started_us = clock::wall_us();
-        status.gateway.idle = config.is_idle();
-        status.gateway.safe_mode = safe_mode;
-        status.gateway.config_hash.clone_from(&config.hash);
-        status.gateway.warnings = warnings;
-        status.uplink.configured = config.uplink.is_some();
-    });
-    tracing::info!(count = config.buses.len(), "started");
 }

@@ -1,6 +1,7 @@
 //! The process: what is wired to what, how it starts, stops and takes a new configuration.
 //!
 //! [`run`] is called once. Reading order: [`Gateway::start`](gateway::Gateway::start) in `gateway` is the wiring diagram;
+//! `opening` is what comes before it;
 //! `buses` and `tasks` start and end what runs; `reload` applies what changed; `stop` ends all in stages; `desk` answers the
 //! command line; `watchdog`, `notify`, `crash_loop`, `identity` and `link` look after the process itself.
 //!
@@ -15,6 +16,7 @@ mod gateway;
 pub mod identity;
 mod link;
 pub mod notify;
+mod opening;
 mod reload;
 mod stop;
 mod tasks;

@@ -7,7 +7,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::gateway::{self, Gateway};
+use super::gateway::Gateway;
+use super::opening;
 use super::{RunError, notify};
 use crate::config::{self, Change, Config};
 use crate::intake;
@@ -139,7 +140,7 @@ impl Gateway {
             tracing::info!(error = %id, "nothing was read under the old gateway id; the new one is taken");
             self.common.board.update(|status| status.gateway.id = id.to_string());
         }
-        (new_id || first_uplink).then(|| gateway::used_elsewhere(&self.config)).flatten()
+        (new_id || first_uplink).then(|| opening::used_elsewhere(&self.config)).flatten()
     }
 
     /// Ends first, starts later: the port of a bus may now belong to another one.

@@ -1,6 +1,15 @@
 //! What the session is told, and what it remembers of it; what follows from it is asked for by `next`.
 
-use super::*;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::super::client::Granted;
+use super::super::pace::Pace;
+use super::super::words::{Cause, End};
+use super::super::{ClockCorrection, DeviceMeta};
+use super::{CLOCKS_MAX, CLOSE_WITHIN, Line, Phase, Session, Settings, UNREADABLE_MAX};
+use crate::model::Batch;
+use crate::spool::Span;
 
 impl Session {
     /// A batch for the live lane.

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use crate::model::event::{CLOCKS_MAX, ClockCorrection};
 use crate::model::{Batch, ClockQuality, RunId, Stamp};
-use crate::spool::{Confirmed, Cursor, Span};
+use crate::spool::{Confirmed, Cursor};
 
 use super::DeviceMeta;
 use super::backoff::Backoff;
@@ -34,7 +34,7 @@ use super::config::{NobodyListens, Topics, UplinkConfig};
 use super::live::LiveQueue;
 use super::pace::{Mark, Pace};
 use super::records::State;
-use super::words::{Cause, End};
+use super::words::End;
 use backlog::Backlog;
 use settled::Settled;
 

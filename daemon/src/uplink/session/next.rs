@@ -1,6 +1,10 @@
 //! What to do next, and when to ask again.
 
-use super::*;
+use std::time::Instant;
+
+use super::super::records::State;
+use super::super::words::{Cause, End};
+use super::{Action, CLOSE_WITHIN, Phase, Session};
 
 impl Session {
     /// The next thing to do at `now`; to be asked until there is none.

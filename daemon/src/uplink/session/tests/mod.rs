@@ -9,9 +9,10 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::model::event::{Body, Event, GapCause};
-use crate::spool::Item;
+use crate::spool::{Item, Span};
 use crate::uplink::config::Broker;
 use crate::uplink::sample::{RUN, batch, stamp};
+use crate::uplink::words::Cause;
 
 fn config() -> UplinkConfig {
     UplinkConfig::new(Broker { host: "localhost".into(), port: 1883, tls: false })

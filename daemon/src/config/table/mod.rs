@@ -4,15 +4,15 @@
 //! value, and a fault names the place where that value stands. Whoever reads a table asks for every key it knows,
 //! then calls [`Table::finish`], which reports the keys that nobody asked for. Nothing stops at the first fault.
 
+mod section;
+
 use std::cell::{Cell, RefCell};
-use std::ops::RangeInclusive;
-use std::time::Duration;
 
 use fieldspool_drivers::Section;
 
 use super::document::{Data, Entry, Node, Tree};
 use super::fault::{Fault, Place};
-use super::words::{did_you_mean, duration, duration_words, either, nearest, quoted};
+use super::words::{did_you_mean, quoted};
 
 /// Longest text that any key takes, bytes.
 pub(super) const TEXT_MAX: usize = 1024;
@@ -287,170 +287,5 @@ fn unquote(data: &Data) -> String {
             format!("write {}, without quotes", text.trim())
         }
         _ => String::new(),
-    }
-}
-
-impl Section for Table<'_> {
-    fn warn(&mut self, key: &'static str, what: String, remedy: String) {
-        self.ask(key);
-        if let Some((place, path)) = self.spot(key) {
-            self.findings.warn(place, path, what, remedy);
-        }
-    }
-
-    fn has(&self, key: &str) -> bool {
-        self.find(key).is_some()
-    }
-
-    fn text(&mut self, key: &'static str) -> Option<String> {
-        self.ask(key);
-        let (_, entry) = self.find(key)?;
-        match &entry.node.data {
-            Data::Text(text) if text.len() > TEXT_MAX => {
-                let what = format!("a text of {} bytes", text.len());
-                self.fault(key, what, format!("at most {TEXT_MAX} bytes"));
-                None
-            }
-            Data::Text(text) => Some(text.clone()),
-            other => {
-                let remedy = match other {
-                    Data::Integer(_) | Data::Float(_) | Data::Flag(_) => {
-                        format!("write {}, with quotes", quoted(&shown(other)))
-                    }
-                    _ => String::new(),
-                };
-                self.wrong_kind(key, entry, "a text", remedy);
-                None
-            }
-        }
-    }
-
-    fn integer(&mut self, key: &'static str, range: RangeInclusive<i64>) -> Option<i64> {
-        self.ask(key);
-        let (_, entry) = self.find(key)?;
-        match entry.node.data {
-            Data::Integer(number) if range.contains(&number) => Some(number),
-            Data::Integer(number) => {
-                let remedy = format!("write a number from {} to {}", range.start(), range.end());
-                self.fault(key, format!("{number} is out of range"), remedy);
-                None
-            }
-            ref other => {
-                self.wrong_kind(key, entry, "an integer", unquote(other));
-                None
-            }
-        }
-    }
-
-    fn number(&mut self, key: &'static str) -> Option<f64> {
-        self.ask(key);
-        let (_, entry) = self.find(key)?;
-        let number = number_of(&entry.node.data);
-        if number.is_none() {
-            self.wrong_kind(key, entry, "a finite number", unquote(&entry.node.data));
-        }
-        number
-    }
-
-    fn flag(&mut self, key: &'static str) -> Option<bool> {
-        self.ask(key);
-        let (_, entry) = self.find(key)?;
-        match &entry.node.data {
-            Data::Flag(flag) => Some(*flag),
-            other => {
-                let remedy = match other {
-                    Data::Text(text) if text == "true" || text == "false" => {
-                        format!("write {text}, without quotes")
-                    }
-                    _ => "write true or false".to_owned(),
-                };
-                self.wrong_kind(key, entry, "true or false", remedy);
-                None
-            }
-        }
-    }
-
-    fn duration(&mut self, key: &'static str, range: RangeInclusive<Duration>) -> Option<Duration> {
-        self.ask(key);
-        let (_, entry) = self.find(key)?;
-        match &entry.node.data {
-            Data::Text(text) => match duration(text) {
-                Some(duration) if range.contains(&duration) => Some(duration),
-                Some(_) => {
-                    let (least, most) = (duration_words(*range.start()), duration_words(*range.end()));
-                    let what = format!("{} is out of range", quoted(text));
-                    self.fault(key, what, format!("write a duration from {least} to {most}"));
-                    None
-                }
-                None => {
-                    let what = format!("{} is not a duration", quoted(text));
-                    self.fault(key, what, "write a number and us, ms, s, min, h or d: \"10s\"".to_owned());
-                    None
-                }
-            },
-            number @ (Data::Integer(_) | Data::Float(_)) => {
-                let number = shown(number);
-                self.fault(key, format!("{number} has no unit"), format!("for seconds write \"{number}s\""));
-                None
-            }
-            _ => {
-                self.wrong_kind(key, entry, "a duration", "write it like \"10s\"".to_owned());
-                None
-            }
-        }
-    }
-
-    fn choice(&mut self, key: &'static str, choices: &[&'static str]) -> Option<usize> {
-        let text = self.text(key)?;
-        if let Some(index) = choices.iter().position(|choice| *choice == text) {
-            return Some(index);
-        }
-        let remedy = match nearest(&text, choices.iter().copied()) {
-            Some(near) => format!("did you mean {}?", quoted(near)),
-            None => format!("write {}", either(choices)),
-        };
-        self.fault(key, format!("{} is not known here", quoted(&text)), remedy);
-        None
-    }
-
-    fn numbers(&mut self, key: &'static str) -> Option<Vec<f64>> {
-        self.ask(key);
-        let (_, entry) = self.find(key)?;
-        let numbers = match &entry.node.data {
-            Data::List(items) => items.iter().map(|item| number_of(&item.data)).collect(),
-            other => number_of(other).map(|number| vec![number]),
-        };
-        if numbers.is_none() {
-            self.wrong_kind(key, entry, "a list of finite numbers", "write it like [65535]".to_owned());
-        }
-        numbers
-    }
-
-    fn texts(&mut self, key: &'static str) -> Option<Vec<String>> {
-        self.ask(key);
-        let (_, entry) = self.find(key)?;
-        let text_of = |data: &Data| match data {
-            Data::Text(text) if text.len() <= TEXT_MAX => Some(text.clone()),
-            _ => None,
-        };
-        let texts = match &entry.node.data {
-            Data::List(items) => items.iter().map(|item| text_of(&item.data)).collect(),
-            other => text_of(other).map(|text| vec![text]),
-        };
-        if texts.is_none() {
-            self.wrong_kind(key, entry, "a list of texts", "write it like [\"a\", \"b\"]".to_owned());
-        }
-        texts
-    }
-
-    fn fault(&mut self, key: &'static str, what: String, remedy: String) {
-        self.ask(key);
-        // What a syntax error has swallowed is not missing.
-        if !self.has(key) && self.findings.damaged.get() {
-            return;
-        }
-        if let Some((place, path)) = self.spot(key) {
-            self.findings.fault(place, path, what, remedy);
-        }
     }
 }

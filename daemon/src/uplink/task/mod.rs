@@ -4,6 +4,9 @@
 //! a new batch, a commit, a span from the spool or a timer wakes the task and fills the window while the poll stays
 //! where it is (dropped, it could lose a publish between its packet id and the socket). Only the end of the connection drops it.
 
+mod dial;
+mod show;
+
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -11,20 +14,17 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ring::rand::SecureRandom;
-use rumqttc::{TlsConfiguration, Transport};
 use tokio::sync::watch;
 
-use super::client::{self, Dial, Event, Ledger, Link, Publisher, Will};
-use super::config::Protocol;
+use super::client::{self, Event, Ledger, Link, Publisher};
 use super::records::{self, Life, State};
-use super::session::{Action, Numbers, Session, Settings};
+use super::session::{Action, Session, Settings};
 use super::tls::Credentials;
 use super::words::{Cause, End};
 use super::{Shared, Surroundings, UplinkConfig};
 use crate::spool::{Committed, Span, SpoolError};
+use show::Shown;
 
-/// The board is told at most so often, edges apart.
-const SHOW_EVERY: Duration = Duration::from_millis(250);
 /// While there is no connection, how often the seconds to the next attempt are counted down.
 const COUNT_DOWN: Duration = Duration::from_secs(1);
 /// With a connection on which nothing happens the task turns so often all the same, for the watchdog.
@@ -44,15 +44,6 @@ pub(super) struct Task {
     resends: u64,
     stopping: bool,
     shown: Shown,
-}
-
-/// What the board was told last.
-#[derive(Debug, Default)]
-struct Shown {
-    at: Option<Instant>,
-    connected: bool,
-    numbers: Numbers,
-    trouble: Option<String>,
 }
 
 /// What a connection needs to publish.
@@ -315,100 +306,6 @@ impl Task {
             connect: self.session.numbers().connects,
             confirmed_to: self.session.confirmed_to(),
         }
-    }
-
-    /// How to connect, with the files as they are now.
-    fn dial(&mut self) -> Result<Dial, End> {
-        let (loaded, fault) = match self.credentials.load(&self.config) {
-            Ok(loaded) => loaded,
-            Err(fault) => return Err(End::new(Cause::Ours, fault.to_string())),
-        };
-        if let Some(error) = fault {
-            tracing::warn!(%error, "new certificate files cannot be used; the old ones stay");
-        }
-        self.around.board.update(|status| status.uplink.certificate_expires_us = loaded.expires_us);
-        let config = &self.config;
-        let transport = match loaded.tls {
-            Some(tls) => Transport::tls_with_config(TlsConfiguration::Rustls(tls)),
-            None => Transport::tcp(),
-        };
-        let user = config.user.clone().or_else(|| loaded.password.as_ref().map(|_| String::new()));
-        let will = config.will.then(|| Will {
-            topic: config.topics.status.topic(&self.around.gateway, ""),
-            payload: records::brief(self.life(), State::Offline),
-            retain: config.retain,
-        });
-        // The client puts host and port together with a colon: an IPv6 address needs its brackets.
-        let host = if config.broker.host.contains(':') {
-            format!("[{}]", config.broker.host)
-        } else {
-            config.broker.host.clone()
-        };
-        Ok(Dial {
-            v5: config.protocol == Protocol::V5,
-            host,
-            port: config.broker.port,
-            transport,
-            client_id: config.client_id.clone().unwrap_or_else(|| self.around.gateway.to_string()),
-            credentials: user.map(|user| (user, loaded.password.unwrap_or_default())),
-            keep_alive: config
-                .keep_alive
-                .clamp(*super::config::KEEP_ALIVE.start(), *super::config::KEEP_ALIVE.end()),
-            connect_timeout: config.connect_timeout,
-            will,
-            window: config
-                .in_flight
-                .clamp(*super::config::IN_FLIGHT.start(), *super::config::IN_FLIGHT.end()),
-        })
-    }
-
-    fn say_ended(&mut self, was_connected: bool) {
-        let at = now();
-        let retry_in =
-            self.session.attempt_at().map_or(0, |next| next.saturating_duration_since(at).as_secs());
-        if let Some(error) = self.session.trouble().filter(|_| !self.stopping) {
-            if was_connected {
-                tracing::warn!(error, retry_in, "connection to the broker lost");
-            } else {
-                tracing::warn!(error, retry_in, "no connection to the broker");
-            }
-        }
-        self.show(at, true);
-    }
-
-    /// Writes the uplink's section of the board. Returns when it must be called again, if it put something off.
-    fn show(&mut self, at: Instant, at_once: bool) -> Option<Instant> {
-        let connected = self.session.is_connected();
-        let edge =
-            connected != self.shown.connected || self.session.trouble() != self.shown.trouble.as_deref();
-        let changed = edge || *self.session.numbers() != self.shown.numbers || !connected;
-        if !changed {
-            return None;
-        }
-        let due = self.shown.at.map_or(at, |last| last + SHOW_EVERY);
-        if due > at && !edge && !at_once {
-            return Some(due);
-        }
-        let flipped = connected != self.shown.connected || self.shown.at.is_none();
-        let numbers = self.session.numbers().clone();
-        let trouble = self.session.trouble().map(str::to_owned);
-        let retry_in = self.session.attempt_at().map(|next| next.saturating_duration_since(at).as_secs());
-        let us = flipped.then(self.around.wall_us);
-        self.around.board.update(|status| {
-            let uplink = &mut status.uplink;
-            uplink.connected = connected;
-            uplink.since_us = us.or(uplink.since_us);
-            uplink.error.clone_from(&trouble);
-            uplink.retry_in = retry_in;
-            uplink.connects = numbers.connects;
-            uplink.confirmed = numbers.confirmed;
-            uplink.messages = numbers.messages;
-            uplink.bytes = numbers.bytes;
-            uplink.nobody_listening = numbers.nobody_listening;
-            uplink.dead_letters = numbers.dead_letters;
-        });
-        self.shown = Shown { at: Some(at), connected, numbers, trouble };
-        None
     }
 }
 
