@@ -13,6 +13,7 @@ mod bad_input;
 mod cuts;
 mod demo;
 mod export;
+mod gaps;
 mod identity;
 mod layering;
 mod neighbours;

@@ -15,6 +15,8 @@ The rules, in the order in which they are applied:
    its run that says "unsynced" and came in no corrected copy. (Batches of an earlier run in the same boot come corrected,
    unless they were confirmed before the clock was set.)
 5. A `run_end` says that a run has the readings 0 to next_seq - 1. A `gap` names readings that will not come.
+   A `gaps` stands for all gaps of its run and cause within its stretch, and says how many of its readings will not come,
+   not which: as many may be missing there, and no more.
    Missing of an ended run = 0 to next_seq - 1, less what is held, less its gaps. A run that ended in order ("clean") has
    no others; one that was killed may have sent more than it had stored, and what arrived is as good as the rest.
 6. Of a run without a run end, everything up to the highest reading held is expected.
@@ -83,6 +85,16 @@ class Intervals:
         return self.parts[-1][1] if self.parts else 0
 
 
+def overlap(one, other):
+    return max(0, min(one[1], other[1]) - max(one[0], other[0]))
+
+
+def within(one, told):
+    """Whether a greater stretch of those told holds this one."""
+    first, next_ = one
+    return any(a <= first and next_ <= b and (a, b) != one for a, b, _ in told)
+
+
 class Run:
     """What is held of one life of one gateway."""
 
@@ -93,7 +105,7 @@ class Run:
         self.first = None  # seq of the batch that arrived first
         self.count = 0
         self.gaps = Intervals()
-        self.causes = {}
+        self.told = {}  # cause -> [(first, next, lost)]
         self.end = None  # (next_seq, clean)
         self.offset_us = None  # what its unsynced stamps lack
 
@@ -174,7 +186,27 @@ class Receiver:
             of = self.run(gateway, message["of"])
             first, next_ = message["first"], message["next"]
             of.gaps.add(first, next_)
-            of.causes[message["cause"]] = of.causes.get(message["cause"], 0) + next_ - first
+            of.told.setdefault(message["cause"], []).append((first, next_, next_ - first))
+        elif message["kind"] == "gaps":
+            of = self.run(gateway, message["of"])
+            told = (message["first"], message["next"], message["lost"])
+            of.told.setdefault(message["cause"], []).append(told)
+
+    def causes(self, run):
+        """Readings that will not come, by cause; and the stretches of `gaps` with how many of them no `gap` names."""
+        causes, many = {}, []
+        for cause, told in run.told.items():
+            kept = []
+            # What lies within a greater stretch is told by it.
+            for one in sorted(set(told), key=lambda one: (one[0], -one[1], -one[2])):
+                if not kept or one[1] > kept[-1][1]:
+                    kept.append(one)
+            causes[cause] = sum(lost for _, _, lost in kept)
+            many += [(first, next_) for first, next_, lost in kept if lost < next_ - first]
+        hull = Intervals()
+        for first, next_ in sorted(many):
+            hull.add(first, next_)
+        return causes, hull
 
     def links(self, name, run):
         """Proves `prev`: each batch of a device points at the device's batch before it, or at one that is not here."""
@@ -203,6 +235,22 @@ class Receiver:
                 begun.add(gateway)
             for first, next_ in sorted(run.held.parts + run.gaps.parts + covered.parts):
                 covered.add(first, next_)
+            causes, hull = self.causes(run)
+            missing = covered.missing(end)
+            # Within the stretches of `gaps` as many may be missing as will not come, less those that a `gap` names.
+            inside = sum(overlap(hole, part) for hole in missing for part in hull.parts)
+            named = sum(overlap(part, gap) for part in run.gaps.parts for gap in hull.parts)
+            spare = sum(
+                min(lost, overlap((first, next_), part))
+                for told in run.told.values()
+                for first, next_, lost in set(told)
+                for part in hull.parts
+                if not within((first, next_), told)
+            )
+            if inside and inside <= spare - named:
+                for first, next_ in hull.parts:
+                    covered.add(first, next_)
+                missing = covered.missing(end)
             runs.append(
                 {
                     "gateway": gateway,
@@ -211,8 +259,8 @@ class Receiver:
                     "clean": run.end[1] if run.end else None,
                     "expected": end,
                     "held": len(run.held),
-                    "gaps": run.causes,
-                    "missing": covered.missing(end),
+                    "gaps": causes,
+                    "missing": missing,
                     "unsynced": sum(clock == "unsynced" for _, _, clock in run.times()),
                     "corrected": sum(clock == "corrected" for _, _, clock in run.times()),
                 }

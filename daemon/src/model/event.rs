@@ -44,6 +44,20 @@ pub enum Body {
         /// Why.
         cause: GapCause,
     },
+    /// Several gaps of one run and cause, told as one because there were too many of them. How many readings will not come is
+    /// exact; which of `first..next` they are is not said. It stands for every gap of that run and cause within it.
+    Gaps {
+        /// The run they were numbered in.
+        of: RunId,
+        /// The first of them.
+        first: u64,
+        /// One past the last.
+        next: u64,
+        /// How many of `first..next`.
+        lost: u64,
+        /// Why.
+        cause: GapCause,
+    },
     /// The clock was first set in this boot: add `offset_us` to the unsynced stamps of `boot`.
     Clock {
         /// Whose stamps.
@@ -102,7 +116,7 @@ pub struct ClockCorrection {
 pub const CLOCKS_MAX: usize = 16;
 
 /// Why numbered readings will not come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum GapCause {
     /// Dropped to make room at the spool's cap.
     Evicted,
@@ -136,7 +150,9 @@ impl Body {
     /// The run whose completeness the record helps to prove.
     pub fn about(&self) -> Option<RunId> {
         match *self {
-            Self::RunEnd { ended: run, .. } | Self::Gap { of: run, .. } => Some(run),
+            Self::RunEnd { ended: run, .. } | Self::Gap { of: run, .. } | Self::Gaps { of: run, .. } => {
+                Some(run)
+            }
             _ => None,
         }
     }
@@ -156,6 +172,7 @@ impl Body {
         match self {
             Self::RunEnd { .. } => "run_end",
             Self::Gap { .. } => "gap",
+            Self::Gaps { .. } => "gaps",
             Self::Clock { .. } => "clock",
             Self::Missed { .. } => "missed",
             Self::Config { .. } => "config",

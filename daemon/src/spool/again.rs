@@ -32,9 +32,9 @@ const STATEMENTS: usize = 16;
 /// A step ends after so many bytes of blocks: some milliseconds of decoding. No clock is asked, so that a step can be repeated.
 const STEP_BYTES: u64 = 512 * 1024;
 
-/// Settled stretches of a run beyond which no more of it is let wait again: the disk keeps [`EXCEPTIONS_MAX`], and more would be
-/// forgotten with the next restart. Readings that were never written to disk (`keep = "unsent"`) make such holes.
-const STRETCHES_MAX: usize = EXCEPTIONS_MAX - 8;
+/// Settled stretches of a run beyond which no more of it is let wait again: a small part of what the disk keeps
+/// ([`EXCEPTIONS_MAX`]), since what is beyond that is forgotten with the next restart. Readings that were never written to disk (`keep = "unsent"`) make such holes.
+const STRETCHES_MAX: usize = EXCEPTIONS_MAX / 16 - 8;
 
 /// Runs named one by one in the answer.
 const RUNS_SAID: usize = 100;
@@ -353,7 +353,7 @@ fn lost(connection: &Connection) -> Result<BTreeMap<RunId, Intervals>, StoreErro
 /// Whether a record says something about one of the runs that a receiver needs for its proof.
 pub(super) fn concerns(run: RunId, body: &Body, runs: &[RunId]) -> bool {
     match body {
-        Body::RunEnd { ended: of, .. } | Body::Gap { of, .. } => runs.contains(of),
+        Body::RunEnd { ended: of, .. } | Body::Gap { of, .. } | Body::Gaps { of, .. } => runs.contains(of),
         Body::Clock { .. } => runs.contains(&run),
         Body::Missed { .. } | Body::Config { .. } | Body::Corruption { .. } | Body::Device { .. } => false,
     }

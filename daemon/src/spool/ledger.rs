@@ -6,7 +6,8 @@
 //!
 //! Bounded: on disk one number and at most [`EXCEPTIONS_MAX`] intervals a run, in memory [`INTERVALS_MAX`]. When there
 //! are more, the shortest confirmed one is forgotten: its readings are sent once more, which the receiver drops.
-//! Intervals that hold a loss are never forgotten, because what was lost cannot be sent.
+//! Intervals that hold a loss are never forgotten, because what was lost cannot be sent. Where everything up to there is settled
+//! the place of a loss does not matter any more, and beyond [`LOST_MAX`] only the number is kept.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +15,13 @@ use crate::model::RunId;
 use crate::model::event::GapCause;
 
 /// Intervals above the floor of a run that are kept on disk.
-pub const EXCEPTIONS_MAX: usize = 64;
+///
+/// Each costs some 15 bytes a commit of books. A link that flaps while an old backlog drains leaves one each time; beyond this
+/// number the shortest are sent once more after a restart.
+pub const EXCEPTIONS_MAX: usize = 1024;
+
+/// Lost stretches of a run that are known by their place. Of older ones that nothing waits before, only the number stays.
+pub const LOST_MAX: usize = 1024;
 
 /// Intervals of a run that are kept in memory.
 pub const INTERVALS_MAX: usize = 4096;
@@ -136,18 +143,18 @@ impl Intervals {
         self.by_first.len()
     }
 
-    /// Takes out the shortest stretch that begins above `floor` and overlaps none of `kept`.
-    fn forget_shortest(&mut self, floor: u64, kept: &Self) -> bool {
-        let own = self
-            .by_first
-            .range(floor..)
-            .filter(|&(&first, &next)| kept.missing(first, next) == [(first, next)]);
-        let Some((first, next)) = own.map(|(&first, &next)| (first, next)).min_by_key(|(a, b)| b - a) else {
-            return false;
-        };
-        self.by_first.remove(&first);
-        self.total -= next - first;
-        true
+    /// Takes out the `many` shortest stretches that do not begin at 0 and overlap none of `kept`.
+    fn forget_shortest(&mut self, many: usize, kept: &Self) {
+        if many == 0 {
+            return;
+        }
+        let own = self.by_first.range(1..).filter(|&(&first, &next)| !kept.touches(first, next));
+        let mut own: Vec<_> = own.map(|(&first, &next)| (next - first, first)).collect();
+        own.sort_unstable();
+        for (length, first) in own.into_iter().take(many) {
+            self.by_first.remove(&first);
+            self.total -= length;
+        }
     }
 }
 
@@ -238,7 +245,9 @@ impl RunBooks {
     /// Confirms `first..next`.
     pub fn confirm(&mut self, first: u64, next: u64) {
         self.settled.insert(first, next);
-        while self.settled.count() > INTERVALS_MAX && self.settled.forget_shortest(1, &self.lost) {}
+        if self.settled.count() > INTERVALS_MAX {
+            self.settled.forget_shortest(INTERVALS_MAX / 16, &self.lost);
+        }
     }
 
     /// What a row of another run than the present one says of its end; an older row that says more is right.
@@ -254,7 +263,21 @@ impl RunBooks {
             self.lost.insert(first, next);
             *self.losses.of(cause) += next - first;
         }
+        if self.lost.count() > LOST_MAX {
+            self.forget_places();
+        }
         missing
+    }
+
+    /// Moves the older half of the lost stretches below the floor together: as many are lost, at one place.
+    fn forget_places(&mut self) {
+        let below = self.floor().min(self.durable);
+        let old: Vec<_> =
+            self.lost.iter().take(LOST_MAX / 2).take_while(|(_, next)| *next <= below).collect();
+        let Some((_, end)) = old.last().copied() else { return };
+        let many = old.iter().map(|(first, next)| next - first).sum::<u64>();
+        self.lost.remove(0, end);
+        self.lost.insert(end - many, end);
     }
 
     /// What is written to disk: nothing beyond `durable`, at most [`EXCEPTIONS_MAX`] intervals above the floor, losses
@@ -270,7 +293,8 @@ impl RunBooks {
             kept.lost.insert(first, next);
             kept.settled.insert(first, next);
         }
-        while kept.settled.count() > EXCEPTIONS_MAX + 1 && kept.settled.forget_shortest(1, &kept.lost) {}
+        let many = kept.settled.count().saturating_sub(EXCEPTIONS_MAX + 1);
+        kept.settled.forget_shortest(many, &kept.lost);
         kept
     }
 }

@@ -131,6 +131,9 @@ pub fn event_text(event: &Event) -> String {
         Body::Gap { of, first, next, cause } => {
             json!({"of": of.to_string(), "first": first, "next": next, "cause": cause.word()})
         }
+        Body::Gaps { of, first, next, lost, cause } => {
+            json!({"of": of.to_string(), "first": first, "next": next, "lost": lost, "cause": cause.word()})
+        }
         Body::Clock { boot, offset_us, at_mono_us } => {
             json!({"boot": boot_text(*boot), "offset_us": offset_us, "at_mono_us": at_mono_us})
         }
@@ -168,6 +171,13 @@ pub fn event_of(run: RunId, number: u64, text: &str) -> Option<Event> {
             of: body["of"].as_str()?.parse().ok()?,
             first: body["first"].as_u64()?,
             next: body["next"].as_u64()?,
+            cause: cause_of(body["cause"].as_str()?)?,
+        },
+        "gaps" => Body::Gaps {
+            of: body["of"].as_str()?.parse().ok()?,
+            first: body["first"].as_u64()?,
+            next: body["next"].as_u64()?,
+            lost: body["lost"].as_u64()?,
             cause: cause_of(body["cause"].as_str()?)?,
         },
         "clock" => Body::Clock {

@@ -290,7 +290,11 @@ impl Inner {
             let proves = |event: &Arc<Event>| {
                 matches!(
                     event.body,
-                    Body::RunEnd { .. } | Body::Gap { .. } | Body::Clock { .. } | Body::Corruption { .. }
+                    Body::RunEnd { .. }
+                        | Body::Gap { .. }
+                        | Body::Gaps { .. }
+                        | Body::Clock { .. }
+                        | Body::Corruption { .. }
                 )
             };
             let at = self.events.iter().position(|event| !proves(event)).unwrap_or_default();

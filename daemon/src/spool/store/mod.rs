@@ -161,6 +161,8 @@ pub struct Work<'a> {
     pub events: &'a [Arc<Event>],
     /// Records in place of a row's text: a gap that grew.
     pub grown: &'a [(i64, Arc<Event>)],
+    /// Rows of waiting records that new ones stand for.
+    pub gone: &'a [i64],
     /// Records that were sent, by run and number.
     pub sent: &'a [(RunId, u64)],
     /// Sent records about these runs wait again, see [`again`](super::again).
@@ -444,7 +446,8 @@ pub fn found(connection: &Connection) -> Result<Found, StoreError> {
 /// Runs that a waiting run end or gap record is about.
 pub fn told_of(connection: &Connection) -> Result<BTreeSet<RunId>, StoreError> {
     let sql = "SELECT run, number, body FROM event WHERE sent = 0
-               AND (body LIKE '%\"kind\":\"run_end\"%' OR body LIKE '%\"kind\":\"gap\"%')";
+               AND (body LIKE '%\"kind\":\"run_end\"%' OR body LIKE '%\"kind\":\"gap\"%'
+                    OR body LIKE '%\"kind\":\"gaps\"%')";
     let mut statement = connection.prepare(sql)?;
     let mut rows = statement.query([])?;
     let mut runs = BTreeSet::new();
@@ -454,6 +457,21 @@ pub fn told_of(connection: &Connection) -> Result<BTreeSet<RunId>, StoreError> {
         runs.extend(event.and_then(|event| event.body.about()));
     }
     Ok(runs)
+}
+
+/// Gap records that wait, with their rows.
+pub fn gap_rows(connection: &Connection) -> Result<Vec<(i64, Event)>, StoreError> {
+    let sql = "SELECT id, run, number, body FROM event WHERE sent = 0
+               AND (body LIKE '%\"kind\":\"gap\"%' OR body LIKE '%\"kind\":\"gaps\"%') ORDER BY id";
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let number = row.get::<_, i64>(2)?.cast_unsigned();
+        let event = event_of(run_of(row.get(1)?), number, row.get_ref(3)?.as_str().unwrap_or_default());
+        found.extend(event.map(|event| (row.get(0).unwrap_or_default(), event)));
+    }
+    Ok(found)
 }
 
 /// The newest corrections of the clock.

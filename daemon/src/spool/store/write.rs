@@ -185,7 +185,10 @@ pub(super) fn put_events(
     if !work.events.is_empty() {
         let old = "DELETE FROM event WHERE sent = 0 AND id < ?1 AND (body LIKE '%\"kind\":\"device\"%'
                    OR body LIKE '%\"kind\":\"missed\"%' OR body LIKE '%\"kind\":\"config\"%')";
-        written.dropped = transaction.execute(old, [*next_event - TOLD_EVENTS_KEPT])? as u64;
+        written.dropped += transaction.execute(old, [*next_event - TOLD_EVENTS_KEPT])? as u64;
+    }
+    for id in work.gone {
+        written.dropped += transaction.execute("DELETE FROM event WHERE id = ?1 AND sent = 0", [id])? as u64;
     }
     for (id, event) in work.grown {
         transaction.execute("UPDATE event SET body = ?2 WHERE id = ?1", params![id, event_text(event)])?;

@@ -1,4 +1,27 @@
-//! What the spool promises, with real files.
+//! What the spool promises, with real files. [`model`] holds it against a plain list; which test guards which fault:
+//!
+//! ```text
+//! torn tail of the log          faults::a_torn_tail_of_the_log_costs_nothing_that_was_stored
+//! file of another program       faults::a_file_of_another_program_is_set_aside_untouched
+//! garbage file                  damage::a_garbage_file_is_set_aside_and_the_spool_goes_on
+//! damaged pages, bad block      damage::a_damaged_file_gives_back_all_blocks_but_the_damaged_ones and its neighbours
+//! poison block                  faults::a_block_that_is_whole_and_makes_no_sense_costs_itself_and_blocks_nobody
+//! power cut in a quarantine     aside::tests, damage::a_power_cut_inside_a_quarantine_loses_no_stored_reading
+//! newer schema                  damage::a_newer_schema_is_set_aside_untouched
+//! file removed under us         disk::a_file_removed_under_us_is_noticed_and_made_anew and the test after it
+//! commits that fail             disk::after_failed_commits_every_reading_is_stored_once
+//! clock set back, 50 years on   retention::a_clock_set_back_or_fifty_years_forward_expires_and_reorders_nothing
+//! old age                       retention
+//! gaps without number           gaps
+//! starts without number         folded
+//! log of another spool          none yet
+//!
+//! with the real binary and injected faults, in tests/storage.rs:
+//! EIO on fsync                  a_failed_fsync_is_not_believed_and_what_memory_drops_is_counted_exactly
+//! stall of 2 s                  a_disk_that_stalls_two_seconds_at_a_time_costs_no_poll
+//! full disk                     a_full_disk_still_lets_confirmed_history_make_room
+//! read-only disk                an_ext4_that_goes_read_only_under_it_is_said_and_costs_nothing_stored
+//! ```
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -21,7 +44,9 @@ use crate::status::Board;
 mod again;
 mod damage;
 mod disk;
+mod faults;
 mod folded;
+mod gaps;
 mod letters;
 mod lives;
 mod model;

@@ -7,6 +7,7 @@
 
 mod expire;
 mod fold;
+mod gaps;
 mod resend;
 mod trouble;
 mod window;
@@ -29,6 +30,8 @@ use super::shared::{Command, Inner, Shared};
 use super::store::{self, DeadLetter, Store, Trouble};
 use crate::model::RunId;
 use crate::model::event::{Body, Event, GapCause};
+#[cfg(test)]
+pub(in crate::spool) use gaps::GAPS_MAX;
 use resend::Resend;
 use window::BOOKS_FIRST;
 
@@ -76,6 +79,8 @@ pub(super) struct Writer {
     /// Old runs are looked at again then.
     fold_due: Instant,
     open_gap: Option<(i64, Arc<Event>)>,
+    /// At most so many gap records wait.
+    gaps_waiting: usize,
     last_wall_us: Option<i64>,
     /// The run end is written; nothing is numbered any more.
     run_ended: bool,
@@ -129,6 +134,7 @@ impl Writer {
             expired: (0, now),
             fold_due: now,
             open_gap: None,
+            gaps_waiting: usize::MAX / 2,
             last_wall_us: None,
             run_ended: false,
             flushes: Vec::new(),

@@ -13,7 +13,7 @@ use crate::spool::block::Header;
 use crate::spool::records::Mark;
 use crate::spool::ring::{self, Heading};
 use crate::spool::schema;
-use crate::spool::shared::{Gap, Inner, Kept, WINDOW_BYTES, WINDOW_READINGS, text_bytes};
+use crate::spool::shared::{Inner, Kept, WINDOW_BYTES, WINDOW_READINGS, text_bytes};
 use crate::spool::store::{DeadLetter, RunUpdate, Store, StoreError, Victims, Work, Written};
 
 /// Confirmations reach the disk with a commit at most this late.
@@ -38,7 +38,9 @@ pub(super) struct Window {
     kept: Vec<Kept>,
     batches: Vec<Arc<Batch>>,
     pub(super) events: Vec<Arc<Event>>,
-    grown: Vec<(i64, Arc<Event>)>,
+    pub(super) grown: Vec<(i64, Arc<Event>)>,
+    /// Rows of records that new ones stand for.
+    pub(super) gone: Vec<i64>,
     sent: Vec<(RunId, u64)>,
     runs: Vec<RunUpdate>,
     /// Runs of which nothing is left.
@@ -48,7 +50,7 @@ pub(super) struct Window {
     /// Runs whose sent records wait again.
     again: Vec<RunId>,
     /// The gap record that may still grow after this commit: its place in `events`.
-    open_gap: Option<usize>,
+    pub(super) open_gap: Option<usize>,
     /// Confirmations are written too.
     books: bool,
 }
@@ -178,6 +180,9 @@ impl Writer {
         let gaps = std::mem::take(&mut inner.gaps);
         let lost = !gaps.is_empty();
         self.gap_records(&mut inner, gaps, window, handed_out);
+        if lost {
+            self.bound_gaps(store, &mut inner, window)?;
+        }
         let now = self.now;
         let every = if inner.settings.keep == Keep::Unsent { MARK_EVERY } else { BOOKS_EVERY };
         // A row may be taken only when the disk knows that its readings are settled.
@@ -198,30 +203,6 @@ impl Writer {
             self.books_due = now + every;
         }
         Ok(())
-    }
-
-    /// Makes gap records of losses; one that touches the newest grows it, unless a reader has given that out.
-    fn gap_records(&mut self, inner: &mut Inner, gaps: Vec<Gap>, window: &mut Window, handed_out: i64) {
-        for (of, first, next, cause) in gaps {
-            if let Some((id, event)) = self.open_gap.as_mut().filter(|(id, _)| *id > handed_out)
-                && let Body::Gap { of: its, next: end, cause: why, .. } = event.body
-                && (its, end, why) == (of, first, cause)
-            {
-                let mut grown = Event::clone(event);
-                if let Body::Gap { next: end, .. } = &mut grown.body {
-                    *end = next;
-                }
-                *event = Arc::new(grown);
-                window.grown.retain(|(grown, _)| grown != id);
-                window.grown.push((*id, event.clone()));
-                continue;
-            }
-            let body = Body::Gap { of, first, next, cause };
-            let event = Event { run: inner.run, number: inner.next_event, stamp: (self.shared.now)(), body };
-            inner.next_event += 1;
-            window.open_gap = Some(window.events.len());
-            window.events.push(Arc::new(event));
-        }
     }
 
     fn books(&mut self, inner: &mut Inner, window: &mut Window, ended: Option<u8>) {
@@ -287,6 +268,7 @@ impl Writer {
             batches: &window.batches,
             events: &window.events,
             grown: &window.grown,
+            gone: &window.gone,
             sent: &window.sent,
             again: &window.again,
             runs: &window.runs,
@@ -350,6 +332,9 @@ impl Writer {
         for name in &window.sent {
             inner.sent.remove(name);
         }
+        let gaps = |event: &&Arc<Event>| matches!(event.body, Body::Gap { .. } | Body::Gaps { .. });
+        self.gaps_waiting += window.events.iter().filter(gaps).count();
+        self.gaps_waiting = self.gaps_waiting.saturating_sub(window.gone.len());
         for run in &window.folded {
             inner.ledger.fold(*run);
         }

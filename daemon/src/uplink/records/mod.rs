@@ -98,6 +98,12 @@ fn body(object: Object, body: &Body) -> Object {
             .digits("first", first)
             .digits("next", next)
             .text("cause", cause.word()),
+        Body::Gaps { of, first, next, lost, cause } => object
+            .digits("of", Quoted(of))
+            .digits("first", first)
+            .digits("next", next)
+            .digits("lost", lost)
+            .text("cause", cause.word()),
         Body::Clock { boot, offset_us, at_mono_us } => object
             .text("boot", &format!("{:032x}", boot.0))
             .digits("offset_us", offset_us)

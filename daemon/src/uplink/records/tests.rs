@@ -26,6 +26,7 @@ fn bodies() -> Vec<Body> {
         Body::RunEnd { ended: OLD, next_seq: 0, clean: false, last_wall_us: None },
         Body::Gap { of: OLD, first: 4, next: 9, cause: GapCause::Evicted },
         Body::Gap { of: OLD, first: 4, next: 9, cause: GapCause::DeadLetter },
+        Body::Gaps { of: OLD, first: 4, next: 90, lost: 31, cause: GapCause::Overflow },
         Body::Clock { boot: BootId(0xabc), offset_us: -5, at_mono_us: 9 },
         Body::Missed { bus: "hall".into(), device: "meter-01".into(), polls: 3 },
         Body::Config { hash: "0123456789abcdef".into(), refused: None },

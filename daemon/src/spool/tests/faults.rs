@@ -1,0 +1,82 @@
+//! Faults of the files that are not damage of a page: a torn tail, a file of somebody else, a block that is a lie.
+
+use super::*;
+
+#[tokio::test]
+async fn a_torn_tail_of_the_log_costs_nothing_that_was_stored() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
+    let mut plant = Plant::new(run);
+    let all: Vec<_> = (0..12).map(|_| plant.batch()).collect();
+    for batch in &all {
+        spool.append(batch.clone());
+        flush(&spool).await;
+    }
+    // A commit that the power cut: pieces of a frame, its header right or not.
+    for (from, length) in [(32, 5), (32, 24), (32, 700), (32, 1047), (32, 1048), (500, 3000)] {
+        let cut = copy(&spool, directory.path());
+        let log = cut.path().join(format!("{}-wal", store::FILE));
+        let mut bytes = std::fs::read(&log).expect("there");
+        let torn = bytes[from..from + length].to_vec();
+        bytes.extend(torn);
+        std::fs::write(&log, bytes).expect("written");
+        let (Opened { spool, run: next, .. }, _) = open(settings(cut.path()));
+        let (batches, events) = waiting(&spool).await;
+        assert_eq!(batches, all, "{length} bytes of a frame");
+        assert_eq!(events.len(), 1, "the run end");
+        // What comes after it is stored as ever.
+        let late = Plant::new(next).batch();
+        spool.append(late.clone());
+        flush(&spool).await;
+        let again = copy(&spool, cut.path());
+        let (Opened { spool, .. }, _) = open(settings(again.path()));
+        assert_eq!(waiting(&spool).await.0.last(), Some(&late));
+    }
+}
+
+#[tokio::test]
+async fn a_file_of_another_program_is_set_aside_untouched() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join(store::FILE);
+    let other = rusqlite::Connection::open(&file).expect("opens");
+    other.execute_batch("CREATE TABLE photo (name TEXT); INSERT INTO photo VALUES ('sea')").expect("made");
+    drop(other);
+    let before = std::fs::read(&file).expect("there");
+    let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
+    let batch = Plant::new(run).batch();
+    spool.append(batch.clone());
+    flush(&spool).await;
+    assert_eq!(after_salvage(&spool).await.0, [batch]);
+    let mut found = Vec::new();
+    for folder in std::fs::read_dir(directory.path().join("quarantine")).expect("there").flatten() {
+        found.push(std::fs::read(folder.path().join(store::FILE)).expect("there"));
+    }
+    assert_eq!(found, [before]);
+}
+
+#[tokio::test]
+async fn a_block_that_is_whole_and_makes_no_sense_costs_itself_and_blocks_nobody() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
+    let mut plant = Plant::new(run);
+    for _ in 0..9 {
+        spool.append(plant.batch());
+        flush(&spool).await;
+    }
+    spool.close(true).await.expect("closes");
+    let file = rusqlite::Connection::open(directory.path().join(store::FILE)).expect("opens");
+    let read = "SELECT head, body FROM block WHERE number = 4";
+    let (mut head, mut body): (Vec<u8>, Vec<u8>) =
+        file.query_row(read, [], |row| Ok((row.get(0)?, row.get(1)?))).expect("there");
+    body.fill(0xff);
+    let whole = [&head[..], &body[..]].concat();
+    let sum = crc32c::crc32c_append(crc32c::crc32c(&whole[..12]), &whole[16..]);
+    head[12..16].copy_from_slice(&sum.to_le_bytes());
+    let lie = "UPDATE block SET head = ?1, body = ?2 WHERE number = 4";
+    assert_eq!(file.execute(lie, (head, body)).expect("written"), 1);
+    drop(file);
+    let (Opened { spool, .. }, _) = open(settings(directory.path()));
+    assert_eq!(numbers(&waiting(&spool).await.0), (0..18).filter(|seq| !(6..8).contains(seq)).collect());
+    flush(&spool).await;
+    assert_eq!(gaps(&waiting(&spool).await.1, run, GapCause::Damaged), (6..8).collect());
+}
