@@ -15,10 +15,10 @@ pub fn processor_time(pid: u32) -> Duration {
     Duration::from_nanos(nanos.sum())
 }
 
-/// Peak resident memory, KiB (`VmHWM`).
-pub fn peak_memory(pid: u32) -> u64 {
+/// Memory of a process, KiB: `VmHWM` (peak resident), `VmRSS` (resident).
+pub fn memory(pid: u32, which: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|l| l.starts_with("VmHWM")).unwrap();
+    let line = status.lines().find(|line| line.starts_with(which)).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
@@ -29,6 +29,9 @@ pub struct Disk {
     device: String,
 }
 
+/// What mkfs would leave for the kernel to write later, in the background of a measurement.
+const AT_ONCE: &str = "lazy_itable_init=0,lazy_journal_init=0";
+
 impl Disk {
     /// `None` where this user may not mount.
     pub fn mount(under: &Path) -> Option<Self> {
@@ -36,7 +39,7 @@ impl Disk {
         fs::File::create(&image).unwrap().set_len(1 << 30).unwrap();
         fs::create_dir_all(&folder).unwrap();
         let done = |command: &mut Command| command.output().is_ok_and(|o| o.status.success());
-        let made = done(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image))
+        let made = done(Command::new("mkfs.ext4").args(["-q", "-F", "-E", AT_ONCE]).arg(&image))
             && done(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&folder));
         if !made {
             return None;
@@ -44,6 +47,13 @@ impl Disk {
         let output = Command::new("findmnt").args(["-n", "-o", "SOURCE"]).arg(&folder).output().unwrap();
         let device = String::from_utf8(output.stdout).unwrap().trim().trim_start_matches("/dev/").to_owned();
         Some(Self { folder, image, device })
+    }
+
+    /// The state directory on it; made if need be.
+    pub fn state(&self) -> PathBuf {
+        let state = self.folder.join("var");
+        fs::create_dir_all(&state).unwrap();
+        state
     }
 
     /// Bytes written to the device so far; everything pending is written first.
