@@ -7,7 +7,7 @@
 #   make test-deb                installs it under a booted systemd, in containers of Debian 12 and 13 (as root)
 #   make dist                    the source archive with all crates inside, for Yocto, in dist/
 #   make audit                   licences, banned crates, sources, known advisories
-#   make bench                   figures of speed, memory and bytes on disk (as root, for the loop mount)
+#   make bench                   figures of speed, memory, bytes on disk and a 72 h outage (as root, for the loop mount)
 #   make crash                   kills and cuts by the thousand; the table in tests/README.md (as root, for the loop mount)
 #   make setup                   the packages of make test, nothing else
 

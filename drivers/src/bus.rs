@@ -332,7 +332,8 @@ enum Driver {
 
 impl Bus {
     /// Prepares a bus. Does no I/O: the line is opened by the first poll, inside the runtime that polls.
-    pub fn open_lazily(spec: BusSpec) -> Self {
+    pub fn open_lazily(spec: impl Into<Arc<BusSpec>>) -> Self {
+        let spec = spec.into();
         let name = Arc::clone(&spec.name);
         let driver = match &spec.link {
             Link::SerialLine(link) => Driver::Line(Box::new(line::Driver::new(link.clone(), &spec.devices))),

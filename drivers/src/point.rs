@@ -99,10 +99,17 @@ impl Scaling {
         self.scale.is_none() && self.offset.is_none()
     }
 
+    /// Whether every raw integer is a value without doubts.
+    fn is_plain(&self) -> bool {
+        self.is_identity() && self.sentinels.is_empty() && self.min.is_none() && self.max.is_none()
+    }
+
     /// The sample of a raw value: sentinels, scaling, limits, in this order. Bool and text pass as they are.
     pub fn apply(&self, raw: Value) -> Sample {
-        if matches!(raw, Value::Bool(_) | Value::Text(_)) {
-            return Sample::good(raw);
+        match raw {
+            Value::Bool(_) | Value::Text(_) => return Sample::good(raw),
+            Value::Int(_) | Value::Uint(_) if self.is_plain() => return Sample::good(raw),
+            _ => {}
         }
         let Some(number) = raw.as_f64().filter(|number| number.is_finite()) else {
             return Sample::bad(Cause::NotANumber);

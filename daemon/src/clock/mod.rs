@@ -121,8 +121,11 @@ impl Clock {
         }
     }
 
-    /// Looks at the clock; to be called about once a second. The record, if the clock was just set.
+    /// Looks at the clock; to be called about once a second until it was set. The record, if the clock was just set.
     pub fn look(&mut self) -> Option<Body> {
+        if self.watch.set {
+            return None;
+        }
         self.watch.look(shown(self.told.as_ref()))
     }
 

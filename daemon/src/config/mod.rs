@@ -59,8 +59,8 @@ pub struct Config {
     pub runtime_directory: PathBuf,
     /// `[page]`; `None` with `page = false`.
     pub page: Option<PageConfig>,
-    /// `[bus.*]`, in the order of the files. None at all means idle.
-    pub buses: Vec<ConfiguredBus>,
+    /// `[bus.*]`, in the order of the files. None at all means idle. Shared with whoever runs or asks a bus.
+    pub buses: Vec<Arc<ConfiguredBus>>,
     /// `trust_rtc`: the machine's own clock is good without NTP.
     pub trust_rtc: bool,
 }
@@ -69,7 +69,7 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConfiguredBus {
     /// For the driver.
-    pub spec: BusSpec,
+    pub spec: Arc<BusSpec>,
     /// Parallel to `spec.devices`.
     pub devices: Vec<DeviceInfo>,
 }

@@ -99,7 +99,8 @@ fn read_as(source: &Source) -> Option<(String, usize)> {
 /// The bus of this name.
 pub fn find_bus<'a>(config: &'a Config, bus: &str) -> Result<&'a ConfiguredBus, String> {
     let names: Vec<&str> = config.buses.iter().map(|known| &*known.spec.name).collect();
-    config.buses.iter().find(|known| *known.spec.name == *bus).ok_or_else(|| unknown("bus", bus, &names))
+    let found = config.buses.iter().find(|known| *known.spec.name == *bus);
+    found.map(|found| &**found).ok_or_else(|| unknown("bus", bus, &names))
 }
 
 /// `there is no bus hal; did you mean hall? There are: hall, cellar`

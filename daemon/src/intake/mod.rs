@@ -111,7 +111,7 @@ impl Known {
                 continue;
             };
             if rule.admits(state, &sample, mono_us) {
-                state.sent(&sample, mono_us);
+                rule.sent(state, &sample, mono_us);
                 readings.push(Reading { point, sample });
             }
         }

@@ -16,25 +16,26 @@ pub struct Rule {
     pub heartbeat: Duration,
 }
 
-/// What was last sent of a point.
+/// What was last sent of a point, as far as its rule asks.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PointState {
     last: Option<Sample>,
     at_us: u64,
 }
 
-impl PointState {
-    pub(super) fn sent(&mut self, sample: &Sample, mono_us: u64) {
-        self.last = Some(sample.clone());
-        self.at_us = mono_us;
-    }
-}
-
 impl Rule {
+    /// Takes note of a reading that was made. A point that is always sent only needs to know how it fell silent.
+    pub(super) fn sent(&self, state: &mut PointState, sample: &Sample, mono_us: u64) {
+        if self.on_change.is_some() || is_gone(sample) {
+            *state = PointState { last: Some(sample.clone()), at_us: mono_us };
+        } else if state.last.is_some() {
+            *state = PointState::default();
+        }
+    }
+
     /// Whether this sample is worth a reading.
     pub(super) fn admits(&self, state: &PointState, sample: &Sample, mono_us: u64) -> bool {
-        let gone = matches!(sample.quality, Quality::Bad(Cause::Silent | Cause::LinkDown));
-        if self.on_change.is_none() && !gone {
+        if self.on_change.is_none() && !is_gone(sample) {
             return true;
         }
         let Some(last) = &state.last else { return true };
@@ -51,6 +52,11 @@ impl Rule {
             _ => true,
         }
     }
+}
+
+/// There is nobody to ask.
+fn is_gone(sample: &Sample) -> bool {
+    matches!(sample.quality, Quality::Bad(Cause::Silent | Cause::LinkDown))
 }
 
 /// Whether two values are more than `deadband` apart. Integers are compared as integers, so that a change beyond

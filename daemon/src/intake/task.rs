@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::{Device, Intake};
@@ -25,6 +24,12 @@ use crate::uplink::Uplink;
 /// Batches that wait for their commit before they go to the live lane, with `store first`: as many as the lane holds,
 /// at most 4 MiB of values. More of them, while a disk fails, would reach the broker as backlog in any case.
 const WAITING_MAX: usize = 256;
+
+/// How often the clock is looked at, with the samples of a poll, until it was set.
+const LOOK_EVERY: Duration = Duration::from_millis(900);
+
+/// Longest time between two turns.
+const TURN_EVERY: Duration = Duration::from_secs(10);
 
 /// What somebody may tell intake.
 #[derive(Debug)]
@@ -55,7 +60,7 @@ pub struct Surroundings {
     pub commands: mpsc::Receiver<Command>,
     /// Hand batches to the live lane only when they are stored.
     pub store_first: bool,
-    /// Called in each turn of the loop, at least once a second: the watchdog's proof of progress.
+    /// Called in each turn of the loop, at least every 10 s: the watchdog's proof of progress.
     pub beat: Box<dyn Fn(Instant) + Send>,
     /// The buses have ended: take what is left and end.
     pub stop: CancellationToken,
@@ -64,9 +69,16 @@ pub struct Surroundings {
 /// The life of intake. Returns how many readings the run numbered.
 pub async fn run(intake: Intake, clock: Clock, around: Surroundings) -> u64 {
     let committed = around.spool.committed();
-    let mut task = Task { intake, clock, waiting: VecDeque::new(), committed, names: Vec::new(), around };
-    let mut second = tokio::time::interval(Duration::from_secs(1));
-    second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut task = Task {
+        intake,
+        clock,
+        waiting: VecDeque::new(),
+        committed,
+        names: Vec::new(),
+        looked_at: None,
+        around,
+    };
+    task.look_at_the_clock();
     let samples = task.around.samples.clone();
     let stop = task.around.stop.clone();
     let mut news = Vec::new();
@@ -74,10 +86,13 @@ pub async fn run(intake: Intake, clock: Clock, around: Surroundings) -> u64 {
         tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            () = samples.take(&mut news) => task.take(&mut news),
+            () = samples.take(&mut news) => {
+                task.take(&mut news);
+                task.look_at_the_clock();
+            }
             Some(command) = task.around.commands.recv() => task.obey(command),
             Ok(()) = task.committed.changed(), if task.around.store_first => task.offer_stored(),
-            _ = second.tick() => task.look_at_the_clock(),
+            () = tokio::time::sleep(TURN_EVERY) => task.look_at_the_clock(),
         }
         (task.around.beat)(Instant::now());
     }
@@ -94,6 +109,7 @@ struct Task {
     committed: watch::Receiver<Committed>,
     /// Names of the buses, for records about their devices.
     names: Vec<String>,
+    looked_at: Option<Instant>,
     around: Surroundings,
 }
 
@@ -171,6 +187,11 @@ impl Task {
     }
 
     fn look_at_the_clock(&mut self) {
+        let now = Instant::now();
+        if self.looked_at.is_some_and(|at| now.saturating_duration_since(at) < LOOK_EVERY) {
+            return;
+        }
+        self.looked_at = Some(now);
         if let Some(body) = self.clock.look() {
             if let Some(correction) = body.correction() {
                 let offset_us = correction.offset_us;

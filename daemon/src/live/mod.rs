@@ -73,6 +73,8 @@ pub struct LiveDevice {
     pub latest: Vec<Option<Latest>>,
     /// By point; empty for points without one.
     pub trends: Vec<Option<Trend>>,
+    /// The newest batches, not yet sorted into `latest` and `trends`: most are overtaken before anybody looks.
+    newest: Vec<Arc<Batch>>,
     /// Where each reading of `shape` belongs, if that is not simply its index.
     moved: Option<Vec<Option<u16>>>,
     shape: Option<Arc<Shape>>,
@@ -178,7 +180,9 @@ impl Live {
 
     /// Looks at the picture without copying it. Nobody can offer meanwhile: at most some hundred points at a time.
     pub fn read<T>(&self, look: impl FnOnce(&Plant) -> T) -> T {
-        look(&self.lock())
+        let mut plant = self.lock();
+        plant.devices.iter_mut().for_each(LiveDevice::sort_in);
+        look(&plant)
     }
 
     /// What came after `position`: whole batches of at most `bytes_max` bytes (but at least one).
@@ -244,7 +248,7 @@ impl Plant {
         }
         let device = self.by_name.get(&batch.shape.device).and_then(|&i| self.devices.get_mut(i));
         if let Some(device) = device {
-            device.take(batch);
+            device.offer(batch);
         }
     }
 
@@ -257,9 +261,16 @@ impl Plant {
 impl LiveDevice {
     fn new(info: DeviceInfo, old: &mut HashMap<Arc<str>, LiveDevice>) -> Self {
         let n = info.points.len();
-        let mut device =
-            Self { info, latest: vec![None; n], trends: vec![None; n], moved: None, shape: None };
+        let mut device = Self {
+            info,
+            latest: vec![None; n],
+            trends: vec![None; n],
+            newest: Vec::new(),
+            moved: None,
+            shape: None,
+        };
         let Some(mut before) = old.remove(&device.info.device) else { return device };
+        before.sort_in();
         let places: HashMap<Arc<str>, usize> =
             before.info.points.iter().enumerate().map(|(i, p)| (Arc::clone(&p.name), i)).collect();
         for (i, point) in device.info.points.iter().enumerate() {
@@ -302,6 +313,24 @@ impl LiveDevice {
         self.shape = Some(Arc::clone(shape));
     }
 
+    /// Takes a batch. What it overtakes is let go unseen, unless a trend still needs it.
+    fn offer(&mut self, batch: &Arc<Batch>) {
+        let step = trend::step(batch.stamp.mono_us);
+        let news = |old: &Batch| trend::step(old.stamp.mono_us) != step || has_hole(old);
+        if self.newest.len() >= NEWEST_MAX || self.newest.iter().any(|old| news(old)) {
+            self.sort_in();
+        }
+        self.newest.retain(|old| !overtakes(batch, old));
+        self.newest.push(Arc::clone(batch));
+    }
+
+    /// Brings values and trends up to date.
+    fn sort_in(&mut self) {
+        for batch in std::mem::take(&mut self.newest) {
+            self.take(&batch);
+        }
+    }
+
     fn take(&mut self, batch: &Batch) {
         self.follow(&batch.shape);
         for reading in &batch.readings {
@@ -319,6 +348,23 @@ impl LiveDevice {
             *latest = Some(Latest { sample: reading.sample.clone(), stamp: batch.stamp });
         }
     }
+}
+
+/// A poll that is cut into more batches than this is sorted in at once.
+const NEWEST_MAX: usize = 8;
+
+/// Whether every point of `old` has a newer reading in `new`.
+fn overtakes(new: &Batch, old: &Batch) -> bool {
+    let ends = |batch: &Batch| Some((batch.readings.first()?.point, batch.readings.last()?.point));
+    let (Some((first, last)), Some(inner)) = (ends(new), ends(old)) else { return false };
+    // Points ascend: so many between two ends are all there are.
+    let whole = usize::from(last.saturating_sub(first)) + 1 == new.readings.len();
+    whole && first <= inner.0 && inner.1 <= last && Arc::ptr_eq(&new.shape, &old.shape)
+}
+
+/// A value is missing, which a trend shows.
+fn has_hole(batch: &Batch) -> bool {
+    batch.readings.iter().any(|reading| reading.sample.value.is_none())
 }
 
 /// One viewer's announcement; ends when dropped.

@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fieldspool_drivers::{Cause, Sample, Value, ValueKind};
+use proptest::prelude::*;
 
 use super::*;
 use crate::model::{BootId, ClockQuality, PointMeta, Reading};
@@ -181,5 +182,39 @@ fn a_position_reads_back() {
     assert_eq!(position.to_string().parse(), Ok(position));
     for text in ["", ":", "00000017-9f3c2a10", "00000017-9f3c2a10:", "00000017-9f3c2a10:+1", "x:1"] {
         assert!(text.parse::<Position>().is_err(), "{text}");
+    }
+}
+
+proptest! {
+    /// Batches that are overtaken are let go unseen: nobody may be able to tell.
+    #[test]
+    fn whoever_looks_seldom_sees_the_same_as_whoever_looks_after_each_batch(
+        polls in prop::collection::vec((0_usize..4, 0_usize..4, 0_u64..4, any::<bool>(), any::<bool>()), 1..60),
+    ) {
+        let (seldom, often) = (Live::new(), Live::new());
+        let shape = shape("a", &["a", "b", "c", "d"]);
+        for live in [&seldom, &often] {
+            live.describe(vec![info("a", &["a", "b", "c", "d"])]);
+        }
+        let seen = |live: &Live| live.read(|plant| {
+            let device = &plant.devices[0];
+            (device.latest.clone(), device.trends.clone())
+        });
+        let (mut seq, mut at_s) = (0, 0);
+        for (first, more, pause, missing, hole) in polls {
+            at_s += pause;
+            let number = if missing { f32::NAN } else { seq as f32 };
+            let mut poll = Batch::clone(&batch(&shape, RUN, seq, at_s, &[number; 4]));
+            poll.readings.retain(|reading| (first..=first + more).contains(&usize::from(reading.point)));
+            if hole && poll.readings.len() > 2 {
+                poll.readings.remove(1);
+            }
+            seq += poll.n();
+            let poll = Arc::new(poll);
+            seldom.offer(&poll);
+            often.offer(&poll);
+            let _ = seen(&often);
+        }
+        prop_assert_eq!(seen(&seldom), seen(&often));
     }
 }

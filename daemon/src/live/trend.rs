@@ -10,6 +10,11 @@ pub const TRENDS_MAX: usize = 500;
 
 const STEP_S: u32 = 5;
 
+/// The step of a trend in which a moment lies, CLOCK_BOOTTIME, µs.
+pub(super) fn step(mono_us: u64) -> u64 {
+    mono_us / 1_000_000 / u64::from(STEP_S)
+}
+
 /// A short past of one point.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Trend {

@@ -27,6 +27,9 @@ const PROBE_PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration:
 /// Probing time is saved up to this many probes, so that a long quiet spell is not followed by a burst of them.
 const PROBES_SAVED: f64 = 2.0;
 
+/// The longest wait, when nothing is due.
+const WAIT_MAX: Duration = Duration::from_secs(10);
+
 /// What to do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
@@ -115,7 +118,7 @@ impl Due {
     /// What to do at `now`. Counts what was missed on the way.
     pub fn next(&mut self, now: Instant) -> Next {
         self.skip_missed(now);
-        let mut wake = now + Duration::from_secs(1);
+        let mut wake = now + WAIT_MAX;
         let mut best: Option<(Instant, Next)> = None;
         let mut next_due = None;
         for slot in &self.slots {

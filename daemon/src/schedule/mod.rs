@@ -23,8 +23,15 @@ use due::{Due, Edge, Next};
 use gauge::Gauges;
 use samples::{News, Polled, Samples};
 
-/// How often the board is brought up to date.
-const BOARD_EVERY: Duration = Duration::from_secs(1);
+/// How often the board is brought up to date: a little less than a second, so that a bus polled each second does it
+/// with its poll and not a moment after.
+const BOARD_EVERY: Duration = Duration::from_millis(900);
+
+/// What is not on the board this long after it was due is brought there without waiting for the next poll.
+const BOARD_LATE: Duration = Duration::from_secs(1);
+
+/// Longest time between two turns while the line works.
+const TURN_EVERY: Duration = Duration::from_secs(10);
 
 /// How often missed polls become a record: an overloaded line must not fill the spool with its complaints.
 const MISSED_EVERY: Duration = Duration::from_secs(60);
@@ -53,14 +60,14 @@ pub struct Surroundings {
     pub board: Board,
     /// What others ask.
     pub commands: mpsc::Receiver<Command>,
-    /// Called in each turn of the loop, at least once a second while the line works: the watchdog's proof of progress.
+    /// Called in each turn of the loop, at least every 10 s while the line works: the watchdog's proof of progress.
     pub beat: Box<dyn Fn(Instant) + Send>,
     /// End of the task.
     pub stop: CancellationToken,
 }
 
 /// The life of one bus. Runs on the bus's own thread where the line is serial, else on the main runtime.
-pub async fn run(spec: BusSpec, mut around: Surroundings) {
+pub async fn run(spec: Arc<BusSpec>, mut around: Surroundings) {
     let plan = spec.plan();
     let requests = |device, group| {
         let count = plan.iter().filter(|r| r.device == device && r.group == group).count();
@@ -69,14 +76,14 @@ pub async fn run(spec: BusSpec, mut around: Surroundings) {
     let started = Instant::now();
     let mut due = Due::new(&spec, requests, spec.longest_request(), started);
     let mut gauges = Gauges::new(around.bus, spec.devices.len(), started);
-    let mut bus = Bus::open_lazily(spec.clone());
-    let mut board_at = started;
+    let mut bus = Bus::open_lazily(Arc::clone(&spec));
+    let (mut board_at, mut polled) = (started, false);
     let mut missed = Missed { counts: vec![0; spec.devices.len()], record_at: started + MISSED_EVERY };
     loop {
         let now = Instant::now();
         (around.beat)(now);
         if now >= board_at {
-            board_at = now + BOARD_EVERY;
+            (board_at, polled) = (now + BOARD_EVERY, false);
             gauges.show(&bus, &due, &around.board, now);
             missed.count(&mut due, &around);
         }
@@ -97,6 +104,7 @@ pub async fn run(spec: BusSpec, mut around: Surroundings) {
                     poll = bus.poll(device, group, deadline) => poll,
                 };
                 let ended = Instant::now();
+                polled = true;
                 gauges.polled(device, &poll, ended);
                 let edge = due.polled((device, group), &poll.outcome, now, ended);
                 hand_on(&spec, &mut around, (device, group), poll, edge);
@@ -105,7 +113,7 @@ pub async fn run(spec: BusSpec, mut around: Surroundings) {
                 tokio::task::yield_now().await;
                 continue;
             }
-            Next::Wait(until) => until.min(board_at),
+            Next::Wait(until) => until.min(if polled { board_at + BOARD_LATE } else { now + TURN_EVERY }),
         };
         tokio::select! {
             biased;

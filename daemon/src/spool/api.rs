@@ -69,6 +69,10 @@ pub struct Committed {
     pub next_seq: u64,
     /// Changes when something that was confirmed waits again: who walks the backlog begins anew.
     pub resends: u64,
+    /// Readings on disk, of all runs, that wait to be sent.
+    pub waiting: u64,
+    /// Records on disk that wait to be sent.
+    pub records: u64,
 }
 
 /// A place in the backlog, for [`Spool::span`](super::Spool::span). Good for the life of the process.

@@ -11,11 +11,17 @@ use super::shared::Shared;
 /// Rates are taken over this span of time.
 const SPAN: Duration = Duration::from_secs(60);
 
+/// The system is asked at most so often what it has written, and how long the file is.
+const ASK_EVERY: Duration = Duration::from_secs(5);
+
 /// Counts and rates of the writer.
 #[derive(Debug)]
 pub(super) struct Meter {
     started: Instant,
     written_at_start: Option<u64>,
+    /// Bytes since then, as the system said when it was asked last.
+    written: Option<u64>,
+    asked_at: Option<Instant>,
     readings: u64,
     block_bytes: u64,
     /// When the present span began, and the counts then.
@@ -45,11 +51,18 @@ impl Meter {
         Self {
             started: now,
             written_at_start: None,
+            written: None,
+            asked_at: None,
             readings: 0,
             block_bytes: 0,
             since: (now, 0, 0),
             rate: None,
         }
+    }
+
+    /// Whether it is time to ask the system for lengths and counts: dearer than all the rest, and never urgent.
+    pub(super) fn asks_the_system(&self, now: Instant) -> bool {
+        self.asked_at.is_none_or(|at| now.saturating_duration_since(at) >= ASK_EVERY)
     }
 
     /// A commit stored so much.
@@ -62,9 +75,14 @@ impl Meter {
     pub(super) fn show(&mut self, shared: &Shared, view: View) {
         let View { broken, bytes, bytes_max, oldest_us, letters } = view;
         let now = Instant::now();
-        let written = written_by_this_thread();
-        let start = *self.written_at_start.get_or_insert(written.unwrap_or_default());
-        let written = written.map(|written| written.saturating_sub(start)).filter(|written| *written > 0);
+        if self.asks_the_system(now) {
+            let written = written_by_this_thread();
+            let start = *self.written_at_start.get_or_insert(written.unwrap_or_default());
+            self.written =
+                written.map(|written| written.saturating_sub(start)).filter(|written| *written > 0);
+            self.asked_at = Some(now);
+        }
+        let written = self.written;
         self.roll(now);
         let (sums, numbered, durable, lost_beyond, oldest) = {
             let inner = shared.lock();

@@ -367,6 +367,7 @@ fn inner(settings: SpoolSettings, run: RunId, next_event: u64) -> Inner {
         events_waiting: 0,
         commands: VecDeque::new(),
         floor: 0,
+        sleeps_until: Instant::now(),
         closed: false,
     }
 }

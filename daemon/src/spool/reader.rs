@@ -131,9 +131,9 @@ impl Reader {
 
     /// What waits behind a place.
     pub(super) fn span(&mut self, after: Cursor) -> Result<Option<Span>, SpoolError> {
-        let (waiting, floor, records) = {
+        let ((waiting, records), floor) = {
             let inner = self.shared.lock();
-            (inner.ledger.sums().waiting, inner.floor, inner.events_waiting)
+            (inner.waiting(), inner.floor)
         };
         if waiting == 0 && records == 0 {
             return Ok(None);

@@ -55,7 +55,7 @@ fn heading(row: &Row<'_>) -> rusqlite::Result<Heading> {
 pub fn extent(connection: &Connection) -> rusqlite::Result<Option<Extent>> {
     let one = |order: &str| {
         let sql = format!("SELECT place, number FROM block ORDER BY place {order} LIMIT 1");
-        connection.query_row(&sql, [], spot).optional()
+        connection.prepare_cached(&sql)?.query_row([], spot).optional()
     };
     let (Some(least), Some(greatest)) = (one("ASC")?, one("DESC")?) else { return Ok(None) };
     if least.number <= greatest.number {
@@ -64,7 +64,7 @@ pub fn extent(connection: &Connection) -> rusqlite::Result<Option<Extent>> {
     let oldest = bisect(connection, least.place, greatest.place, |number| number < least.number)?;
     let oldest = oldest.unwrap_or(greatest);
     let sql = "SELECT place, number FROM block WHERE place < ?1 ORDER BY place DESC LIMIT 1";
-    let newest = connection.query_row(sql, [oldest.place], spot).optional()?.unwrap_or(least);
+    let newest = connection.prepare_cached(sql)?.query_row([oldest.place], spot).optional()?.unwrap_or(least);
     Ok(Some(Extent { oldest, newest }))
 }
 
@@ -76,7 +76,7 @@ fn bisect(
     past: impl Fn(u64) -> bool,
 ) -> rusqlite::Result<Option<Spot>> {
     let sql = "SELECT place, number FROM block WHERE place BETWEEN ?1 AND ?2 ORDER BY place LIMIT 1";
-    let mut statement = connection.prepare(sql)?;
+    let mut statement = connection.prepare_cached(sql)?;
     let mut found = None;
     let mut end = high;
     while low <= end {
@@ -122,7 +122,7 @@ pub fn locate(connection: &Connection, number: u64) -> rusqlite::Result<Option<S
 pub fn headings(connection: &Connection, from: Spot, limit: usize) -> rusqlite::Result<Vec<Heading>> {
     let sql = "SELECT place, number, head, length(head) + length(body) FROM block WHERE place >= ?1
                ORDER BY place LIMIT ?2";
-    let mut statement = connection.prepare(sql)?;
+    let mut statement = connection.prepare_cached(sql)?;
     let mut found: Vec<Heading> = Vec::new();
     for start in [from.place, i64::MIN] {
         let mut rows = statement.query(params![start, i64::try_from(limit).unwrap_or(i64::MAX)])?;
@@ -145,7 +145,7 @@ pub fn block(connection: &Connection, spot: Spot) -> rusqlite::Result<Option<Vec
         let (head, body) = (row.get_ref(0)?.as_blob()?, row.get_ref(1)?.as_blob()?);
         Ok([head, body].concat())
     };
-    connection.query_row(sql, params![spot.place, spot.number.cast_signed()], join).optional()
+    connection.prepare_cached(sql)?.query_row(params![spot.place, spot.number.cast_signed()], join).optional()
 }
 
 /// A place between the newest and the oldest block that no block has; `None` if there is none.

@@ -42,7 +42,7 @@ pub const VERSION: i64 = 1;
 pub const PAGE_SIZE: u64 = 1024;
 
 /// The log is written back into the file at this length. Bigger saves nothing: blocks are written once.
-const CHECKPOINT_BYTES: u64 = 4 * 1024 * 1024;
+pub const CHECKPOINT_BYTES: u64 = 512 * 1024;
 
 /// ... and never kept longer than this.
 const LOG_BYTES_MAX: u64 = 8 * 1024 * 1024;
@@ -50,6 +50,9 @@ const LOG_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Readers that follow each other without a pause keep SQLite from beginning the log anew, however short they are: at this length
 /// the writer waits for them. One commit more still fits.
 pub const LOG_BYTES_FORCED: u64 = 6 * 1024 * 1024;
+
+/// Prepared statements that are kept: all that a window, a span and a page of history need.
+const STATEMENTS: usize = 24;
 
 const TABLES: &str = "
     CREATE TABLE spool (id INTEGER PRIMARY KEY CHECK (id = 1), mark TEXT NOT NULL) STRICT;
@@ -91,6 +94,8 @@ pub fn set_up_any(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "mmap_size", 0)?;
     connection.pragma_update(None, "cache_size", -256)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
+    // Each statement of a commit is prepared once, not once a second.
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
     connection.busy_timeout(std::time::Duration::from_millis(500))
 }
 

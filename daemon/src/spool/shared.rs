@@ -146,6 +146,8 @@ pub(super) struct Inner {
     pub(super) commands: VecDeque<Command>,
     /// Blocks with a smaller number are settled.
     pub(super) floor: u64,
+    /// The writer wakes up by itself then.
+    pub(super) sleeps_until: Instant,
     /// No more is taken.
     pub(super) closed: bool,
 }
@@ -233,7 +235,7 @@ impl Inner {
             return false;
         }
         let bytes = bytes_of(&batch);
-        let due_before = self.due(now);
+        let full_before = self.full();
         let was_empty = self.ring.is_empty();
         let ascends = batch.seq >= self.numbered;
         self.numbered = self.numbered.max(batch.seq.saturating_add(batch.n()));
@@ -246,7 +248,14 @@ impl Inner {
         self.bytes += bytes;
         self.ring.push_back(Kept { batch, at: now, bytes });
         self.bound();
-        was_empty || (!due_before && self.due(now))
+        // A writer that wakes up by itself before the window's end is left asleep.
+        let asleep_too_long = || now + self.settings.commit_every < self.sleeps_until;
+        (was_empty && asleep_too_long()) || (!full_before && self.full())
+    }
+
+    /// The window holds as much as it may.
+    fn full(&self) -> bool {
+        self.readings >= WINDOW_READINGS || self.bytes >= WINDOW_BYTES
     }
 
     /// Drops the oldest until the ring fits its bound again.
@@ -319,12 +328,13 @@ impl Inner {
         }
     }
 
-    /// Whether the window must close now.
+    /// Whether the window closes now. A writer that is awake shortly before its end does not sleep for the rest.
     pub(super) fn due(&self, now: Instant) -> bool {
-        let old = |at: Instant| now.saturating_duration_since(at) >= self.settings.commit_every;
-        self.readings >= WINDOW_READINGS
-            || self.bytes >= WINDOW_BYTES
-            || self.ring.front().is_some_and(|kept| old(kept.at))
+        let every = self.settings.commit_every;
+        // With `keep = "unsent"` each acknowledgement that still comes saves a write.
+        let early = if self.settings.keep == Keep::All { every / 10 } else { Duration::ZERO };
+        let old = |at: Instant| now.saturating_duration_since(at) + early >= every;
+        self.full() || self.ring.front().is_some_and(|kept| old(kept.at))
     }
 
     /// With `keep = "unsent"`: drops what was confirmed in time from the front of the window.
@@ -346,6 +356,11 @@ impl Inner {
                 books.durable = books.settled_on(books.durable);
             }
         }
+    }
+
+    /// What on disk waits to be sent: readings, and records.
+    pub(super) fn waiting(&self) -> (u64, u64) {
+        (self.ledger.sums().waiting, self.events_waiting.saturating_sub(self.sent.len() as u64))
     }
 
     /// How far the current run is durable or settled.

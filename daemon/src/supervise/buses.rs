@@ -39,7 +39,7 @@ pub(super) struct Common {
 /// One bus in its slot.
 #[derive(Debug)]
 pub(super) struct PlacedBus {
-    pub(super) configured: ConfiguredBus,
+    pub(super) configured: Arc<ConfiguredBus>,
     /// `None` until [`Buses::start`].
     running: Option<(mpsc::Sender<Command>, Running)>,
 }
@@ -61,14 +61,14 @@ pub(super) struct Buses {
 
 impl Buses {
     /// Gives a bus a free slot and its section of the board. Intake is told what stands in the slots before it starts.
-    pub(super) fn place(&mut self, bus: &ConfiguredBus, board: &Board) {
+    pub(super) fn place(&mut self, bus: &Arc<ConfiguredBus>, board: &Board) {
         let mut slots = self.slots.iter().enumerate();
         let free = slots.position(|(slot, placed)| placed.is_none() && !self.lost.contains(&slot));
         let slot = free.unwrap_or_else(|| {
             self.slots.push(None);
             self.slots.len() - 1
         });
-        self.slots[slot] = Some(PlacedBus { configured: bus.clone(), running: None });
+        self.slots[slot] = Some(PlacedBus { configured: Arc::clone(bus), running: None });
         board.update(|status| {
             if status.buses.len() <= slot {
                 status.buses.resize_with(slot + 1, BusStatus::default);
@@ -126,7 +126,7 @@ impl Buses {
 
     /// What is polled by slot; an empty slot has no devices.
     pub(super) fn by_slot(&self) -> impl Iterator<Item = Option<&ConfiguredBus>> {
-        self.slots.iter().map(|slot| slot.as_ref().map(|bus| &bus.configured))
+        self.slots.iter().map(|slot| slot.as_ref().map(|bus| &*bus.configured))
     }
 
     /// The bus of this name.
@@ -135,10 +135,10 @@ impl Buses {
     }
 
     /// New labels and rules for a bus that goes on as it is.
-    pub(super) fn describe(&mut self, bus: &ConfiguredBus, board: &Board) {
+    pub(super) fn describe(&mut self, bus: &Arc<ConfiguredBus>, board: &Board) {
         let Some(slot) = self.slot_of(&bus.spec.name) else { return };
         if let Some(Some(running)) = self.slots.get_mut(slot) {
-            running.configured = bus.clone();
+            running.configured = Arc::clone(bus);
         }
         board.update(|status| {
             let shown = status.buses.get_mut(slot).map(|shown| &mut shown.devices);
@@ -172,7 +172,7 @@ fn start(
         beat: Box::new(move |now| pulse.beat(now)),
         stop: stop.clone(),
     };
-    let spec = bus.spec.clone();
+    let spec = Arc::clone(&bus.spec);
     let running = if spec.needs_thread() {
         let ended = on_thread(&name, move |runtime| runtime.block_on(schedule::run(spec, around)))?;
         // A thread that panicked drops its end of the channel: that is an end, too.

@@ -70,7 +70,7 @@ pub(super) fn viewers(config: &Config) -> Vec<live::DeviceInfo> {
 pub(super) fn meta(config: &Config) -> Vec<uplink::DeviceMeta> {
     let device = |(spec, info): (&DeviceSpec, &DeviceInfo)| uplink::DeviceMeta {
         device: Arc::clone(&spec.name),
-        label: info.label.to_string(),
+        label: Arc::clone(&info.label),
         headline: info
             .headline
             .iter()
@@ -84,14 +84,14 @@ pub(super) fn meta(config: &Config) -> Vec<uplink::DeviceMeta> {
                 name: Arc::clone(&point.name),
                 kind: point.kind(),
                 unit: Arc::clone(&about.unit),
-                label: about.label.to_string(),
+                label: Arc::clone(&about.label),
                 decimals: about.decimals,
                 period: Some(point.period),
                 json_string: about.json_string,
             })
             .collect(),
     };
-    config.buses.iter().flat_map(devices).map(device).collect()
+    config.buses.iter().flat_map(|bus| devices(bus)).map(device).collect()
 }
 
 /// The section of a bus on the board before its first poll.

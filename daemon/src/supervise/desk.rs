@@ -54,7 +54,7 @@ impl Desk {
         let known = config
             .buses
             .iter()
-            .filter_map(|bus| Some((Arc::new(bus.clone()), buses.get(&bus.spec.name)?.commands()?.clone())));
+            .filter_map(|bus| Some((Arc::clone(bus), buses.get(&bus.spec.name)?.commands()?.clone())));
         self.known().buses = known.collect();
     }
 

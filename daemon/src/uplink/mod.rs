@@ -55,7 +55,7 @@ pub struct DeviceMeta {
     /// Name.
     pub device: Arc<str>,
     /// What the user calls it; empty if not given.
-    pub label: String,
+    pub label: Arc<str>,
     /// Points shown beside the name.
     pub headline: Vec<String>,
     /// Its points, in the configuration's order.
@@ -72,7 +72,7 @@ pub struct PointInfo {
     /// Unit of measurement; may be empty.
     pub unit: Arc<str>,
     /// What the user calls it; empty if not given.
-    pub label: String,
+    pub label: Arc<str>,
     /// Decimals of a scaled value, if configured.
     pub decimals: Option<u8>,
     /// How often it is polled; `None` for an instrument that speaks by itself.

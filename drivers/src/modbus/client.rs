@@ -4,6 +4,7 @@
 //! answers in its wide form is replaced by narrower ones, at once, until the point that the device does not have stands
 //! alone. What was learned is forgotten after an hour, in case the device was only starting.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_modbus::ExceptionCode;
@@ -26,7 +27,7 @@ const SILENCES_UNPROVEN: u8 = 3;
 /// The owner of a Modbus line.
 #[derive(Debug)]
 pub(crate) struct Client {
-    spec: BusSpec,
+    spec: Arc<BusSpec>,
     line: Envelope,
     /// By device, by group.
     plans: Vec<Vec<Plan>>,
@@ -124,19 +125,19 @@ pub(super) fn needs_distinct_shapes(link: &Link) -> bool {
 }
 
 impl Client {
-    pub(crate) fn tcp(link: &TcpLink, spec: BusSpec) -> Self {
+    pub(crate) fn tcp(link: &TcpLink, spec: Arc<BusSpec>) -> Self {
         Self::new(Envelope::Tcp(Connection::new(link)), spec)
     }
 
-    pub(crate) fn rtu(link: &RtuLink, spec: BusSpec) -> Self {
+    pub(crate) fn rtu(link: &RtuLink, spec: Arc<BusSpec>) -> Self {
         Self::new(Envelope::Rtu(Line::serial(link)), spec)
     }
 
-    pub(crate) fn rtu_tcp(link: &RtuTcpLink, spec: BusSpec) -> Self {
+    pub(crate) fn rtu_tcp(link: &RtuTcpLink, spec: Arc<BusSpec>) -> Self {
         Self::new(Envelope::Rtu(Line::network(link)), spec)
     }
 
-    fn new(line: Envelope, spec: BusSpec) -> Self {
+    fn new(line: Envelope, spec: Arc<BusSpec>) -> Self {
         let distinct = needs_distinct_shapes(&spec.link);
         let plans = spec
             .devices
@@ -355,9 +356,10 @@ impl<'a> Reading<'a> {
             let Some((_, sample)) = self.samples.get_mut(item.slot) else { continue };
             let scaling = self.scalings.get(item.slot).copied().flatten();
             *sample = match decode::value(&item.source, data, request.address) {
-                Some(raw) => {
-                    scaling.map_or_else(|| Sample::good(raw.clone()), |scaling| scaling.apply(raw.clone()))
-                }
+                Some(raw) => match scaling {
+                    Some(scaling) => scaling.apply(raw),
+                    None => Sample::good(raw),
+                },
                 None => Sample::bad(Cause::BadFrame),
             };
         }

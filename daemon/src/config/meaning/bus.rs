@@ -31,9 +31,9 @@ const PERIOD_TCP: Duration = Duration::from_secs(1);
 const LOAD_MAX: f64 = 0.8;
 
 /// All buses.
-pub(super) fn all(top: &mut Table<'_>, reading: &mut Reading<'_>) -> Vec<ConfiguredBus> {
+pub(super) fn all(top: &mut Table<'_>, reading: &mut Reading<'_>) -> Vec<Arc<ConfiguredBus>> {
     let Some(mut buses) = top.table("bus") else { return Vec::new() };
-    let mut read: Vec<ConfiguredBus> = Vec::new();
+    let mut read = Vec::new();
     let mut taken: Vec<(String, String)> = Vec::new();
     for (entry, mut table) in buses.named() {
         if !is_name(&entry.key) {
@@ -42,7 +42,7 @@ pub(super) fn all(top: &mut Table<'_>, reading: &mut Reading<'_>) -> Vec<Configu
         }
         let bus = one(&entry.key, &mut table, reading, &mut taken);
         table.finish();
-        read.extend(bus);
+        read.extend(bus.map(Arc::new));
     }
     read
 }
@@ -97,7 +97,7 @@ fn one(
     }
     together(&spec, &places, reading);
     load(&spec, table);
-    Some(ConfiguredBus { spec, devices: infos })
+    Some(ConfiguredBus { spec: Arc::new(spec), devices: infos })
 }
 
 /// The tag under `link`, and the link with the place and path of its table.

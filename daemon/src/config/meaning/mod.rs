@@ -164,18 +164,18 @@ fn path(table: &mut Table<'_>, key: &'static str) -> Option<PathBuf> {
 
 /// Text for people: no control characters, none that turn the direction of writing, at most `max` characters.
 fn free_text(table: &mut Table<'_>, key: &'static str, max: usize) -> Arc<str> {
-    let Some(text) = table.text(key) else { return Arc::from("") };
+    let Some(text) = table.text(key) else { return Arc::default() };
     let turns =
         |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     if let Some(bad) = text.chars().find(|c| c.is_control() || turns(*c)) {
         let what = format!("a control character, U+{:04X}, in a text for people", u32::from(bad));
         table.fault(key, what, "remove it".to_owned());
-        return Arc::from("");
+        return Arc::default();
     }
     let length = text.chars().count();
     if length > max {
         table.fault(key, format!("a text of {length} characters"), format!("at most {max}"));
-        return Arc::from("");
+        return Arc::default();
     }
-    Arc::from(text)
+    if text.is_empty() { Arc::default() } else { Arc::from(text) }
 }

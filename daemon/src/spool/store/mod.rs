@@ -7,6 +7,7 @@
 //! After an error of a commit the store must be dropped and opened again: a connection whose fsync failed is not to be
 //! believed.
 
+mod log;
 mod write;
 
 use std::collections::BTreeSet;
@@ -211,6 +212,8 @@ pub struct Store {
     next_block: u64,
     next_event: i64,
     pages_max: u64,
+    /// The log has its length.
+    log_is_long: bool,
 }
 
 /// What has to go before more fits.
@@ -276,6 +279,7 @@ impl Store {
             next_block: ring.map_or(1, |ring| ring.newest.number + 1).max(found.mark.floor).max(1),
             next_event: found.newest_event + 1,
             pages_max: bytes_max / page_size,
+            log_is_long: false,
             connection,
         };
         Ok((store, found))
@@ -362,6 +366,10 @@ impl Store {
 
     /// Does all of it or nothing. When it returns, it is on the disk.
     pub fn commit(&mut self, work: &Work<'_>) -> Result<Written, StoreError> {
+        if !std::mem::replace(&mut self.log_is_long, true) {
+            // Without it a commit costs more, and nothing else.
+            let _ = log::lengthen(&self.path);
+        }
         let before = (self.ring, self.next_block, self.next_event);
         let mut shapes = Vec::new();
         let done = self.transact(work, &mut shapes);
@@ -514,9 +522,9 @@ pub fn dictionary(connection: &Connection) -> rusqlite::Result<Dictionary> {
 }
 
 fn pages(connection: &Connection) -> rusqlite::Result<(u64, u64)> {
-    let number = |name: &str| {
-        connection.pragma_query_value(None, name, |row| Ok(row.get::<_, i64>(0)?.cast_unsigned()))
+    let number = |sql: &str| {
+        connection.prepare_cached(sql)?.query_row([], |row| Ok(row.get::<_, i64>(0)?.cast_unsigned()))
     };
-    let (count, free) = (number("page_count")?, number("freelist_count")?);
+    let (count, free) = (number("PRAGMA page_count")?, number("PRAGMA freelist_count")?);
     Ok((count.saturating_sub(free), count))
 }

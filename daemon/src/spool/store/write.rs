@@ -88,7 +88,12 @@ impl Writing<'_> {
             && let Some(place) = ring::free_place(self.ring)
         {
             let sql = "INSERT INTO block (place, number, head, body) VALUES (?1, ?2, ?3, ?4)";
-            self.transaction.execute(sql, params![place, number.cast_signed(), head, body])?;
+            self.transaction.prepare_cached(sql)?.execute(params![
+                place,
+                number.cast_signed(),
+                head,
+                body
+            ])?;
             return Ok(self.newest(Spot { place, number }));
         }
         let oldest = self.ring.map(|ring| ring.oldest).filter(|oldest| oldest.number < self.floor);
@@ -98,7 +103,8 @@ impl Writing<'_> {
         if need > 1 {
             // SQLite takes the new pages before it frees the old ones: make the row small first.
             let nothing: &[u8] = &[];
-            self.transaction.execute(sql, params![place, number.cast_signed(), nothing, nothing])?;
+            let empty = params![place, number.cast_signed(), nothing, nothing];
+            self.transaction.prepare_cached(sql)?.execute(empty)?;
         }
         let need = need - 1;
         // A block longer than the one before takes more than one place; so does a cap that was made smaller.
@@ -115,7 +121,7 @@ impl Writing<'_> {
             // Nothing more below the floor: the caller must give up more.
             return Err(StoreError::NoRoom);
         }
-        self.transaction.execute(sql, params![place, number.cast_signed(), head, body])?;
+        self.transaction.prepare_cached(sql)?.execute(params![place, number.cast_signed(), head, body])?;
         let newest = Spot { place, number };
         self.ring = Some(Extent { oldest: oldest.unwrap_or(newest), newest });
         Ok(newest)
@@ -147,7 +153,7 @@ impl Writing<'_> {
             let spot = |row: &rusqlite::Row<'_>| {
                 Ok(Spot { place: row.get(0)?, number: row.get::<_, i64>(1)?.cast_unsigned() })
             };
-            self.transaction.query_row(sql, [place], spot).optional()
+            self.transaction.prepare_cached(sql)?.query_row([place], spot).optional()
         };
         let next = one("SELECT place, number FROM block WHERE place > ?1 ORDER BY place LIMIT 1", place)?;
         Ok(match next {
@@ -240,14 +246,15 @@ pub(super) fn put_runs(transaction: &Transaction<'_>, work: &Work<'_>) -> Result
         let sql = "INSERT INTO run (run, ended, last_wall_us, books) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (run) DO
                    UPDATE SET ended = max(ended, excluded.ended), last_wall_us = excluded.last_wall_us, books = excluded.books";
         let books = books_text(&update.books);
-        transaction.execute(sql, params![run_key(update.run), update.ended, update.last_wall_us, books])?;
+        let row = params![run_key(update.run), update.ended, update.last_wall_us, books];
+        transaction.prepare_cached(sql)?.execute(row)?;
     }
     for run in work.folded {
         transaction.execute("DELETE FROM run WHERE run = ?1", [run_key(*run)])?;
     }
     if let Some(mark) = work.mark {
         let text = serde_json::to_string(mark).expect("numbers and a text are always JSON");
-        transaction.execute("UPDATE spool SET mark = ?1 WHERE id = 1", [text])?;
+        transaction.prepare_cached("UPDATE spool SET mark = ?1 WHERE id = 1")?.execute([text])?;
     }
     Ok(())
 }

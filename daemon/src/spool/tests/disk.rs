@@ -114,3 +114,20 @@ async fn run_ends_and_gaps_that_went_with_a_removed_file_are_said_again() {
     assert_eq!(events.iter().filter(|event| lost(event)).count(), 1, "{events:?}");
     assert_eq!(sums(&spool).losses.total(), 10);
 }
+
+#[tokio::test]
+async fn a_commit_overwrites_the_log_instead_of_making_it_longer() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let length = || std::fs::metadata(directory.path().join("spool.db-wal")).expect("a log").len();
+    let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
+    let mut plant = Plant::new(run);
+    spool.append(plant.batch());
+    flush(&spool).await;
+    let first = length();
+    for _ in 0..50 {
+        spool.append(plant.batch());
+        flush(&spool).await;
+    }
+    assert_eq!(length(), first);
+    assert!(first >= 128 * 1024, "{first}");
+}

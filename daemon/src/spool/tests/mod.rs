@@ -210,3 +210,18 @@ fn block_commits(directory: &Path) -> rusqlite::Connection {
     other.execute_batch("BEGIN IMMEDIATE").expect("locks");
     other
 }
+
+#[test]
+fn a_writer_that_wakes_up_by_itself_before_the_end_of_the_window_is_left_asleep() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = SpoolSettings { commit_every: Duration::from_secs(1), ..settings(folder.path()) };
+    let now = Instant::now();
+    let run = RunId { counter: 1, random: 1 };
+    let wakes = |sleeps_until: Instant| {
+        let mut inner = super::inner(settings.clone(), run, 0);
+        inner.sleeps_until = sleeps_until;
+        inner.append(Plant::new(run).batch(), now)
+    };
+    assert!(!wakes(now + Duration::from_millis(900)));
+    assert!(wakes(now + Duration::from_millis(1100)));
+}

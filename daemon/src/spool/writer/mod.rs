@@ -204,6 +204,7 @@ impl Writer {
                 (None, Some(window)) => window,
                 (None, None) => until,
             };
+            inner.sleeps_until = next.min(until);
             inner = shared.wait(inner, next.min(until));
         }
     }
@@ -369,7 +370,9 @@ impl Writer {
         let trouble = self.broken.as_ref().or(self.proving.as_ref());
         let state = trouble.map(|broken| (broken.state, broken.why.clone()));
         let length = |path: PathBuf| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
-        let bytes = self.store.as_ref().map(|_| length(self.file.clone()) + length(self.log()));
+        let due = self.meter.asks_the_system(self.now) || trouble.is_some();
+        let file = self.store.as_ref().filter(|_| due);
+        let bytes = file.map(|_| length(self.file.clone()) + length(self.log()));
         let (bytes_max, oldest_us, letters) = (self.bytes_max, self.oldest_us(), self.letters_kept.clone());
         self.meter.show(&self.shared, View { broken: state, bytes, bytes_max, oldest_us, letters });
     }

@@ -342,11 +342,12 @@ impl Writer {
         let run = inner.run;
         let books = inner.ledger.runs.entry(run).or_default();
         books.durable = books.settled_on(books.durable.max(end.unwrap_or_default()));
-        let durable = books.durable;
+        let next_seq = books.durable;
+        let (waiting, records) = inner.waiting();
         drop(inner);
         self.shared.committed.send_modify(|committed| {
             committed.commits += 1;
-            committed.next_seq = durable;
+            (committed.next_seq, committed.waiting, committed.records) = (next_seq, waiting, records);
         });
     }
 

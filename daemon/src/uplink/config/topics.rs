@@ -110,7 +110,17 @@ impl Template {
 
     /// The topic.
     pub fn topic(&self, gateway: &str, device: &str) -> String {
-        self.0.replace("{gateway}", gateway).replace("{device}", device)
+        let mut topic = String::with_capacity(self.0.len() + gateway.len() + device.len());
+        let mut rest = self.0.as_str();
+        while let Some((before, after)) = rest.split_once('{') {
+            topic.push_str(before);
+            // What else stands in braces was refused.
+            let (name, after) = after.split_once('}').unwrap_or((after, ""));
+            topic.push_str(if name == "gateway" { gateway } else { device });
+            rest = after;
+        }
+        topic.push_str(rest);
+        topic
     }
 }
 

@@ -9,7 +9,7 @@ use super::super::words::{Cause, End};
 use super::super::{ClockCorrection, DeviceMeta};
 use super::{CLOCKS_MAX, CLOSE_WITHIN, Line, Phase, Session, Settings, UNREADABLE_MAX};
 use crate::model::Batch;
-use crate::spool::Span;
+use crate::spool::{Committed, Confirmed, Span};
 
 impl Session {
     /// A batch for the live lane.
@@ -23,9 +23,17 @@ impl Session {
     }
 
     /// Something was stored: of this run everything below `next_seq`.
-    pub(in crate::uplink) fn on_stored(&mut self, next_seq: u64) {
-        self.stored = next_seq;
-        self.backlog.stored();
+    /// The backlog lane is only concerned if more waits than what is on its way already.
+    pub(in crate::uplink) fn on_stored(&mut self, stored: Committed) {
+        self.stored = stored.next_seq;
+        let own = |one: &Confirmed| match *one {
+            Confirmed::Batch { run, seq, n } if run == self.settings.run && seq + n <= stored.next_seq => n,
+            _ => 0,
+        };
+        let on_its_way: u64 = self.in_flight.iter().map(own).sum();
+        if stored.records > 0 || stored.waiting > on_its_way {
+            self.backlog.stored();
+        }
     }
 
     /// Something that was confirmed waits again, perhaps behind the cursor.

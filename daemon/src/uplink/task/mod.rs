@@ -184,7 +184,7 @@ impl Task {
 
     fn on_stored(&mut self) {
         let committed = *self.committed.borrow_and_update();
-        self.session.on_stored(committed.next_seq);
+        self.session.on_stored(committed);
         if std::mem::replace(&mut self.resends, committed.resends) != committed.resends {
             self.session.on_resend();
         }

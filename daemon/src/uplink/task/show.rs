@@ -6,7 +6,9 @@ use super::super::session::Numbers;
 use super::{Task, now};
 
 /// The board is told at most so often, edges apart.
-const SHOW_EVERY: Duration = Duration::from_millis(250);
+const SHOW_EVERY: Duration = Duration::from_millis(900);
+/// What was put off so is told this much later without waiting for anything that comes anyway.
+const SHOW_LATE: Duration = Duration::from_secs(1);
 /// What the board was told last.
 #[derive(Debug, Default)]
 pub(super) struct Shown {
@@ -42,7 +44,7 @@ impl Task {
         }
         let due = self.shown.at.map_or(at, |last| last + SHOW_EVERY);
         if due > at && !edge && !at_once {
-            return Some(due);
+            return Some(due + SHOW_LATE);
         }
         let flipped = connected != self.shown.connected || self.shown.at.is_none();
         let numbers = self.session.numbers().clone();

@@ -17,16 +17,38 @@ fn a_batch_is_confirmed_only_after_its_puback() {
 }
 
 #[test]
+fn the_spool_is_asked_only_for_what_is_not_on_its_way() {
+    let mut world = World::connected(&config(), Granted::default());
+    world.ack_all();
+    world.session.offer(batch("a", 0, 4));
+    world.run();
+    let stored = Committed { next_seq: 4, waiting: 4, ..Committed::default() };
+    world.session.on_stored(stored);
+    assert_eq!(world.session.next(world.now), None, "what was stored is in flight");
+    world.session.on_stored(Committed { records: 1, ..stored });
+    assert!(matches!(world.session.next(world.now), Some(Action::Span(_))), "a record waits");
+    world.session.on_span(world.now, None);
+    world.session.on_stored(Committed { waiting: 5, ..stored });
+    assert!(matches!(world.session.next(world.now), Some(Action::Span(_))), "of another run, or salvaged");
+    world.session.on_span(world.now, None);
+    world.session.on_stored(Committed { next_seq: 3, waiting: 3, ..stored });
+    assert!(
+        matches!(world.session.next(world.now), Some(Action::Span(_))),
+        "not the batch that is in flight"
+    );
+}
+
+#[test]
 fn what_is_in_flight_in_one_lane_is_not_sent_in_the_other() {
     let mut world = World::connected(&config(), Granted::default());
     world.ack_all();
     world.take("a", 0, 4);
     world.run();
-    world.session.on_stored(world.next_seq);
+    world.on_stored();
     world.run();
     assert_eq!(world.out.len(), 1, "the live message only");
     world.ack_all();
-    world.session.on_stored(world.next_seq);
+    world.on_stored();
     world.run();
     assert!(world.out.is_empty() && world.spool.is_empty());
 }
@@ -207,7 +229,7 @@ fn unsynced_stamps_are_corrected_once_the_clock_is_known() {
     let boot = early.stamp.boot;
     world.keep(Item::Batch(Arc::new(early)));
     world.session.on_clock(ClockCorrection { boot, offset_us: 86_400_000_000, at_mono_us: 100 });
-    world.session.on_stored(world.next_seq);
+    world.on_stored();
     world.run();
     let json = world.out[0].json.clone().unwrap();
     assert_eq!(json["batches"][0]["time"], "1970-01-02T00:00:01.000000Z");

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::model::event::{Body, Event, GapCause};
-use crate::spool::{Item, Span};
+use crate::spool::{Committed, Item, Span};
 use crate::uplink::config::Broker;
 use crate::uplink::sample::{RUN, batch, stamp};
 use crate::uplink::words::Cause;
@@ -109,7 +109,18 @@ impl World {
             self.next_seq = self.next_seq.max(batch.end());
         }
         self.spool.push((self.stored, item));
-        self.session.on_stored(self.next_seq);
+        self.on_stored();
+    }
+
+    fn on_stored(&mut self) {
+        let waits = |item: &Item| match item {
+            Item::Batch(batch) => (batch.n(), 0),
+            Item::Event(_) => (0, 1),
+        };
+        let waiting = self.spool.iter().map(|(_, item)| waits(item));
+        let (waiting, records) = waiting.fold((0, 0), |(n, r), (more, one)| (n + more, r + one));
+        let next_seq = self.next_seq;
+        self.session.on_stored(Committed { next_seq, waiting, records, ..Committed::default() });
     }
 
     /// As intake does it: live first, stored at the end of the window.
