@@ -34,11 +34,15 @@ fn commands(command: &clap::Command, prefix: &str, out: &mut dyn Write) -> io::R
         }
         let about = sub.get_about().map(ToString::to_string).unwrap_or_default();
         let places = sub.get_positionals().map(|place| {
-            let name = place.get_id().as_str().to_uppercase();
+            let name = value_name(place);
             if place.is_required_set() { name } else { format!("[{name}]") }
         });
         let title: Vec<String> = std::iter::once(name).chain(places).collect();
         writeln!(out, ".SS \"{}\"\n{}", roff(&title.join(" ")), roff(&about))?;
+        for place in sub.get_positionals() {
+            let help = place.get_help().map(ToString::to_string).unwrap_or_default();
+            writeln!(out, ".TP\n\\fB{}\\fR\n{}", roff(&value_name(place)), roff(&help))?;
+        }
         for argument in sub.get_arguments().filter(|argument| argument.get_long().is_some()) {
             let long = argument.get_long().unwrap_or_default();
             if matches!(long, "help" | "verbose") {
@@ -57,6 +61,12 @@ fn commands(command: &clap::Command, prefix: &str, out: &mut dyn Write) -> io::R
         }
     }
     Ok(())
+}
+
+/// How a place is called in the help.
+fn value_name(place: &clap::Arg) -> String {
+    let name = place.get_value_names().and_then(|names| names.first());
+    name.map_or_else(|| place.get_id().as_str().to_uppercase(), ToString::to_string)
 }
 
 /// Escapes hyphens and backslashes, and a full stop or quote that would begin a request.
@@ -120,4 +130,26 @@ pub(super) fn completions(shell: Shell, out: &mut dyn Write) -> io::Result<()> {
         Shell::Zsh => clap_complete::generate(Zsh, &mut command, "fieldspool", &mut script),
     }
     out.write_all(&script)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_manual_names_each_command_of_the_spool_and_what_it_takes() {
+        let mut page = Vec::new();
+        man(&mut page).unwrap();
+        let page = String::from_utf8(page).unwrap();
+        for title in [
+            r#".SS "fieldspool spool status""#,
+            r#".SS "fieldspool spool export""#,
+            r#".SS "fieldspool spool resend [RUN] [FIRST\-LAST]""#,
+            r#".SS "fieldspool spool verify [FILE]""#,
+            ".TP\n\\fBFIRST\\-LAST\\fR\nThe first and the last reading",
+            ".TP\n65\nA spool file is damaged",
+        ] {
+            assert!(page.contains(title), "{title}");
+        }
+    }
 }
