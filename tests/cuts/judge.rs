@@ -84,13 +84,27 @@ struct Books {
     faults: Vec<String>,
 }
 
+/// Readings and records; status and meta are retained, and a will is nobody's message.
+fn is_data(topic: &str) -> bool {
+    !topic.ends_with("/status") && !topic.contains("/meta/")
+}
+
+/// Messages of readings and records that mosquitto received.
+pub fn received(log: &str) -> usize {
+    read_log(log).0.iter().filter(|received| is_data(&received.topic)).count()
+}
+
+/// ... and that the subscriber got.
+pub fn arrived(messages: &[Message]) -> usize {
+    messages.iter().filter(|message| is_data(&message.topic)).count()
+}
+
 /// Judges.
 pub fn judge(evidence: &Evidence<'_>, campaign: &Campaign, took: Duration) -> Verdict {
     let mut books = Books::default();
     let (received, ends) = read_log(evidence.log);
-    let data = |topic: &str| !topic.ends_with("/status") && !topic.contains("/meta/");
-    let received: Vec<Received> = received.into_iter().filter(|r| data(&r.topic)).collect();
-    let messages: Vec<&Message> = evidence.messages.iter().filter(|m| data(&m.topic)).collect();
+    let received: Vec<Received> = received.into_iter().filter(|r| is_data(&r.topic)).collect();
+    let messages: Vec<&Message> = evidence.messages.iter().filter(|m| is_data(&m.topic)).collect();
     if received.len() != messages.len() {
         let (there, here) = (received.len(), messages.len());
         books.faults.push(format!("mosquitto received {there} messages, the subscriber {here}"));

@@ -107,7 +107,10 @@ impl Campaign {
         }
         let took = started.elapsed();
         drain(&mut gateway, &receiver, &config(plant.port, Some(broker.port)));
-        let log = std::fs::read_to_string(broker.file("log")).unwrap();
+        let log = wait_for("the subscriber to have all that mosquitto received", SOON, || {
+            let log = std::fs::read_to_string(broker.file("log")).unwrap();
+            (judge::received(&log) <= judge::arrived(&receiver.messages())).then_some(log)
+        });
         let evidence = judge::Evidence {
             messages: &receiver.messages(),
             log: &log,
