@@ -62,6 +62,8 @@ pub(super) fn begin(file: &Path, settings: &SpoolSettings) -> Begun {
     let after = |counter: u32| RunId { counter: counter.saturating_add(1).min(99_999_999), random };
     let open = || {
         aside::finish(&settings.directory)?;
+        // The life before may have ended over a failed fsync.
+        directory::write_log_again(file)?;
         Store::open(file, bytes_max(settings), &random_id())
     };
     let mut opened = open();
