@@ -205,3 +205,30 @@ fn a_gateway_that_never_lives_ten_seconds_still_gets_rid_of_what_it_delivered() 
         "delivered in the life before: {again:?}"
     );
 }
+
+/// Found by a power cut: schedule 1191 of `tests/crash`.
+#[test]
+fn a_confirmation_that_comes_before_its_commit_is_on_the_disk_10_s_later() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let settings =
+        SpoolSettings { commit_every: Duration::from_secs(1), ..SpoolSettings::new(directory.path()) };
+    let begun = Instant::now();
+    let at = |second: u64| begun + Duration::from_secs(second);
+    let open = |second| {
+        let opened = Stepped::open(settings.clone(), Board::default(), || stamp(0), at(second));
+        opened.expect("opens")
+    };
+    let mut spool = open(0);
+    let batch = Plant::new(spool.run).batch();
+    // The books are due, and go without the readings, whose window is still open.
+    spool.append(batch.clone(), at(11));
+    spool.confirm(&[Confirmed::from(&*batch)]);
+    for second in 11..26 {
+        spool.turn(at(second));
+    }
+    assert_eq!(spool.committed().next_seq, 2);
+    drop(spool);
+    let mut spool = open(30);
+    let span = spool.span(Cursor::START).expect("readable").expect("the run end waits");
+    assert!(matches!(&*span.items, [Item::Event(_)]), "no reading comes a second time: {:?}", span.items);
+}

@@ -226,6 +226,7 @@ impl Writer {
             || (records && inner.ring.is_empty())
             || !self.flushes.is_empty()
             || !self.dead.is_empty()
+            || self.undo_from().is_some()
             || (books && now >= self.books_due)
             || self.has_expired(inner, now)
     }

@@ -10,7 +10,7 @@ use crate::spool::SpoolError;
 use crate::spool::api::Confirmed;
 use crate::spool::aside;
 use crate::spool::rescue::Rescue;
-use crate::spool::store::{self, DeadLetter, Store, StoreError, Trouble, Work};
+use crate::spool::store::{DeadLetter, Store, StoreError, Trouble, Work};
 use crate::spool::{directory, open, ring, schema};
 
 /// The longest pause between attempts to use a disk that failed: it is back within 60 s of its cause going away.
@@ -56,7 +56,6 @@ impl Writer {
     /// Opens the file again after trouble.
     pub(super) fn heal(&mut self) {
         let Some(broken) = self.broken.as_ref() else { return };
-        let undo_from = broken.undo_from;
         if broken.state == "damaged" {
             let why = broken.why.clone();
             let run = self.shared.lock().run;
@@ -69,15 +68,21 @@ impl Writer {
             }
             tracing::error!(error = %why, "the spool was damaged: set aside, a fresh one begins");
         }
-        let opened = self.reopen(undo_from);
-        match opened {
+        match self.reopen() {
             // Opening is not storing: healed is what has committed.
-            Ok(()) => self.proving = self.broken.take().map(|broken| Broken { undo_from: None, ..broken }),
-            Err(error) => self.fail(error.trouble(), &error.to_string(), undo_from),
+            Ok(()) => self.proving = self.broken.take(),
+            Err(error) => self.fail(error.trouble(), &error.to_string(), None),
         }
     }
 
-    pub(super) fn reopen(&mut self, undo_from: Option<(u64, i64)>) -> Result<(), StoreError> {
+    /// What the next commit has to take out: blocks and records from these numbers on, which a failed commit may have left.
+    /// It goes with the commit that brings them again: alone it would leave books that tell of readings which are
+    /// not there, and readings evicted without their record.
+    pub(super) fn undo_from(&self) -> Option<(u64, i64)> {
+        self.proving.as_ref().and_then(|proving| proving.undo_from)
+    }
+
+    pub(super) fn reopen(&mut self) -> Result<(), StoreError> {
         aside::finish(self.directory())?;
         directory::write_log_again(&self.file)?;
         let (mut store, found) = Store::open(&self.file, self.bytes_max, &open::random_id())?;
@@ -91,11 +96,9 @@ impl Writer {
         if found.mark.id != self.mark.id {
             open::adopt(&self.shared, &mut store, found, self.rescue.is_some())?;
             self.open_gap = None;
-        } else if undo_from.is_some() {
-            store.commit(&Work { undo_from, ..Work::default() })?;
-            // What the failed commit had marked as sent is marked.
-            let waiting = store::found(store.connection())?.events_waiting;
-            self.shared.lock().events_waiting = waiting;
+            if let Some(broken) = &mut self.broken {
+                broken.undo_from = None;
+            }
         }
         // What has run before is kept by the file that came with it, or by this life.
         let running = self.mark.running_s;
@@ -157,7 +160,8 @@ impl Writer {
 
     /// One piece of the rescue.
     pub(super) fn rescue(&mut self) {
-        if self.store.is_none() {
+        // What has to be taken out first is everything from a number on.
+        if self.store.is_none() || self.undo_from().is_some() {
             return;
         }
         let Some(mut rescue) = self.rescue.take() else { return };

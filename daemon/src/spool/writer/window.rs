@@ -14,7 +14,7 @@ use crate::spool::records::Mark;
 use crate::spool::ring::{self, Heading};
 use crate::spool::schema;
 use crate::spool::shared::{Inner, Kept, WINDOW_BYTES, WINDOW_READINGS, text_bytes};
-use crate::spool::store::{DeadLetter, RunUpdate, Store, StoreError, Victims, Work, Written};
+use crate::spool::store::{self, DeadLetter, RunUpdate, Store, StoreError, Victims, Work, Written};
 
 /// Confirmations reach the disk with a commit at most this late.
 pub(super) const BOOKS_EVERY: Duration = Duration::from_secs(10);
@@ -98,9 +98,14 @@ impl Writer {
                 true
             }
             Ok(written) => {
-                self.store = Some(store);
+                let undone = self.undo_from().is_some();
                 self.proved();
                 self.committed(window, &written);
+                if let Some(found) = store::found(store.connection()).ok().filter(|_| undone) {
+                    // Which records the failed commit had marked as sent, the file knows.
+                    self.shared.lock().events_waiting = found.events_waiting;
+                }
+                self.store = Some(store);
                 self.bound_log()
             }
             Err(error) => {
@@ -195,6 +200,7 @@ impl Writer {
             || hole
             || window.books
             || !window.dead.is_empty()
+            || self.undo_from().is_some()
             || ended.is_some()
         {
             self.books(&mut inner, window, ended);
@@ -260,7 +266,8 @@ impl Writer {
             && window.again.is_empty()
             && window.mark.is_none()
             && !self.expires(store)
-            && window.sent.is_empty();
+            && window.sent.is_empty()
+            && self.undo_from().is_none();
         if nothing {
             return Ok(Written::default());
         }
@@ -277,7 +284,7 @@ impl Writer {
             dead: &window.dead,
             floor,
             expired: self.expired.0,
-            undo_from: None,
+            undo_from: self.undo_from(),
         };
         let written = store.commit(&work)?;
         self.meter.wrote(window.batches.iter().map(|batch| batch.n()).sum(), written.bytes);
@@ -341,8 +348,13 @@ impl Writer {
         let end = window.kept.last().map(|kept| kept.batch.end());
         let run = inner.run;
         let books = inner.ledger.runs.entry(run).or_default();
+        let before = books.settled.below(books.durable);
         books.durable = books.settled_on(books.durable.max(end.unwrap_or_default()));
         let next_seq = books.durable;
+        // What was confirmed before it was stored was no business of the disk until now.
+        if books.settled.below(next_seq) > before {
+            inner.dirty.insert(run);
+        }
         let (waiting, records) = inner.waiting();
         drop(inner);
         self.shared.committed.send_modify(|committed| {
