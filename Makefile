@@ -63,4 +63,5 @@ bench:
 crash:
 	@packaging/needs.sh $(TEST_NEEDS)
 	@packaging/rust.sh
+	@$(STAGE) "simulated cuts" env CUTS=150000 RECORD=1 cargo test --quiet --workspace --all-features --test power_cuts
 	@$(STAGE) "real kills and cuts" cargo test --quiet --package fieldspool --all-features --bench cuts

@@ -7,11 +7,12 @@
 //!
 //! # Promises, and the tests that guard them so far
 //!
-//! * P1 A reading counted as stored survives the end of the process and a power cut: `tests/cuts`, `tests/outage.rs`,
-//!   `spool::tests`.
-//! * P2 A power cut costs at most one window and one commit: by construction of the writer, no test yet.
+//! * P1 A reading counted as stored survives the end of the process and a power cut: `tests/crash` on a simulated
+//!   disk, `tests/cuts` with the real binary, `tests/outage.rs`, `spool::tests`.
+//! * P2 A power cut costs at most one window and one commit: `tests/crash`, after every turn of the writer.
 //! * P3 What leaves the backlog unacknowledged leaves a gap record: `spool::tests`, judged in `tests/outage.rs`.
-//! * P4 `(gateway, run, seq)` never repeats and names immutable content: `intake::tests`, `tests/receiver/receiver.py`.
+//! * P4 `(gateway, run, seq)` never repeats and names immutable content: `intake::tests`, `tests/crash`,
+//!   `tests/receiver/receiver.py`.
 //! * P5 No wrong value: the RTU engine's simulated line in `fieldspool-drivers`, `tests/values.rs`.
 //! * P6 Silent devices cost at most their share: `schedule::due` in virtual time, `tests/neighbours.rs`.
 //! * P7 Sampling never waits: every queue is bounded and drops by a written rule; `tests/outage.rs` and

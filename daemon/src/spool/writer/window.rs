@@ -99,13 +99,14 @@ impl Writer {
             }
             Ok(written) => {
                 let undone = self.undo_from().is_some();
+                let found = if undone { store::found(store.connection()).ok() } else { None };
+                self.store = Some(store);
                 self.proved();
                 self.committed(window, &written);
-                if let Some(found) = store::found(store.connection()).ok().filter(|_| undone) {
+                if let Some(found) = found {
                     // Which records the failed commit had marked as sent, the file knows.
                     self.shared.lock().events_waiting = found.events_waiting;
                 }
-                self.store = Some(store);
                 self.bound_log()
             }
             Err(error) => {

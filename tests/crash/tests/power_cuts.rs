@@ -1,0 +1,112 @@
+//! Power cuts, many of them: `make test` makes 20 000, `make crash` 150 000, on three kinds of disk. Prints the rate with the
+//! seed; a schedule that went wrong is named by one number, and `REPLAY=number` runs it again.
+//!
+//! `CUTS`, `SEED`, `THREADS`, `KIND` and `RECORD=1` say how many, from which number on, on how many threads, on which disk
+//! alone, and whether the outcome is written into the table of tests/README.md.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "what it prints is what it is for")]
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use fieldspool_crash::book::Losses;
+use fieldspool_crash::disk::Faults;
+use fieldspool_crash::life::{Plan, Tally};
+use fieldspool_crash::run::{Failure, Order, Scenes};
+
+#[path = "../../support/record.rs"]
+#[allow(unreachable_pub, reason = "it belongs to several tests")]
+mod record;
+
+/// Longer than any machine should need.
+const MOST: Duration = Duration::from_secs(3600);
+
+fn main() -> ExitCode {
+    let cuts = number("CUTS").unwrap_or(20_000);
+    let seed = number("SEED").unwrap_or_else(|| fastrand::u64(1..1_000_000_000));
+    let only = number("KIND").and_then(|kind| usize::try_from(kind).ok());
+    let faulty = |faults| Plan { faults, ..Plan::honest() };
+    // The disk that keeps its word makes all the cuts; the others a tenth as many again.
+    let kinds = [
+        ("power cut, simulated disk", Plan::honest(), cuts),
+        (
+            "power cut, simulated disk: 5 % of the syncs fail",
+            faulty(Faults { failed_syncs: 0.05, ..Faults::default() }),
+            cuts / 10,
+        ),
+        (
+            "power cut, simulated card that lies: 5 % of the syncs do nothing",
+            faulty(Faults { dropped_syncs: 0.05, ..Faults::default() }),
+            cuts / 10,
+        ),
+    ];
+    let scenes = Scenes::make();
+    let mut well = true;
+    for (at, (what, plan, cuts)) in kinds.into_iter().enumerate() {
+        if only.is_some_and(|only| only != at) {
+            continue;
+        }
+        if let Some(seed) = number("REPLAY") {
+            let (tally, done) = scenes.schedule(seed, plan);
+            println!("{what}, schedule {seed}: {done:?}\n{tally:#?}");
+            well &= done.is_ok();
+            continue;
+        }
+        let threads = usize::try_from(number("THREADS").unwrap_or(2)).unwrap_or(2);
+        let started = Instant::now();
+        let (tally, failure) = scenes.run(Order { first: seed, cuts, threads, most: MOST }, plan);
+        say(what, seed, &tally, started.elapsed());
+        if let Some(failure) = failure {
+            well = false;
+            tell(at, &failure);
+        } else if number("RECORD").is_some() {
+            note(what, seed, &tally);
+        }
+    }
+    if well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+fn say(what: &str, seed: u64, tally: &Tally, took: Duration) {
+    let Tally { cuts, in_recovery, stored, evicted, repeats_worst, .. } = tally;
+    let (seconds, rate) = (took.as_secs(), *cuts as f64 / took.as_secs_f64());
+    println!(
+        "{what}: {cuts} cuts ({in_recovery} while it was opened) in {seconds} s, {rate:.0} a second, seed {seed}"
+    );
+    println!(
+        "  {stored} readings stored, {evicted} evicted; one cut made at most {repeats_worst} come a second time"
+    );
+    if tally.bad_syncs > 0 {
+        let Losses { told, beyond_end, silent, corruptions } = tally.losses;
+        println!(
+            "  {} syncs did nothing or failed; {} files set aside, {corruptions} searched to the end",
+            tally.bad_syncs, tally.quarantines
+        );
+        println!(
+            "  lost: {told} told by gap records, {beyond_end} behind the end that their run states, {silent} not told"
+        );
+    }
+}
+
+fn tell(kind: usize, failure: &Failure) {
+    eprintln!("  FAILED at cut {} of schedule {}: {}", failure.cuts, failure.seed, failure.what);
+    eprintln!(
+        "  again: KIND={kind} REPLAY={} cargo test --workspace --all-features --test power_cuts",
+        failure.seed
+    );
+}
+
+fn note(what: &str, seed: u64, tally: &Tally) {
+    let Losses { told, beyond_end, silent, .. } = tally.losses;
+    let lost = if told + beyond_end + silent == 0 {
+        "0".to_owned()
+    } else {
+        format!(
+            "{told} told by gap records, {beyond_end} behind the end that their run states, {silent} not told"
+        )
+    };
+    let worst = format!("{} readings", tally.repeats_worst);
+    record::row(what, &[&format!("{} cuts", tally.cuts), &seed.to_string(), &lost, &worst, "make crash"]);
+}
