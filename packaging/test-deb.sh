@@ -205,6 +205,11 @@ upgrades_and_leaves() {
     runs=$((runs + 1))
     expect "it installs again" within dpkg -i /mnt/fieldspool.deb
     until_true 30 "with the spool it had" later_run "$runs"
+    expect "removed once more, its spool moves to a file system of its own" within sh -c \
+        "dpkg -r fieldspool && mount -t tmpfs none /var/lib/fieldspool && touch /var/lib/fieldspool/spool.db"
+    expect "which a purge empties and leaves mounted" within sh -c \
+        "dpkg -P fieldspool && mountpoint -q /var/lib/fieldspool && test -z \"\$(ls -A /var/lib/fieldspool)\""
+    expect "it installs once more" within sh -c "umount /var/lib/fieldspool && dpkg -i /mnt/fieldspool.deb"
     expect "it is purged" within dpkg -P fieldspool
     expect "purging deletes the spool" within sh -c "! test -e /var/lib/fieldspool && ! test -e /run/fieldspool"
     expect "and keeps what a person wrote" within test -e /etc/fieldspool/plant.toml
