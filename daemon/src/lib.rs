@@ -10,7 +10,8 @@
 //! * P1 A reading counted as stored survives the end of the process and a power cut: `tests/crash` on a simulated
 //!   disk, `tests/cuts` with the real binary, `tests/outage.rs`, `spool::tests`.
 //! * P2 A power cut costs at most one window and one commit: `tests/crash`, after every turn of the writer.
-//! * P3 What leaves the backlog unacknowledged leaves a gap record: `spool::tests`, judged in `tests/outage.rs`.
+//! * P3 What leaves the backlog unacknowledged (room, age, a refusal for good, damage) leaves a gap record: `spool::tests`,
+//!   judged in `tests/outage.rs`.
 //! * P4 `(gateway, run, seq)` never repeats and names immutable content: `intake::tests`, `tests/crash`,
 //!   `tests/receiver/receiver.py`.
 //! * P5 No wrong value: the RTU engine's simulated line in `fieldspool-drivers`, `tests/values.rs`.

@@ -128,7 +128,7 @@ pub enum GapCause {
     Unstored,
     /// Damage found on disk.
     Damaged,
-    /// Refused by the broker for good, and dropped by a person or by the dead letters' cap.
+    /// Refused by the broker for good: kept apart as a dead letter, bounded in number, and not sent again.
     DeadLetter,
 }
 
