@@ -1,3 +1,5 @@
+//! The newest values: what is kept of them, for whom, and how little.
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,3 +1,5 @@
+//! The messages: byte for byte as documented, never over their limit, and read back as what was read.
+
 use fieldspool_drivers::{Cause, Sample, ValueKind};
 use proptest::prelude::*;
 use serde_json::Value as Json;
