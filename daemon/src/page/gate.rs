@@ -1,7 +1,8 @@
 //! Who gets in: a bounded number of sockets, and only requests that name this gateway.
 //!
 //! The page must never harm the daemon around it: 64 viewers and 32 other sockets, a few per address from outside,
-//! and the rest are told to come back. A wrong `Host` is refused before routing, which stops DNS rebinding: a
+//! and the rest are told to come back. Six of the 32 are for this machine alone: neighbours, however many, cannot keep out
+//! the person with a tunnel or the scraper. A wrong `Host` is refused before routing, which stops DNS rebinding: a
 //! hostile page can make a browser send requests here, but not with one of our names.
 
 use std::collections::HashMap;
@@ -13,6 +14,9 @@ pub const VIEWERS_MAX: usize = 64;
 
 /// Other sockets at once.
 pub const OTHERS_MAX: usize = 32;
+
+/// Of these for loopback alone: a browser behind a tunnel opens six.
+const LOOPBACK_OWN: usize = 6;
 
 /// Sockets at once from one address that is not this machine. A browser opens six and one for each tab.
 const FROM_ONE_ADDRESS_MAX: usize = 24;
@@ -27,6 +31,8 @@ pub struct Seats {
 struct Taken {
     viewers: usize,
     others: usize,
+    /// Of the others, those from outside.
+    outside: usize,
     by_address: HashMap<IpAddr, usize>,
 }
 
@@ -51,14 +57,26 @@ impl Seats {
             return None;
         }
         if !address.is_loopback() {
+            if taken.outside >= OTHERS_MAX - LOOPBACK_OWN {
+                return None;
+            }
             let from_there = taken.by_address.entry(address).or_default();
             if *from_there >= FROM_ONE_ADDRESS_MAX {
                 return None;
             }
             *from_there += 1;
+            taken.outside += 1;
         }
         taken.others += 1;
         Some(Seat { seats: Arc::clone(self), address, viewer: Mutex::new(false) })
+    }
+}
+
+impl Taken {
+    /// One of the others ends, or becomes a viewer.
+    fn leave(&mut self, address: IpAddr) {
+        self.others -= 1;
+        self.outside -= usize::from(!address.is_loopback());
     }
 }
 
@@ -74,7 +92,7 @@ impl Seat {
         let mut taken = self.seats.taken();
         if !*viewer && taken.viewers < VIEWERS_MAX {
             taken.viewers += 1;
-            taken.others -= 1;
+            taken.leave(self.address);
             *viewer = true;
         }
         *viewer
@@ -88,7 +106,7 @@ impl Drop for Seat {
         if viewer {
             taken.viewers -= 1;
         } else {
-            taken.others -= 1;
+            taken.leave(self.address);
         }
         if let Some(from_there) = taken.by_address.get_mut(&self.address) {
             *from_there -= 1;
@@ -222,5 +240,24 @@ mod tests {
         assert!(seats.enter(here).is_some());
         drop(crowd);
         assert!(seats.taken().by_address.is_empty());
+    }
+
+    #[test]
+    fn no_number_of_neighbours_keeps_this_machine_out() {
+        let seats = Arc::new(Seats::default());
+        let mut crowd = Vec::new();
+        for last in 1..=9 {
+            crowd.extend(std::iter::from_fn(|| seats.enter(IpAddr::from([192, 168, 7, last]))));
+        }
+        assert_eq!(crowd.len(), OTHERS_MAX - LOOPBACK_OWN);
+        let here = IpAddr::from([127, 0, 0, 1]);
+        let own: Vec<Seat> = std::iter::from_fn(|| seats.enter(here)).collect();
+        assert_eq!(own.len(), LOOPBACK_OWN);
+        // A neighbour that becomes a viewer makes room for another one, and none when it ends.
+        assert!(crowd[0].view());
+        let one_more = seats.enter(IpAddr::from([192, 168, 7, 77])).expect("room");
+        drop((crowd, own, one_more));
+        let Taken { viewers, others, outside, ref by_address } = *seats.taken();
+        assert_eq!((viewers, others, outside, by_address.len()), (0, 0, 0, 0));
     }
 }
