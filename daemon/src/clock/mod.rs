@@ -6,10 +6,13 @@
 //! schedules by wall time.
 //!
 //! [`ClockWatch`] is the pure part: it is told what the clocks show and decides. [`Clock`] asks the kernel, and where
-//! the unit's sandbox forbids that, [`timedate`].
+//! the unit's sandbox forbids that, [`timedate`]. There is one clock in the process, and everybody stamps by it: a stamp reads
+//! two clocks of the kernel and a decision that is there, and waits for nobody.
 
 mod timedate;
 
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_gettime};
@@ -89,23 +92,35 @@ fn base_us(shown: Shown) -> i64 {
     shown.wall_us.saturating_sub_unsigned(shown.mono_us)
 }
 
-/// The kernel's clocks, and a [`ClockWatch`] over them.
-#[derive(Debug)]
+/// The kernel's clocks, and a [`ClockWatch`] over them. Clones are the same clock.
+#[derive(Clone, Debug)]
 pub struct Clock {
-    watch: ClockWatch,
+    /// Locked for a copy or a comparison, never while anything is asked.
+    watch: Arc<Mutex<ClockWatch>>,
     /// Who tells whether the clock is set, where the kernel may not be asked.
-    told: Option<Told>,
+    told: Option<Arc<Told>>,
 }
 
 impl Clock {
-    /// Asks the kernel for the boot id and the clocks.
+    /// Asks the kernel for the boot id and the clocks. Once in a process: where the kernel may not be asked this starts a
+    /// thread, and waits half a second for its first answer.
     pub fn new(trust_rtc: bool) -> Self {
         let ask = !trust_rtc && sys::clock_is_synced().is_none();
-        let told = ask.then(Told::start).and_then(|told| {
-            told.inspect_err(|error| tracing::warn!(%error, "clock not watched: stamps stay unsynced")).ok()
-        });
+        let told =
+            ask.then(|| Told::start(Path::new(timedate::SYSTEM_BUS), timedate::AT_START)).and_then(|told| {
+                told.inspect_err(|error| tracing::warn!(%error, "clock not watched: stamps stay unsynced"))
+                    .ok()
+            });
+        Self::over(trust_rtc, told)
+    }
+
+    fn over(trust_rtc: bool, told: Option<Told>) -> Self {
         let watch = ClockWatch::new(boot_id(), trust_rtc, shown(told.as_ref()));
-        Self { watch, told }
+        Self { watch: Arc::new(Mutex::new(watch)), told: told.map(Arc::new) }
+    }
+
+    fn watch(&self) -> MutexGuard<'_, ClockWatch> {
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A stamp for something that happened at `at`, not long ago.
@@ -113,25 +128,23 @@ impl Clock {
         let ago_us = u64::try_from(at.elapsed().as_micros()).unwrap_or(0);
         let shown_us = wall_us().saturating_sub_unsigned(ago_us);
         let mono_us = mono_us().saturating_sub(ago_us);
-        Stamp {
-            wall_us: self.watch.wall_us(shown_us, mono_us),
-            mono_us,
-            boot: self.watch.boot,
-            clock: self.watch.quality(),
-        }
+        let watch = self.watch();
+        Stamp { wall_us: watch.wall_us(shown_us, mono_us), mono_us, boot: watch.boot, clock: watch.quality() }
     }
 
-    /// Looks at the clock; to be called about once a second until it was set. The record, if the clock was just set.
-    pub fn look(&mut self) -> Option<Body> {
-        if self.watch.set {
+    /// Looks at the clock; to be called about once a second until it was set, by one caller. The record, if the clock was just
+    /// set.
+    pub fn look(&self) -> Option<Body> {
+        if self.is_synced() {
             return None;
         }
-        self.watch.look(shown(self.told.as_ref()))
+        let now = shown(self.told.as_deref());
+        self.watch().look(now)
     }
 
     /// Whether stamps can be trusted.
     pub fn is_synced(&self) -> bool {
-        self.watch.set
+        self.watch().set
     }
 }
 
@@ -216,6 +229,41 @@ mod tests {
     fn a_trusted_rtc_is_believed_from_the_start() {
         let watch = ClockWatch::new(BOOT, true, at(1, 1, false));
         assert_eq!(watch.quality(), ClockQuality::Synced);
+    }
+
+    #[test]
+    fn stamps_ask_nobody_however_many_and_whoever_takes_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("bus");
+        let bus = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        // Nobody answers, as when timedated hangs.
+        let told = Told::start(&path, std::time::Duration::from_millis(1)).unwrap();
+        let clock = Clock::over(false, Some(told));
+        let takes: Vec<Box<dyn Fn() -> Stamp + Send + Sync>> = (0..8)
+            .map(|_| clock.clone())
+            .map(|clock| -> Box<dyn Fn() -> Stamp + Send + Sync> {
+                Box::new(move || clock.stamp(Instant::now()))
+            })
+            .collect();
+        for _ in 0..1000 {
+            assert!(takes.iter().all(|take| take().wall_us > 0));
+            clock.look();
+        }
+        // The one connection of the one thread, and no other.
+        let _first = bus.accept().unwrap();
+        bus.set_nonblocking(true).unwrap();
+        assert_eq!(bus.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn a_clone_learns_what_the_one_who_looks_found() {
+        let clock = Clock::over(true, None);
+        *clock.watch() = ClockWatch::new(BOOT, false, at(1_000_000, 500_000, false));
+        let page = clock.clone();
+        assert_eq!(page.stamp(Instant::now()).clock, ClockQuality::Unsynced);
+        assert!(clock.watch().look(at(2_000_000, 600_000, true)).is_some());
+        assert!(page.is_synced());
+        assert_eq!(page.stamp(Instant::now()).clock, ClockQuality::Synced);
     }
 
     #[test]

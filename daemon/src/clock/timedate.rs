@@ -1,6 +1,7 @@
 //! Asks systemd-timedated over D-Bus whether the clock is synchronised, where adjtimex(2) may not be called.
 //!
-//! The unit's sandbox forbids that call, because the same one sets the clock. A thread asks every [`PAUSE`] until the
+//! The unit's sandbox forbids that call, even to read, because the same one sets the clock (`ProtectClock=` refuses all of
+//! systemd's group `@clock` with EPERM). A thread asks every [`PAUSE`] until the
 //! answer is yes, then ends: a clock that was set once in a boot stays trusted. It also ends with its [`Told`].
 //!
 //! Of D-Bus this speaks as much as one property needs (D-Bus specification 0.43: authentication EXTERNAL, `Hello`,
@@ -18,13 +19,13 @@ use std::time::Duration;
 use nix::unistd::Uid;
 
 /// Where the system's bus listens (D-Bus specification, "well-known message bus instances").
-const SYSTEM_BUS: &str = "/run/dbus/system_bus_socket";
+pub(super) const SYSTEM_BUS: &str = "/run/dbus/system_bus_socket";
 /// Between two questions: timedated is started by each and ends by itself after half a minute.
 const PAUSE: Duration = Duration::from_secs(10);
 /// For each read and write; the first question waits until systemd has started timedated.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a start waits for the first answer: with it, the stamps of a restart are right from the first one on.
-const AT_START: Duration = Duration::from_millis(500);
+pub(super) const AT_START: Duration = Duration::from_millis(500);
 /// Longest message that is read; the ones that answer us have under 200 bytes.
 const MESSAGE_MAX: usize = 4096;
 /// Most messages read for one answer: the reply to `Hello`, a signal or two, ours.
@@ -41,18 +42,18 @@ pub(super) struct Told {
 }
 
 impl Told {
-    /// Starts to ask, and waits a moment for the first answer.
-    pub(super) fn start() -> io::Result<Self> {
+    /// Starts to ask on `bus`, and waits at most `patience` for the first answer.
+    pub(super) fn start(bus: &Path, patience: Duration) -> io::Result<Self> {
         let synced = Arc::new(AtomicBool::new(false));
         let (stop, stopped) = sync_channel(0);
         let (asked, first) = sync_channel(1);
-        let answer = Arc::clone(&synced);
+        let (answer, bus) = (Arc::clone(&synced), bus.to_owned());
         std::thread::Builder::new()
             .name("clock".into())
             .stack_size(256 << 10)
-            .spawn(move || ask_until_synced(Path::new(SYSTEM_BUS), &answer, &asked, &stopped))?;
+            .spawn(move || ask_until_synced(&bus, &answer, &asked, &stopped))?;
         // Without an answer in time the stamps are unsynced until there is one.
-        let _ = first.recv_timeout(AT_START);
+        let _ = first.recv_timeout(patience);
         Ok(Self { synced, _stop: stop })
     }
 

@@ -52,6 +52,7 @@ pub(super) struct Gateway {
     pub(super) place: Option<PathBuf>,
     pub(super) safe_mode: bool,
     pub(super) common: Common,
+    clock: Clock,
     pub(super) live: Live,
     pub(super) spool: Spool,
     pub(super) run: RunId,
@@ -85,7 +86,7 @@ impl Gateway {
         let clock = Clock::new(config.trust_rtc);
         let starts = begin(&config.spool.directory, &clock);
         let safe_mode = starts.looping();
-        let opened = match open(&config, &board).await {
+        let opened = match open(&config, &board, &clock).await {
             Ok(opened) => opened,
             Err(error) => {
                 // Nothing more can be done about a file that does not let itself be written.
@@ -104,7 +105,7 @@ impl Gateway {
         let aside = CancellationToken::new();
 
         let (intake, intake_running) =
-            start_intake(&config, &common, (&spool, run), (clock, &live), &mut tasks);
+            start_intake(&config, &common, (&spool, run), (clock.clone(), &live), &mut tasks);
 
         let desk = Arc::new(Desk::new(common.board.clone(), spool.clone()));
         watch_spool(&spool, &common.heartbeat, &aside, &mut tasks);
@@ -117,6 +118,7 @@ impl Gateway {
             place,
             safe_mode,
             common,
+            clock,
             live,
             spool,
             run,
@@ -205,7 +207,7 @@ impl Gateway {
             board: self.common.board.clone(),
             spool: self.spool.clone(),
             keep: self.config.spool.keep,
-            now: Arc::new(stamps(self.config.trust_rtc)),
+            now: Arc::new(stamps(self.clock.clone())),
             state_directory: self.config.spool.directory.clone(),
             watch: {
                 let common = self.common.clone();
