@@ -21,6 +21,7 @@ use super::dictionary::Dictionary;
 use super::ledger::{EXCEPTIONS_MAX, Intervals, Ledger, RunBooks, UNFOLDED};
 use super::records::{event_of, run_of};
 use super::ring::{self, Heading};
+use super::shared::off_the_lock;
 use super::store::StoreError;
 use crate::model::event::Body;
 use crate::model::{Batch, BootId, ClockQuality, RunId, Stamp};
@@ -82,20 +83,17 @@ pub(super) struct Search {
 }
 
 impl Search {
-    /// Begins. The error is a sentence: there is nothing such.
-    pub(super) fn begin(
-        asked: Asked,
-        connection: &Connection,
-        ledger: &Ledger,
-    ) -> Result<Result<Self, String>, StoreError> {
-        if let Asked::Stretch { run, first, .. } = asked
-            && !ledger.is_folded(run)
-        {
-            let durable = ledger.runs.get(&run).map(|books| books.durable);
-            if let Some(why) = not_there(run, first, durable, ledger) {
-                return Ok(Err(why));
-            }
+    /// Why there is nothing such, in a sentence; to be asked before it begins.
+    pub(super) fn refuses(asked: Asked, ledger: &Ledger) -> Option<String> {
+        let Asked::Stretch { run, first, .. } = asked else { return None };
+        if ledger.is_folded(run) {
+            return None;
         }
+        not_there(run, first, ledger.runs.get(&run).map(|books| books.durable), ledger)
+    }
+
+    /// Begins: reads all records and dead letters.
+    pub(super) fn begin(asked: Asked, connection: &Connection) -> Result<Self, StoreError> {
         let extent = ring::extent(connection)?;
         let at = extent.map_or(0, |extent| extent.oldest.number);
         let oldest = match extent {
@@ -106,7 +104,7 @@ impl Search {
         if let Asked::Stretch { run, first, next } = asked {
             found.insert(run, Found { hull: Some((first, next)), ..Found::default() });
         }
-        Ok(Ok(Self {
+        Ok(Self {
             asked,
             at,
             end: extent.map_or(0, |extent| extent.newest.number + 1),
@@ -117,7 +115,7 @@ impl Search {
             found,
             damaged: 0,
             oldest_us: oldest.and_then(|heading| heading.header).map(|header| header.wall_min),
-        }))
+        })
     }
 
     /// Share of the ring that lies behind, 0 to 1.
@@ -310,6 +308,7 @@ fn not_there(run: RunId, first: u64, durable: Option<u64>, ledger: &Ledger) -> O
 
 /// The clock records that are known: boot, offset, and when it was set.
 fn clocks(connection: &Connection) -> Result<Vec<(BootId, i64, u64)>, StoreError> {
+    off_the_lock();
     let sql = "SELECT run, number, body FROM event WHERE body LIKE '%\"kind\":\"clock\"%'";
     let mut statement = connection.prepare(sql)?;
     let mut rows = statement.query([])?;
@@ -327,6 +326,7 @@ fn clocks(connection: &Connection) -> Result<Vec<(BootId, i64, u64)>, StoreError
 
 /// Readings that are named as lost: in dead letters and gap records.
 fn lost(connection: &Connection) -> Result<BTreeMap<RunId, Intervals>, StoreError> {
+    off_the_lock();
     let mut lost: BTreeMap<RunId, Intervals> = BTreeMap::new();
     let mut statement = connection.prepare("SELECT run, seq, n FROM dead")?;
     let mut rows = statement.query([])?;

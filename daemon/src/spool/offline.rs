@@ -105,8 +105,10 @@ pub fn resend(directory: &Path, asked: Asked) -> Result<Resent, SpoolError> {
     let bytes_max = open::bytes_max(&SpoolSettings::new(directory));
     let (mut store, found) = Store::open(&file, bytes_max, &open::random_id()).map_err(refuse)?;
     let mut ledger = ledger_of(store.connection(), &found).map_err(refuse)?;
-    let begun = Search::begin(asked, store.connection(), &ledger).map_err(refuse)?;
-    let mut search = begun.map_err(SpoolError::NotThere)?;
+    if let Some(why) = Search::refuses(asked, &ledger) {
+        return Err(SpoolError::NotThere(why));
+    }
+    let mut search = Search::begin(asked, store.connection()).map_err(refuse)?;
     let mut mark = found.mark;
     while let Some(pieces) = search.step(store.connection(), store.dictionary()).map_err(refuse)? {
         search.take(pieces, &mut ledger, &mut mark.floor);

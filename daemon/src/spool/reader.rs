@@ -1,8 +1,8 @@
 //! The reader: one thread with its own read-only connection that answers the questions of the handle, one by one.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -83,9 +83,9 @@ impl Reader {
             ));
         }
         self.ask(|source, shared| {
-            let books = |look: &mut dyn FnMut(&Ledger, u64)| {
+            let books = |look: &mut dyn FnMut(&Ledger, u64, bool)| {
                 let inner = shared.lock();
-                look(&inner.ledger, inner.floor);
+                look(&inner.ledger, inner.floor, inner.in_hand.is_some());
             };
             let (mut check, ended) = source.verify(check, &file, &books)?;
             check.generation = generation;
@@ -139,8 +139,7 @@ impl Reader {
             return Ok(None);
         }
         // What is on disk now may be given out, and must not change from here on.
-        let newest = self.shared.newest_event.load(Ordering::Acquire);
-        *self.shared.handed_out.lock().unwrap_or_else(PoisonError::into_inner) = newest;
+        let newest = self.shared.handed_out.give(self.shared.newest_event.load(Ordering::Acquire));
         self.ask(|source, shared| {
             let mut next = after;
             let mut items = Vec::new();

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use super::ledger::{Intervals, UNFOLDED};
 use super::salvage::Salvage;
-use super::shared::Inner;
+use super::shared::{Inner, off_the_lock};
 use super::store::FILE;
 use crate::model::event::{Body, GapCause};
 use crate::model::{Batch, RunId, Stamp};
@@ -42,9 +42,9 @@ pub(super) struct Rescue {
 }
 
 impl Rescue {
-    /// Begins to search `file`; `found` says what was wrong with it.
-    pub(super) fn begin(file: &Path, found: String, inner: &Inner) -> io::Result<Self> {
-        let at_risk = inner.ledger.runs.iter().map(|(run, books)| (*run, books.durable)).collect();
+    /// Begins to search `file`; `found` says what was wrong with it, `at_risk` how far each run was durable.
+    pub(super) fn begin(file: &Path, found: String, at_risk: BTreeMap<RunId, u64>) -> io::Result<Self> {
+        off_the_lock();
         Ok(Self {
             salvage: Salvage::open(file)?,
             found,
@@ -58,6 +58,7 @@ impl Rescue {
 
     /// Searches on, for a turn. `None`: everything was looked at.
     pub(super) fn search(&mut self) -> Option<Vec<Batch>> {
+        off_the_lock();
         self.salvage.step(TURN)
     }
 
@@ -120,7 +121,7 @@ impl Rescue {
     }
 
     /// Books what did not turn up, and records the outcome.
-    pub(super) fn finish(self, inner: &mut Inner, stamp: Stamp) {
+    pub(super) fn finish(&mut self, inner: &mut Inner, stamp: Stamp) {
         let none = Intervals::default();
         let (mut lost, mut saved) = (0, 0);
         for (run, durable) in &self.at_risk {
@@ -136,11 +137,21 @@ impl Rescue {
         }
         say_again(inner, &self.last_wall_us, stamp);
         tracing::warn!(saved, lost, "the damaged spool was searched to its end");
-        inner.record(Body::Corruption { found: self.found, saved, lost }, stamp);
+        inner.record(Body::Corruption { found: std::mem::take(&mut self.found), saved, lost }, stamp);
+    }
+
+    /// Notes that the folder was searched to its end.
+    pub(super) fn mark_done(&self) {
+        off_the_lock();
         if let Err(error) = File::create(self.folder.join(DONE)) {
             tracing::warn!(%error, "the salvaged folder cannot be marked: it is searched again after a restart");
         }
     }
+}
+
+/// How far each run is durable now.
+pub(super) fn at_risk(inner: &Inner) -> BTreeMap<RunId, u64> {
+    inner.ledger.runs.iter().map(|(run, books)| (*run, books.durable)).collect()
 }
 
 /// Run ends and gaps that may have waited in a file that is gone are recorded again: the receiver needs them for its proof.

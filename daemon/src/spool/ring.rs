@@ -6,6 +6,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::block::Header;
+use super::shared::off_the_lock;
 
 /// Where a block lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +54,7 @@ fn heading(row: &Row<'_>) -> rusqlite::Result<Heading> {
 
 /// Both ends; `None` while the ring is empty.
 pub fn extent(connection: &Connection) -> rusqlite::Result<Option<Extent>> {
+    off_the_lock();
     let one = |order: &str| {
         let sql = format!("SELECT place, number FROM block ORDER BY place {order} LIMIT 1");
         connection.prepare_cached(&sql)?.query_row([], spot).optional()
@@ -100,6 +102,7 @@ fn bisect(
 
 /// The oldest block with at least this number.
 pub fn locate(connection: &Connection, number: u64) -> rusqlite::Result<Option<Spot>> {
+    off_the_lock();
     let Some(extent) = extent(connection)? else { return Ok(None) };
     let Extent { oldest, newest } = extent;
     if number <= oldest.number {
@@ -120,6 +123,7 @@ pub fn locate(connection: &Connection, number: u64) -> rusqlite::Result<Option<S
 
 /// Up to `limit` headings from a spot on, oldest first.
 pub fn headings(connection: &Connection, from: Spot, limit: usize) -> rusqlite::Result<Vec<Heading>> {
+    off_the_lock();
     let sql = "SELECT place, number, head, length(head) + length(body) FROM block WHERE place >= ?1
                ORDER BY place LIMIT ?2";
     let mut statement = connection.prepare_cached(sql)?;
@@ -140,6 +144,7 @@ pub fn headings(connection: &Connection, from: Spot, limit: usize) -> rusqlite::
 
 /// Head and body of a block, joined; `None` if another block has taken the place.
 pub fn block(connection: &Connection, spot: Spot) -> rusqlite::Result<Option<Vec<u8>>> {
+    off_the_lock();
     let sql = "SELECT head, body FROM block WHERE place = ?1 AND number = ?2";
     let join = |row: &Row<'_>| {
         let (head, body) = (row.get_ref(0)?.as_blob()?, row.get_ref(1)?.as_blob()?);

@@ -1,9 +1,12 @@
 //! What the handle, the writer and the reader share: the memory ring, the ledger, and what waits to be written.
 //!
-//! One lock, held for moments and never across the disk. The memory ring is bounded in bytes; its rule for full: the
+//! One lock, held for moments and never across the disk: debug builds, so all tests, panic where one who holds it reads or
+//! writes ([`off_the_lock`]). The memory ring is bounded in bytes; its rule for full: the
 //! oldest batch not yet stored goes, is counted and becomes a gap.
 
+use std::cell::Cell;
 use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -163,13 +166,53 @@ pub(super) struct Shared {
     pub(super) board: Board,
     /// Stamps of our own records.
     pub(super) now: Box<dyn Fn() -> Stamp + Send + Sync>,
-    /// Row id of the newest record that a reader may have given out: it must not change any more. The writer holds the
-    /// lock while it lets a record grow.
-    pub(super) handed_out: Mutex<i64>,
+    /// Which records a reader may give out, and which may still grow.
+    pub(super) handed_out: HandedOut,
+    /// Held over each commit: tests copy the files between two.
+    #[cfg(test)]
+    pub(super) committing: Mutex<()>,
     /// Row id of the newest record on disk.
     pub(super) newest_event: AtomicI64,
     /// Changes when the file is another one: the reader opens anew.
     pub(super) generation: AtomicU64,
+}
+
+/// What has been given out must not change any more, and what is being changed must not be given out. Locked for moments,
+/// so that the reader never waits for a commit: the record that the commit may let grow it gives out another time.
+#[derive(Debug, Default)]
+pub(super) struct HandedOut(Mutex<Handed>);
+
+#[derive(Debug, Default)]
+struct Handed {
+    /// Row id of the newest record that a reader may have given out.
+    newest: i64,
+    /// Row id of the record that a commit under way may let grow.
+    growing: Option<i64>,
+}
+
+impl HandedOut {
+    fn lock(&self) -> MutexGuard<'_, Handed> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The writer begins a commit that may let this record grow; whether it may.
+    pub(super) fn begin(&self, grows: Option<i64>) -> bool {
+        let mut handed = self.lock();
+        handed.growing = grows.filter(|id| *id > handed.newest);
+        handed.growing.is_some()
+    }
+
+    /// The commit is over, and what it wrote is known.
+    pub(super) fn end(&self) {
+        self.lock().growing = None;
+    }
+
+    /// The reader gives out records; gives the newest that it may, `newest` being on the disk.
+    pub(super) fn give(&self, newest: i64) -> i64 {
+        let mut handed = self.lock();
+        handed.newest = handed.growing.map_or(newest, |id| newest.min(id - 1));
+        handed.newest
+    }
 }
 
 impl std::fmt::Debug for Shared {
@@ -187,15 +230,17 @@ impl Shared {
             committed: watch::Sender::new(Committed::default()),
             board,
             now,
-            handed_out: Mutex::new(0),
+            handed_out: HandedOut::default(),
+            #[cfg(test)]
+            committing: Mutex::new(()),
             newest_event: AtomicI64::new(0),
             generation: AtomicU64::new(0),
         }
     }
 
     /// Locks.
-    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn lock(&self) -> Held<'_> {
+        Held::new(self.inner.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Gives the writer something to do.
@@ -222,9 +267,56 @@ impl Shared {
     }
 
     /// Waits for something to do, at most until `until`.
-    pub(super) fn wait<'a>(&self, guard: MutexGuard<'a, Inner>, until: Instant) -> MutexGuard<'a, Inner> {
+    pub(super) fn wait<'a>(&self, held: Held<'a>, until: Instant) -> Held<'a> {
         let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-        self.wake.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0
+        Held::new(self.wake.wait_timeout(held.guard, left).unwrap_or_else(PoisonError::into_inner).0)
+    }
+}
+
+thread_local! {
+    /// Locks that this thread holds: one, or with a test's help two of two spools.
+    static HOLDS: Cell<usize> = const { Cell::new(0) };
+}
+
+/// To be called by what reads or writes the disk: whoever needs the lock meanwhile would wait for the disk, sampling first.
+pub(super) fn off_the_lock() {
+    debug_assert!(HOLDS.get() == 0, "the disk is asked under the lock");
+}
+
+/// The lock, held.
+#[derive(Debug)]
+pub(super) struct Held<'a> {
+    guard: MutexGuard<'a, Inner>,
+    _counted: Counted,
+}
+
+#[derive(Debug)]
+struct Counted;
+
+impl<'a> Held<'a> {
+    fn new(guard: MutexGuard<'a, Inner>) -> Self {
+        HOLDS.set(HOLDS.get() + 1);
+        Self { guard, _counted: Counted }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        HOLDS.set(HOLDS.get() - 1);
+    }
+}
+
+impl Deref for Held<'_> {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.guard
+    }
+}
+
+impl DerefMut for Held<'_> {
+    fn deref_mut(&mut self) -> &mut Inner {
+        &mut self.guard
     }
 }
 

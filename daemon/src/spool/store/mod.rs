@@ -24,6 +24,7 @@ use super::ledger::RunBooks;
 use super::records::{Mark, books_of, event_of, run_of};
 use super::ring::{self, Extent, Heading, Spot};
 use super::schema;
+use super::shared::off_the_lock;
 use write::{CLOCKS_KEPT, Writing, put_again, put_dead, put_events, put_runs};
 
 use crate::model::event::{ClockCorrection, Event};
@@ -243,6 +244,7 @@ pub struct Found {
 impl Store {
     /// Opens or makes the file. `bytes_max` is the cap; `new_id` names the spool if it is made now.
     pub fn open(path: &Path, bytes_max: u64, new_id: &str) -> Result<(Self, Found), StoreError> {
+        off_the_lock();
         if rusqlite::version_number() < SQLITE_LEAST {
             return Err(StoreError::Foreign(format!("SQLite {} is too old", rusqlite::version())));
         }
@@ -287,6 +289,7 @@ impl Store {
 
     /// The spool's own row.
     pub fn mark(&self) -> Result<Mark, StoreError> {
+        off_the_lock();
         mark(&self.connection)
     }
 
@@ -317,6 +320,7 @@ impl Store {
 
     /// Changes the cap. A smaller one is reached step by step, with each commit.
     pub fn set_bytes_max(&mut self, bytes_max: u64) -> Result<(), StoreError> {
+        off_the_lock();
         let page_size: i64 = self.connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
         self.pages_max = bytes_max / page_size.cast_unsigned().max(512);
         Ok(())
@@ -324,11 +328,13 @@ impl Store {
 
     /// Pages in use, and pages in the file.
     pub fn pages(&self) -> Result<(u64, u64), StoreError> {
+        off_the_lock();
         Ok(pages(&self.connection)?)
     }
 
     /// What must go before `bytes` more fit: nothing while there is room, else the oldest blocks.
     pub fn victims(&self, bytes: u64, floor: u64) -> Result<Victims, StoreError> {
+        off_the_lock();
         let mut victims = Victims::default();
         let Some(ring) = self.ring else { return Ok(victims) };
         let (used, _) = self.pages()?;
@@ -366,6 +372,7 @@ impl Store {
 
     /// Does all of it or nothing. When it returns, it is on the disk.
     pub fn commit(&mut self, work: &Work<'_>) -> Result<Written, StoreError> {
+        off_the_lock();
         if !std::mem::replace(&mut self.log_is_long, true) {
             // Without it a commit costs more, and nothing else.
             let _ = log::lengthen(&self.path);
@@ -424,6 +431,7 @@ impl Store {
 
     /// Writes the whole log back into the file and empties it. `false`: a reader was in the way.
     pub fn empty_log(&self) -> Result<bool, StoreError> {
+        off_the_lock();
         let busy: i64 = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
         Ok(busy == 0)
     }
@@ -431,6 +439,7 @@ impl Store {
 
 /// Reads the small tables.
 pub fn found(connection: &Connection) -> Result<Found, StoreError> {
+    off_the_lock();
     let mark = mark(connection)?;
     let mut statement = connection.prepare("SELECT run, ended, last_wall_us, books FROM run ORDER BY run")?;
     let mut rows = statement.query([])?;
@@ -453,6 +462,7 @@ pub fn found(connection: &Connection) -> Result<Found, StoreError> {
 
 /// Runs that a waiting run end or gap record is about.
 pub fn told_of(connection: &Connection) -> Result<BTreeSet<RunId>, StoreError> {
+    off_the_lock();
     let sql = "SELECT run, number, body FROM event WHERE sent = 0
                AND (body LIKE '%\"kind\":\"run_end\"%' OR body LIKE '%\"kind\":\"gap\"%'
                     OR body LIKE '%\"kind\":\"gaps\"%')";
@@ -469,6 +479,7 @@ pub fn told_of(connection: &Connection) -> Result<BTreeSet<RunId>, StoreError> {
 
 /// Gap records that wait, with their rows.
 pub fn gap_rows(connection: &Connection) -> Result<Vec<(i64, Event)>, StoreError> {
+    off_the_lock();
     let sql = "SELECT id, run, number, body FROM event WHERE sent = 0
                AND (body LIKE '%\"kind\":\"gap\"%' OR body LIKE '%\"kind\":\"gaps\"%') ORDER BY id";
     let mut statement = connection.prepare(sql)?;

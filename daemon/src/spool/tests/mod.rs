@@ -53,6 +53,7 @@ mod model;
 mod questions;
 mod retention;
 mod room;
+mod stall;
 mod storm;
 mod verify;
 
@@ -181,7 +182,7 @@ async fn waiting(spool: &Spool) -> (Vec<Arc<Batch>>, Vec<Arc<Event>>) {
 /// The state directory as a kill would leave it: what is on disk now. Not in the middle of a commit, where copying one
 /// file after the other would give a state that never was.
 fn copy(spool: &Spool, from: &Path) -> tempfile::TempDir {
-    let _no_commit = spool.shared.handed_out.lock().expect("no panic under it");
+    let _no_commit = spool.shared.committing.lock().expect("no panic under it");
     let to = tempfile::tempdir().expect("a directory");
     for entry in std::fs::read_dir(from).expect("readable").flatten() {
         if entry.path().is_file() && !entry.file_name().to_string_lossy().ends_with("-shm") {

@@ -192,7 +192,7 @@ fn all(path: &Path, connection: &Connection, progress: &mut impl FnMut(f64)) -> 
         }
     }
     let (ledger, floor) = books(connection)?;
-    let look = |take: &mut dyn FnMut(&Ledger, u64)| take(&ledger, floor);
+    let look = |take: &mut dyn FnMut(&Ledger, u64, bool)| take(&ledger, floor, false);
     let mut entries = dictionary(connection)?;
     let mut check = Check::begin(path, connection, &look, false)?;
     check.found.structure = true;

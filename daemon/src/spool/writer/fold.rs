@@ -6,6 +6,7 @@
 //! So there is at most one row for each run of which readings or records wait, one for the present run, and those of
 //! the last minute.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::Writer;
@@ -19,26 +20,27 @@ use crate::spool::store::{Store, StoreError, told_of};
 const FOLD_EVERY: Duration = Duration::from_secs(60);
 
 impl Writer {
-    /// Chooses the runs that this commit folds.
-    pub(super) fn fold(
-        &mut self,
-        store: &Store,
-        inner: &Inner,
-        window: &mut Window,
-    ) -> Result<(), StoreError> {
-        window.folded.clear();
-        if self.now < self.fold_due || self.rescue.is_some() {
-            return Ok(());
+    /// The runs of which records wait, if it is time to fold and there is something to fold: a look at all records on the disk.
+    pub(super) fn told(&self, store: &Store, books: bool) -> Result<Option<BTreeSet<RunId>>, StoreError> {
+        let due = books && self.now >= self.fold_due && self.rescue.is_none();
+        if !due || done(&self.shared.lock()).next().is_none() {
+            return Ok(None);
         }
-        let done = |(run, books): &(&RunId, &RunBooks)| **run != inner.run && books.waiting() == 0;
-        window.folded = inner.ledger.runs.iter().filter(done).map(|(run, _)| *run).collect();
-        if window.folded.is_empty() {
-            return Ok(());
-        }
-        self.fold_due = self.now + FOLD_EVERY;
-        let mut told = told_of(store.connection())?;
-        told.extend(window.events.iter().filter_map(|event| event.body.about()));
-        window.folded.retain(|run| !told.contains(run));
-        Ok(())
+        told_of(store.connection()).map(Some)
     }
+
+    /// Chooses the runs that this commit folds; `told`: of these a record waits on the disk.
+    pub(super) fn fold(&mut self, told: Option<BTreeSet<RunId>>, inner: &Inner, window: &mut Window) {
+        window.folded.clear();
+        let Some(mut told) = told else { return };
+        self.fold_due = self.now + FOLD_EVERY;
+        told.extend(window.events.iter().filter_map(|event| event.body.about()));
+        window.folded = done(inner).filter(|run| !told.contains(run)).collect();
+    }
+}
+
+/// Runs that are over, with nothing of them waiting.
+fn done(inner: &Inner) -> impl Iterator<Item = RunId> {
+    let over = |(run, books): &(&RunId, &RunBooks)| **run != inner.run && books.waiting() == 0;
+    inner.ledger.runs.iter().filter(over).map(|(run, _)| *run)
 }

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use super::Writer;
 use super::window::Window;
-use crate::model::RunId;
 use crate::model::event::{Body, Event, GapCause};
+use crate::model::{RunId, Stamp};
 use crate::spool::shared::{Gap, Inner};
 use crate::spool::store::{Store, StoreError, gap_rows};
 
@@ -34,10 +34,10 @@ impl Writer {
         inner: &mut Inner,
         gaps: Vec<Gap>,
         window: &mut Window,
-        handed_out: i64,
+        (grows, stamp): (bool, Stamp),
     ) {
         for (of, first, next, cause) in gaps {
-            if let Some((id, event)) = self.open_gap.as_mut().filter(|(id, _)| *id > handed_out)
+            if let Some((id, event)) = self.open_gap.as_mut().filter(|_| grows)
                 && let Body::Gap { of: its, next: end, cause: why, .. } = event.body
                 && (its, end, why) == (of, first, cause)
             {
@@ -51,28 +51,35 @@ impl Writer {
                 continue;
             }
             let body = Body::Gap { of, first, next, cause };
-            let event = Event { run: inner.run, number: inner.next_event, stamp: (self.shared.now)(), body };
+            let event = Event { run: inner.run, number: inner.next_event, stamp, body };
             inner.next_event += 1;
             window.open_gap = Some(window.events.len());
             window.events.push(Arc::new(event));
         }
     }
 
-    /// Tells many gaps as few, if too many wait.
-    pub(super) fn bound_gaps(
+    /// The gap records on the disk, if too many wait: all of them are read.
+    pub(super) fn many_gaps(
         &mut self,
         store: &Store,
-        inner: &mut Inner,
-        window: &mut Window,
-    ) -> Result<(), StoreError> {
+        window: &Window,
+    ) -> Result<Vec<(i64, Event)>, StoreError> {
         if self.gaps_waiting <= GAPS_MAX || !window.gone.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let rows = gap_rows(store.connection())?;
         self.gaps_waiting = rows.len();
-        if rows.len() <= GAPS_MAX {
-            return Ok(());
-        }
+        Ok(if rows.len() > GAPS_MAX { rows } else { Vec::new() })
+    }
+
+    /// Tells many gaps as few; `rows`: those on the disk, if too many wait.
+    pub(super) fn bound_gaps(
+        &mut self,
+        rows: Vec<(i64, Event)>,
+        inner: &mut Inner,
+        window: &mut Window,
+        stamp: Stamp,
+    ) {
         let mut told: BTreeMap<(RunId, GapCause), Vec<Told>> = BTreeMap::new();
         for (id, event) in rows {
             // On its way out, or growing just now.
@@ -96,7 +103,7 @@ impl Writer {
             } else {
                 Body::Gaps { of, first, next, lost, cause }
             };
-            let event = Event { run: inner.run, number: inner.next_event, stamp: (self.shared.now)(), body };
+            let event = Event { run: inner.run, number: inner.next_event, stamp, body };
             inner.next_event += 1;
             window.events.push(Arc::new(event));
             window.gone.extend(rows);
@@ -104,7 +111,6 @@ impl Writer {
         if self.open_gap.as_ref().is_some_and(|(id, _)| window.gone.contains(id)) {
             self.open_gap = None;
         }
-        Ok(())
     }
 }
 

@@ -32,11 +32,15 @@ impl Writer {
                 "it is searched for others to be sent again; try later".to_owned(),
             )),
             None => Err(SpoolError::Unavailable("the disk fails; try again when it is well".to_owned())),
-            Some(store) => match Search::begin(asked, store.connection(), &self.shared.lock().ledger) {
-                Ok(Ok(search)) => Ok(search),
-                Ok(Err(why)) => Err(SpoolError::NotThere(why)),
-                Err(error) => Err(SpoolError::Unavailable(error.to_string())),
-            },
+            Some(store) => {
+                // A statement of its own: what follows reads the disk, without the lock.
+                let refused = Search::refuses(asked, &self.shared.lock().ledger);
+                match refused {
+                    Some(why) => Err(SpoolError::NotThere(why)),
+                    None => Search::begin(asked, store.connection())
+                        .map_err(|error| SpoolError::Unavailable(error.to_string())),
+                }
+            }
         };
         match begun {
             Ok(search) => self.resends.push_back(Resend { search, progress, reply }),

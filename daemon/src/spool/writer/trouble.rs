@@ -9,7 +9,7 @@ use crate::model::event::GapCause;
 use crate::spool::SpoolError;
 use crate::spool::api::Confirmed;
 use crate::spool::aside;
-use crate::spool::rescue::Rescue;
+use crate::spool::rescue::{Rescue, at_risk};
 use crate::spool::store::{DeadLetter, Store, StoreError, Trouble, Work};
 use crate::spool::{directory, open, ring, schema};
 
@@ -150,7 +150,8 @@ impl Writer {
 
     /// Searches a file that was set aside, a piece each turn.
     pub(in crate::spool) fn begin_rescue(&mut self, file: &Path, found: String) {
-        match Rescue::begin(file, found, &self.shared.lock()) {
+        let at_risk = at_risk(&self.shared.lock());
+        match Rescue::begin(file, found, at_risk) {
             Ok(rescue) => self.rescue = Some(rescue),
             Err(error) => {
                 tracing::error!(%error, file = %file.display(), "the damaged spool cannot be searched");
@@ -169,7 +170,9 @@ impl Writer {
         let mut back = rescue.take_unstored();
         if back.is_empty() {
             let Some(found) = rescue.search() else {
-                rescue.finish(&mut shared.lock(), (shared.now)());
+                let stamp = (shared.now)();
+                rescue.finish(&mut shared.lock(), stamp);
+                rescue.mark_done();
                 self.books_due = self.now;
                 return;
             };

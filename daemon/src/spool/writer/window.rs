@@ -1,8 +1,8 @@
 //! One commit: what it takes out of memory, the room it needs, the books and gap records it carries, and what is booked
 //! when it is on the disk, or put back when it failed.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Writer;
@@ -58,7 +58,9 @@ pub(super) struct Window {
 impl Writer {
     /// Commits one window. `false`: it failed, and everything is back in memory.
     pub(super) fn commit_window(&mut self, now: Instant, ended: Option<u8>) -> bool {
-        let shared = self.shared.clone();
+        if self.store.is_none() {
+            return false;
+        }
         if let Err(error) = self.move_floor() {
             self.fail(error.trouble(), &error.to_string(), None);
             return false;
@@ -67,14 +69,18 @@ impl Writer {
             self.fail(error.trouble(), &error.to_string(), None);
             return false;
         }
-        let handed_out = shared.handed_out.lock().unwrap_or_else(PoisonError::into_inner);
+        #[cfg(test)]
+        let shared = self.shared.clone();
+        #[cfg(test)]
+        let _committing = shared.committing.lock();
+        let grows = self.shared.handed_out.begin(self.open_gap.as_ref().map(|(id, _)| *id));
         let mut window = self.take(now);
         let Some(mut store) = self.store.take() else { return false };
         let next = store.next();
         let mut done = Err(StoreError::NoRoom);
         // The room is estimated before anything is encoded; long texts need more.
         for factor in [1, 4, 16, 64, 256] {
-            done = self.make_room(&store, &mut window, (*handed_out, factor), ended).and_then(|()| {
+            done = self.make_room(&store, &mut window, (grows, factor), ended).and_then(|()| {
                 let floor = window.mark.as_ref().map_or(self.mark.floor, |mark| mark.floor);
                 self.write(&mut store, &window, floor)
             });
@@ -82,13 +88,13 @@ impl Writer {
                 break;
             }
         }
-        drop(handed_out);
         match done {
             Err(StoreError::Unencodable(error)) => {
                 // Intake's rules are checked on append: this is a bug, and would fail for ever.
                 tracing::error!(%error, "a window cannot be stored; it is dropped and recorded");
                 let kept = std::mem::take(&mut window.kept);
                 self.put_back(window);
+                self.shared.handed_out.end();
                 let mut inner = self.shared.lock();
                 for kept in kept {
                     inner.bytes -= kept.bytes;
@@ -107,6 +113,7 @@ impl Writer {
                     // Which records the failed commit had marked as sent, the file knows.
                     self.shared.lock().events_waiting = found.events_waiting;
                 }
+                self.shared.handed_out.end();
                 self.bound_log()
             }
             Err(error) => {
@@ -115,6 +122,7 @@ impl Writer {
                 } else {
                     error
                 };
+                // Whether the record has grown is known when the file is open again: until the next commit nobody gets it.
                 self.put_back(window);
                 store.forsake();
                 self.fail(error.trouble(), &error.to_string(), Some(next));
@@ -159,7 +167,7 @@ impl Writer {
         &mut self,
         store: &Store,
         window: &mut Window,
-        (handed_out, factor): (i64, u64),
+        (grows, factor): (bool, u64),
         ended: Option<u8>,
     ) -> Result<(), StoreError> {
         let readings: u64 = window.batches.iter().map(|batch| batch.n()).sum();
@@ -169,12 +177,19 @@ impl Writer {
         // Texts are stored as they are. Estimated too small, room is made in bigger and bigger steps, over more than need be.
         let texts: usize = window.batches.iter().map(|batch| text_bytes(batch)).sum();
         let bytes = (bytes + texts as u64) * factor;
+        let now = self.now;
+        let now_due = now >= self.books_due || ended.is_some();
         let floor = self.shared.lock().floor;
         let victims = if bytes == 0 { Victims::default() } else { store.victims(bytes, floor)? };
         if self.full && !victims.unsettled.is_empty() {
             // A full disk is not the spool's cap: the new readings wait in memory, the stored ones stay.
             return Err(StoreError::NoSpace);
         }
+        // What takes the disk's time, or anybody's, comes before the lock.
+        let told = self.told(store, now_due)?;
+        let losing = !victims.unsettled.is_empty() || !self.shared.lock().gaps.is_empty();
+        let many = if losing { self.many_gaps(store, window)? } else { Vec::new() };
+        let stamp = (self.shared.now)();
         let shared = self.shared.clone();
         let mut inner = shared.lock();
         for Heading { spot, header, .. } in victims.unsettled {
@@ -185,27 +200,17 @@ impl Writer {
         }
         let gaps = std::mem::take(&mut inner.gaps);
         let lost = !gaps.is_empty();
-        self.gap_records(&mut inner, gaps, window, handed_out);
-        if lost {
-            self.bound_gaps(store, &mut inner, window)?;
-        }
-        let now = self.now;
+        self.gap_records(&mut inner, gaps, window, (grows, stamp));
+        self.bound_gaps(many, &mut inner, window, stamp);
         let every = if inner.settings.keep == Keep::Unsent { MARK_EVERY } else { BOOKS_EVERY };
         // A row may be taken only when the disk knows that its readings are settled.
         let unknown = victims.reach > self.mark.floor;
         // A block behind readings that were never written would make them look as if they waited, after a crash.
         let hole = inner.left_out && !window.batches.is_empty();
-        if now >= self.books_due
-            || lost
-            || unknown
-            || hole
-            || window.books
-            || !window.dead.is_empty()
-            || self.undo_from().is_some()
-            || ended.is_some()
-        {
+        let undoes = self.undo_from().is_some();
+        if now_due || lost || unknown || hole || undoes || window.books || !window.dead.is_empty() {
             self.books(&mut inner, window, ended);
-            self.fold(store, &inner, window)?;
+            self.fold(told, &inner, window);
             self.mark(store, &inner, window);
             self.books_due = now + every;
         }

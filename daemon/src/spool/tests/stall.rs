@@ -1,0 +1,85 @@
+//! A writer that stands still in the middle of a commit: who waits for it, and who does not.
+
+use std::sync::mpsc::sync_channel;
+use std::sync::{Condvar, Mutex};
+
+use super::*;
+
+/// Where the writer asks for a stamp, in the middle of a commit: whether it is shut, and how many came.
+#[derive(Debug, Default)]
+struct Gate {
+    state: Mutex<(bool, usize)>,
+    turned: Condvar,
+}
+
+impl Gate {
+    fn set(&self, change: impl FnOnce(&mut (bool, usize))) {
+        change(&mut self.state.lock().expect("no panic under it"));
+        self.turned.notify_all();
+    }
+
+    fn until(&self, wanted: impl Fn(&(bool, usize)) -> bool) {
+        let state = self.state.lock().expect("no panic under it");
+        let waited = self.turned.wait_timeout_while(state, SOON * 5, |state| !wanted(state));
+        assert!(!waited.expect("no panic under it").1.timed_out());
+    }
+
+    fn came(&self) -> usize {
+        self.state.lock().expect("no panic under it").1
+    }
+}
+
+fn is_gap(item: &Item) -> bool {
+    matches!(item, Item::Event(event) if matches!(event.body, Body::Gap { .. }))
+}
+
+#[tokio::test]
+async fn while_a_commit_stands_still_nobody_waits_for_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let gate = Arc::new(Gate::default());
+    let passes = gate.clone();
+    let now = move || {
+        passes.set(|(_, came)| *came += 1);
+        passes.until(|(shut, _)| !shut);
+        stamp(0)
+    };
+    let opened = Spool::open(settings(directory.path()), Board::default(), now);
+    let Opened { spool, run, .. } = opened.expect("opens");
+    let mut plant = Plant::new(run);
+    let batches: Vec<_> = (0..5).map(|_| plant.batch()).collect();
+    // The last is out of order: dropped, and recorded as a gap, which the next such lets grow.
+    for at in [0, 3, 1] {
+        spool.append(batches[at].clone());
+    }
+    flush(&spool).await;
+    gate.set(|(shut, _)| *shut = true);
+    let before = gate.came();
+    spool.append(batches[2].clone());
+    gate.until(|(_, came)| *came > before);
+
+    // The writer stands. Intake and the uplink hand on what they have ...
+    let (done, is_done) = sync_channel(1);
+    let (handle, next, sent) = (spool.clone(), batches[4].clone(), Confirmed::from(&*batches[0]));
+    std::thread::spawn(move || {
+        handle.append(next);
+        handle.confirm(&[sent]);
+        handle.record(Body::Config { hash: "h".into(), refused: None }, stamp(1));
+        done.send(())
+    });
+    is_done.recv_timeout(SOON).expect("appending does not wait for the writer");
+    // ... and the reader answers, without the record that this commit may change.
+    let span = tokio::time::timeout(SOON, spool.span(Cursor::START)).await;
+    let span = span.expect("nor does the reader").expect("readable").expect("something waits");
+    assert!(!span.items.iter().any(is_gap));
+    let third = |item: &Item| matches!(item, Item::Batch(batch) if batch.seq == batches[3].seq);
+    assert!(span.items.iter().any(third));
+
+    gate.set(|(shut, _)| *shut = false);
+    flush(&spool).await;
+    let (_, events) = waiting(&spool).await;
+    assert_eq!(gaps(&events, run, GapCause::Overflow), (2..6).collect());
+    let records = events.iter().filter(|event| matches!(event.body, Body::Gap { .. })).count();
+    assert_eq!(records, 1, "it grew, because nobody had been given it");
+    let rest = spool.span(span.next).await.expect("readable").expect("the record comes later");
+    assert!(rest.items.iter().any(is_gap));
+}
