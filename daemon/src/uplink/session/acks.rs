@@ -13,6 +13,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
 /// So many messages refused for good with none accepted in between, and it is the broker, not a message.
 const REFUSED_ROW_MAX: u32 = 64;
+/// Dead letters that the disk has not answered for; beyond it what is refused is tried on.
+const DYING_MAX: usize = 1024;
 /// So many acknowledgements on one connection, and the search for an unreadable one is over.
 const READABLE_ACKS: u64 = 200;
 
@@ -109,16 +111,30 @@ impl Session {
         for one in &sent.what {
             let refusal = self.backlog.refuse(now, *one, self.accepted);
             let others_pass = self.accepted > refusal.accepted;
-            if sent.kind == Kind::Backlog && refusal.tries >= TRIES_MAX && others_pass {
+            let room = self.dying.len() < DYING_MAX;
+            if sent.kind == Kind::Backlog && refusal.tries >= TRIES_MAX && others_pass && room {
                 dead.push(*one);
             }
         }
         if !dead.is_empty() {
-            self.numbers.dead_letters += 1;
-            self.settle(&dead);
+            self.dying.extend(&dead);
             self.dead.push_back((dead, why.to_owned()));
         } else if self.accepted == 0 {
             self.wait(now);
+        }
+    }
+
+    /// The spool's answer to [`Action::DeadLetter`](super::Action::DeadLetter). Stored, it is settled; if not, it waits in the
+    /// backlog like before, and comes again.
+    pub(in crate::uplink) fn on_dead_letter(&mut self, now: Instant, what: &[Confirmed], stored: bool) {
+        for one in what {
+            self.dying.remove(one);
+        }
+        if stored {
+            self.numbers.dead_letters += 1;
+            self.settle(what);
+        } else {
+            self.backlog.rewind(now);
         }
     }
 }

@@ -280,9 +280,10 @@ impl Session {
         }
     }
 
-    /// Whether the backlog lane passes it by: in flight, confirmed, refused a moment ago, or the live lane's.
+    /// Whether the backlog lane passes it by: in flight, confirmed, refused a moment ago or for good, or the live lane's.
     fn passes(&mut self, now: Instant, key: &Confirmed, batch: Option<&Batch>) -> bool {
         self.in_flight.contains(key)
+            || self.dying.contains(key)
             || batch.is_some_and(|batch| self.live.has(batch))
             || self.backlog.skips(now, key)
     }

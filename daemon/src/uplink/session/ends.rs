@@ -89,9 +89,9 @@ impl Session {
             && self.unreadable > UNREADABLE_MAX
             && let Some(sent) = self.flight.remove(&token)
         {
-            let dead = self.numbers.dead_letters;
+            let dead = self.dead.len();
             self.refuse(now, &sent, &end.words);
-            if self.numbers.dead_letters > dead {
+            if self.dead.len() > dead {
                 self.unreadable = 0;
             }
         }

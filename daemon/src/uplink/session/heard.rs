@@ -44,7 +44,10 @@ impl Session {
     /// The spool's answer to [`Action::Span`].
     pub(in crate::uplink) fn on_span(&mut self, now: Instant, span: Option<Span>) {
         let grouped = self.settings.topics.backlog.has_device();
-        if let Some(next_seq) = self.backlog.answer(now, span, grouped) {
+        // A dead letter waits no more as soon as the spool knows of it, and is settled when it is stored.
+        if let Some(next_seq) = self.backlog.answer(now, span, grouped)
+            && self.dying.is_empty()
+        {
             self.settled.jump(next_seq);
         }
     }

@@ -61,7 +61,7 @@ pub(super) enum Action {
     Span(Cursor),
     /// Tell the spool.
     Confirm(Vec<Confirmed>),
-    /// Tell the spool.
+    /// Tell the spool, and report what came of it: [`Session::on_dead_letter`].
     DeadLetter(Vec<Confirmed>, String),
     /// Send DISCONNECT.
     Leave,
@@ -110,6 +110,7 @@ pub(super) struct Numbers {
     pub messages: u64,
     pub bytes: u64,
     pub nobody_listening: u64,
+    /// Messages that are stored as dead letters.
     pub dead_letters: u64,
 }
 
@@ -195,6 +196,8 @@ pub(super) struct Session {
     clocks: VecDeque<ClockCorrection>,
     confirmed: Vec<Confirmed>,
     dead: VecDeque<(Vec<Confirmed>, String)>,
+    /// Given to the spool as dead letters, and not known to be stored: neither sent nor settled meanwhile.
+    dying: HashSet<Confirmed>,
     /// No data before this time.
     pause: Option<Instant>,
     /// The last pause; zero once a message was accepted.
@@ -235,6 +238,7 @@ impl Session {
             clocks: VecDeque::new(),
             confirmed: Vec::new(),
             dead: VecDeque::new(),
+            dying: HashSet::new(),
             pause: None,
             pause_step: Duration::ZERO,
             from_the_start: false,

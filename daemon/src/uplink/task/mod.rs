@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use ring::rand::SecureRandom;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use super::client::{self, Event, Ledger, Link, Publisher};
 use super::records::{self, Life, State};
@@ -22,7 +23,7 @@ use super::session::{Action, Session, Settings};
 use super::tls::Credentials;
 use super::words::{Cause, End};
 use super::{Shared, Surroundings, UplinkConfig};
-use crate::spool::{Committed, Span, SpoolError};
+use crate::spool::{Committed, Confirmed, Span, SpoolError};
 use show::Shown;
 
 /// While there is no connection, how often the seconds to the next attempt are counted down.
@@ -32,6 +33,9 @@ const TURN_EVERY: Duration = Duration::from_secs(10);
 
 type Answer = Pin<Box<dyn Future<Output = Result<Option<Span>, SpoolError>> + Send>>;
 
+/// What was refused, why, and whether it is stored as such.
+type Letter = (Vec<Confirmed>, String, Result<(), SpoolError>);
+
 pub(super) struct Task {
     config: UplinkConfig,
     around: Surroundings,
@@ -40,6 +44,8 @@ pub(super) struct Task {
     credentials: Credentials,
     committed: watch::Receiver<Committed>,
     asked: Option<Answer>,
+    /// Dead letters that the spool was told of.
+    letters: JoinSet<Letter>,
     /// [`Committed::resends`] as it was last seen.
     resends: u64,
     stopping: bool,
@@ -74,6 +80,7 @@ impl Task {
             credentials: Credentials::default(),
             committed,
             asked: None,
+            letters: JoinSet::new(),
             resends: 0,
             stopping: false,
             shown: Shown::default(),
@@ -109,6 +116,7 @@ impl Task {
         let until = self.session.deadline().map(|at| at.min(now() + COUNT_DOWN));
         tokio::select! {
             () = self.shared.wake.notified() => {}
+            Some(Ok(letter)) = self.letters.join_next() => self.on_letter(letter),
             () = self.around.stop.cancelled(), if !self.stopping => self.stop(),
             () = sleep_until(until), if until.is_some() => {}
         }
@@ -157,6 +165,7 @@ impl Task {
                 biased;
                 event = &mut poll => return event,
                 answer = answered(&mut self.asked) => self.on_answer(answer),
+                Some(Ok(letter)) = self.letters.join_next() => self.on_letter(letter),
                 () = self.shared.wake.notified() => {}
                 Ok(()) = self.committed.changed() => self.on_stored(),
                 () = self.around.stop.cancelled(), if !self.stopping => self.stop(),
@@ -199,6 +208,17 @@ impl Task {
                 self.session.on_no_span(now());
             }
         }
+    }
+
+    fn on_letter(&mut self, (what, reason, stored): Letter) {
+        match &stored {
+            Ok(()) => {
+                tracing::error!(count = what.len(), error = %reason, "message refused for good; kept as a dead letter");
+            }
+            // It stays in the backlog and is refused again later.
+            Err(error) => tracing::warn!(%error, "dead letter not stored"),
+        }
+        self.session.on_dead_letter(now(), &what, stored.is_ok());
     }
 
     fn perform(&mut self, wire: &mut Wire, action: Action) -> Result<(), End> {
@@ -247,13 +267,10 @@ impl Task {
         match action {
             Action::Confirm(what) => self.around.spool.confirm(&what),
             Action::DeadLetter(what, reason) => {
-                tracing::error!(count = what.len(), error = %reason, "message refused for good; kept as a dead letter");
                 let spool = self.around.spool.clone();
-                tokio::spawn(async move {
-                    if let Err(error) = spool.dead_letter(what, reason).await {
-                        // It stays in the backlog and is refused again later.
-                        tracing::warn!(%error, "dead letter not stored");
-                    }
+                self.letters.spawn(async move {
+                    let stored = spool.dead_letter(what.clone(), reason.clone()).await;
+                    (what, reason, stored)
                 });
             }
             Action::Connect

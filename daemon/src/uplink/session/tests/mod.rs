@@ -49,6 +49,9 @@ struct World {
     /// Confirmed to the spool, and dead-lettered.
     confirmed: Vec<Confirmed>,
     dead: Vec<Confirmed>,
+    /// Whether the spool stores a dead letter; `None`: it has not said yet.
+    letters: Option<bool>,
+    letters_asked: Vec<Vec<Confirmed>>,
     /// Published on this connection and not yet acknowledged.
     out: Vec<Out>,
     connects: Vec<Instant>,
@@ -73,6 +76,8 @@ impl World {
             next_seq: 0,
             confirmed: Vec::new(),
             dead: Vec::new(),
+            letters: Some(true),
+            letters_asked: Vec::new(),
             out: Vec::new(),
             connects: Vec::new(),
             slow: false,
@@ -160,8 +165,10 @@ impl World {
                     self.confirmed.extend(what);
                 }
                 Action::DeadLetter(what, _) => {
-                    self.spool.retain(|(_, item)| !what.contains(&Self::key(item)));
-                    self.dead.extend(what);
+                    self.letters_asked.push(what.clone());
+                    if let Some(stored) = self.letters {
+                        self.letter(what, stored);
+                    }
                 }
                 Action::Leave => self.left = true,
                 Action::GiveUp(end) => {
@@ -175,6 +182,14 @@ impl World {
             }
         }
         panic!("the session never comes to rest");
+    }
+
+    fn letter(&mut self, what: Vec<Confirmed>, stored: bool) {
+        self.session.on_dead_letter(self.now, &what, stored);
+        if stored {
+            self.spool.retain(|(_, item)| !what.contains(&Self::key(item)));
+            self.dead.extend(what);
+        }
     }
 
     /// What waits behind the cursor, at most 64 items.

@@ -25,6 +25,47 @@ fn a_refused_message_becomes_a_dead_letter_only_while_others_pass() {
     assert!((0..20).filter(|i| i % 5 == 0).all(|i| !world.confirmed_seqs().contains(&(i * 4))));
 }
 
+/// Some seconds with a broker that takes everything but one device; gives how often that was offered.
+fn deny(world: &mut World, seconds: usize) -> usize {
+    let mut denied = 0;
+    for _ in 0..seconds {
+        while let Some(out) = world.out.first() {
+            let code = if out.topic.ends_with("denied") { 0x87 } else { 0 };
+            denied += usize::from(code > 0);
+            world.ack(0, code);
+        }
+        world.pass(Duration::from_secs(1));
+        let next = world.next_seq;
+        world.take("a", next, 4);
+        world.run();
+    }
+    denied
+}
+
+#[test]
+fn a_dead_letter_is_settled_when_it_is_stored_and_comes_again_if_it_is_not() {
+    let mut world = World::connected(&config(), Granted::default());
+    world.ack_all();
+    world.letters = Some(false);
+    world.store("denied", 0, 4);
+    world.run();
+    deny(&mut world, 120);
+    let asked = world.letters_asked.len();
+    assert!(asked > 1, "refused, not stored, sent and refused again");
+    assert_eq!((world.session.confirmed_to(), world.session.numbers().dead_letters), (0, 0));
+    world.letters = None;
+    deny(&mut world, 120);
+    assert_eq!(world.letters_asked.len(), asked + 1);
+    assert_eq!(deny(&mut world, 120), 0, "while the disk has not answered it is not sent");
+    assert_eq!((world.session.confirmed_to(), world.session.numbers().dead_letters), (0, 0));
+    let what = world.letters_asked.pop().unwrap();
+    world.letter(what, true);
+    assert_eq!(world.session.numbers().dead_letters, 1);
+    assert!(world.session.confirmed_to() > 4);
+    assert_eq!(deny(&mut world, 120), 0);
+    assert_eq!((world.letters_asked.len(), world.dead.len()), (asked, 1));
+}
+
 #[test]
 fn a_broker_that_refuses_everything_costs_no_reading() {
     let mut world = World::connected(&config(), Granted::default());
