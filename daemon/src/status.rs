@@ -154,7 +154,7 @@ pub struct UplinkStatus {
     pub bytes: u64,
     /// Messages the broker accepted although nobody was subscribed (0x10).
     pub nobody_listening: u64,
-    /// Messages refused for good, waiting for a person.
+    /// Messages refused for good and stored as dead letters; only ever grows.
     pub dead_letters: u64,
     /// End of validity of the client certificate, wall clock µs.
     pub certificate_expires_us: Option<i64>,
@@ -186,7 +186,7 @@ pub struct SpoolStatus {
     pub damaged: u64,
     /// Dropped from memory while the disk was failing.
     pub dropped: u64,
-    /// In dead letters.
+    /// That became dead letters; of these the newest are kept.
     pub dead_lettered: u64,
     /// Messages refused for good that are kept, of earlier runs too.
     pub dead_letters: u64,

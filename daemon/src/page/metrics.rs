@@ -118,7 +118,8 @@ fn about_uplink(page: &mut Page, status: &Status) {
     page.one("uplink_payload_bytes_total", COUNTER, "Payload bytes published.", uplink.bytes);
     let help = "Messages the broker took with nobody subscribed.";
     page.one("uplink_nobody_listening_total", COUNTER, help, uplink.nobody_listening);
-    page.one("uplink_dead_letters", GAUGE, "Messages refused for good, kept apart.", uplink.dead_letters);
+    let help = "Messages refused for good and stored as dead letters.";
+    page.one("uplink_dead_letters_total", COUNTER, help, uplink.dead_letters);
     if let Some(at) = uplink.certificate_expires_us {
         let help = "Wall clock at which the client certificate ends.";
         page.one("uplink_certificate_expiry_timestamp_seconds", GAUGE, help, seconds(at));
@@ -146,7 +147,8 @@ fn about_spool(page: &mut Page, status: &Status) {
     page.one("spool_damaged_readings_total", COUNTER, "Readings lost to damage on disk.", spool.damaged);
     let help = "Readings dropped from memory while the disk was failing.";
     page.one("spool_dropped_readings_total", COUNTER, help, spool.dropped);
-    page.one("spool_dead_lettered_readings", GAUGE, "Readings in dead letters.", spool.dead_lettered);
+    let help = "Readings that became dead letters.";
+    page.one("spool_dead_lettered_readings_total", COUNTER, help, spool.dead_lettered);
     page.one("spool_size_bytes", GAUGE, "Bytes of the file and its log.", spool.bytes);
     page.one("spool_limit_bytes", GAUGE, "The cap of the file.", spool.bytes_max);
     if let Some(hours) = spool.hours_until_full {
