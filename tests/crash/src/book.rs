@@ -178,7 +178,8 @@ impl Book {
             );
         }
         let repeats = self.waiting(given, cut_us, false)?;
-        let silent = self.missing(given, run)?;
+        let (silent, twice) = self.missing(given, run);
+        demand!(twice == 0, "{twice} batches are given twice");
         demand!(
             silent.is_empty(),
             "stored and lost: {} of run and number {:?}",
@@ -195,7 +196,7 @@ impl Book {
     pub fn assess(&mut self, given: &Given, run: RunId, cut_us: u64) -> Verdict<(u64, Losses)> {
         let mut losses = self.hear(given, cut_us, true)?;
         let repeats = self.waiting(given, cut_us, true)?;
-        let silent = self.missing(given, run)?;
+        let (silent, _) = self.missing(given, run);
         for (run, seq) in silent {
             let end = self.runs.get(&run).and_then(|run| run.end);
             let counted = self.runs.get(&run).map_or(0, |run| run.counted);
@@ -334,14 +335,11 @@ impl Book {
         Ok(repeats)
     }
 
-    /// What was counted as stored and neither waits nor was confirmed or given up.
-    fn missing(&mut self, given: &Given, now: RunId) -> Verdict<Vec<(RunId, u64)>> {
+    /// What was counted as stored and neither waits nor was confirmed or given up; and how many batches come twice, which
+    /// only salvage may do.
+    fn missing(&mut self, given: &Given, now: RunId) -> (Vec<(RunId, u64)>, usize) {
         let waits: BTreeSet<_> = given.batches.iter().map(|batch| (batch.run, batch.seq)).collect();
-        demand!(
-            waits.len() == given.batches.len(),
-            "{} batches are given twice",
-            given.batches.len() - waits.len()
-        );
+        let twice = given.batches.len() - waits.len();
         let mut silent = Vec::new();
         for (run, known) in &mut self.runs {
             let stored = known.counted.max(known.end.unwrap_or_default());
@@ -355,7 +353,7 @@ impl Book {
             let open = known.batches.iter().filter(|one| one.batch.seq < stored && !settled(one));
             silent.extend(open.map(|one| (*run, one.batch.seq)).filter(|name| !waits.contains(name)));
         }
-        Ok(silent)
+        (silent, twice)
     }
 
     /// numbered = open + waiting + confirmed + dead-lettered + evicted + damaged, by the board and by this ledger.

@@ -20,9 +20,12 @@ mod record;
 /// Longer than any machine should need.
 const MOST: Duration = Duration::from_secs(3600);
 
+/// The same schedules in each `make test`; others by the environment.
+const SEED: u64 = 20_261_125;
+
 fn main() -> ExitCode {
     let cuts = number("CUTS").unwrap_or(20_000);
-    let seed = number("SEED").unwrap_or_else(|| fastrand::u64(1..1_000_000_000));
+    let seed = number("SEED").unwrap_or(SEED);
     let only = number("KIND").and_then(|kind| usize::try_from(kind).ok());
     let faulty = |faults| Plan { faults, ..Plan::honest() };
     // The disk that keeps its word makes all the cuts; the others a tenth as many again.
