@@ -38,10 +38,7 @@ impl Offline {
             return Err(SpoolError::Unavailable(what));
         }
         let lock = directory::lock(directory)?;
-        if aside::unfinished(directory) {
-            let what = "it was being set aside when the power went; the next start completes that".to_owned();
-            return Err(SpoolError::Damaged { file, what });
-        }
+        whole(directory, &file)?;
         let refuse = |error: StoreError| refusal(&file, &error);
         let source = Source::open(&file).map_err(refuse)?;
         let version = "user_version";
@@ -101,6 +98,7 @@ pub fn resend(directory: &Path, asked: Asked) -> Result<Resent, SpoolError> {
         return Err(SpoolError::Unavailable(what));
     }
     let _lock = directory::lock(directory)?;
+    whole(directory, &file)?;
     let refuse = |error: StoreError| refusal(&file, &error);
     let bytes_max = open::bytes_max(&SpoolSettings::new(directory));
     let (mut store, found) = Store::open(&file, bytes_max, &open::random_id()).map_err(refuse)?;
@@ -141,6 +139,15 @@ fn ledger_of(connection: &Connection, found: &Found) -> Result<Ledger, StoreErro
         ledger.runs.insert(row.run, books);
     }
     Ok(ledger)
+}
+
+/// A file whose log has been moved already must not be opened.
+fn whole(directory: &Path, file: &Path) -> Result<(), SpoolError> {
+    if aside::unfinished(directory) {
+        let what = "it was being set aside when the power went; the next start completes that".to_owned();
+        return Err(SpoolError::Damaged { file: file.to_owned(), what });
+    }
+    Ok(())
 }
 
 fn refusal(file: &Path, error: &StoreError) -> SpoolError {

@@ -25,7 +25,7 @@ use super::records::{Mark, books_of, event_of, run_of};
 use super::ring::{self, Extent, Heading, Spot};
 use super::schema;
 use super::shared::off_the_lock;
-use write::{CLOCKS_KEPT, Writing, put_again, put_dead, put_events, put_runs};
+use write::{CLOCKS_KEPT, Writing, put_again, put_dead, put_events, put_runs, small_pages};
 
 use crate::model::event::{ClockCorrection, Event};
 use crate::model::{Batch, RunId};
@@ -39,7 +39,7 @@ const SQLITE_LEAST: i32 = 3_051_003;
 /// Pages kept free below the cap for the small tables.
 const SLACK_PAGES: u64 = 64;
 
-/// Dead letters that stay; older ones go.
+/// Dead letters that stay, if their share of the cap allows; older ones go.
 pub const DEAD_LETTERS_MAX: i64 = 1000;
 
 /// How many blocks are given up at once when the cap is reached with nothing confirmed: their gap records merge.
@@ -412,10 +412,11 @@ impl Store {
         writing.blocks(work.batches, &mut written)?;
         let transaction = &writing.transaction;
         let mut next_event = self.next_event;
-        put_events(transaction, work, &mut next_event, &mut written)?;
+        let small = small_pages(self.pages_max);
+        put_events(transaction, (work, small), &mut next_event, &mut written)?;
         written.again = put_again(transaction, work.again)?;
         put_runs(transaction, work)?;
-        put_dead(transaction, writing.dictionary, work.dead)?;
+        put_dead(transaction, writing.dictionary, (work.dead, small))?;
         let Writing { transaction, ring, next_block, .. } = writing;
         transaction.commit()?;
         (self.ring, self.next_block, self.next_event) = (ring, next_block, next_event);

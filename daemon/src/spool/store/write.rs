@@ -15,7 +15,7 @@ use crate::spool::records::{books_text, event_of, event_text, run_key, run_of};
 use crate::spool::ring::{self, Extent, Spot};
 use crate::spool::schema;
 
-/// Sent records that stay, to be looked at.
+/// Sent records that stay, to be looked at, if their share of the cap allows.
 const SENT_EVENTS_KEPT: i64 = 1000;
 
 /// Clock records that stay, sent or not: one a boot is all that older backlog needs.
@@ -25,6 +25,13 @@ pub(super) const CLOCKS_KEPT: i64 = CLOCKS_MAX as i64;
 /// Records that wait and prove nothing about readings (a device fell silent, polls were missed): older ones go, so that
 /// a restless line cannot crowd out readings while nobody takes its records.
 const TOLD_EVENTS_KEPT: i64 = 10_000;
+
+/// Sent records, records that prove nothing, and dead letters: each takes at most this share of the cap, so that a small spool
+/// stays one of readings.
+const SMALL_SHARE: u64 = 16;
+
+/// Records of a page, measured with device names of ordinary length.
+const EVENTS_A_PAGE: u64 = 5;
 
 /// At most this many old blocks go for one new one: a commit stays short, and a smaller cap is reached step by step.
 const GIVE_UP_MAX: usize = 64;
@@ -175,12 +182,19 @@ fn cut(batches: &[Arc<Batch>]) -> usize {
     batches.iter().take_while(fits).count().max(1)
 }
 
+/// How many pages a kind of row beside the readings may take.
+pub(super) fn small_pages(pages_max: u64) -> u64 {
+    pages_max / SMALL_SHARE
+}
+
+/// `small_pages`: see there.
 pub(super) fn put_events(
     transaction: &Transaction<'_>,
-    work: &Work<'_>,
+    (work, small_pages): (&Work<'_>, u64),
     next_event: &mut i64,
     written: &mut Written,
 ) -> Result<(), StoreError> {
+    let most = i64::try_from(small_pages.saturating_mul(EVENTS_A_PAGE)).unwrap_or(i64::MAX);
     for event in work.events {
         let sql = "INSERT INTO event (id, run, number, sent, body) VALUES (?1, ?2, ?3, 0, ?4)";
         let (run, number) = (run_key(event.run), event.number.cast_signed());
@@ -191,7 +205,7 @@ pub(super) fn put_events(
     if !work.events.is_empty() {
         let old = "DELETE FROM event WHERE sent = 0 AND id < ?1 AND (body LIKE '%\"kind\":\"device\"%'
                    OR body LIKE '%\"kind\":\"missed\"%' OR body LIKE '%\"kind\":\"config\"%')";
-        written.dropped += transaction.execute(old, [*next_event - TOLD_EVENTS_KEPT])? as u64;
+        written.dropped += transaction.execute(old, [*next_event - TOLD_EVENTS_KEPT.min(most)])? as u64;
     }
     for id in work.gone {
         written.dropped += transaction.execute("DELETE FROM event WHERE id = ?1 AND sent = 0", [id])? as u64;
@@ -211,7 +225,7 @@ pub(super) fn put_events(
         transaction.execute("UPDATE event SET sent = 1 WHERE id = ?1", [id])?;
         written.sent += 1;
     }
-    let old = *next_event - SENT_EVENTS_KEPT;
+    let old = *next_event - SENT_EVENTS_KEPT.min(most);
     // Older backlog still needs the newest corrections of the clock.
     let sql = "DELETE FROM event WHERE sent = 1 AND id < ?1 AND id NOT IN
                (SELECT id FROM event WHERE body LIKE '%\"kind\":\"clock\"%' ORDER BY id DESC LIMIT ?2)";
@@ -262,7 +276,7 @@ pub(super) fn put_runs(transaction: &Transaction<'_>, work: &Work<'_>) -> Result
 pub(super) fn put_dead(
     transaction: &Transaction<'_>,
     dictionary: &Dictionary,
-    dead: &[DeadLetter],
+    (dead, small_pages): (&[DeadLetter], u64),
 ) -> Result<(), StoreError> {
     let mut bytes = Vec::new();
     for letter in dead {
@@ -275,11 +289,18 @@ pub(super) fn put_dead(
             "INSERT INTO dead (at_us, reason, run, seq, n, head, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
         let (run, seq, n) = letter.name;
         let (run, seq, n) = (run_key(run), seq.cast_signed(), n.cast_signed());
+        // A commit that landed although it seemed to fail has written it before.
+        let same = "DELETE FROM dead WHERE run = ?1 AND seq = ?2 AND n = ?3";
+        transaction.execute(same, params![run, seq, n])?;
         transaction.execute(sql, params![letter.at_us, letter.reason, run, seq, n, head, body])?;
     }
     if !dead.is_empty() {
         let old = "DELETE FROM dead WHERE id <= (SELECT max(id) FROM dead) - ?1";
         transaction.execute(old, [DEAD_LETTERS_MAX])?;
+        let old = "DELETE FROM dead WHERE id <= (SELECT max(id) FROM (SELECT id,
+                   sum(length(head) + length(body) + length(reason)) OVER (ORDER BY id DESC) AS bytes FROM dead)
+                   WHERE bytes > ?1)";
+        transaction.execute(old, [(small_pages * schema::PAGE_SIZE).cast_signed()])?;
     }
     Ok(())
 }

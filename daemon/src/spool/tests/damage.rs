@@ -167,6 +167,12 @@ async fn a_power_cut_inside_a_quarantine_loses_no_stored_reading() {
     std::fs::create_dir_all(&to).expect("made");
     std::fs::rename(cut.path().join("spool.db-wal"), to.join("spool.db-wal")).expect("moved");
     std::fs::write(cut.path().join("aside"), "quarantine/00000001-0000000a\n").expect("written");
+    // The file alone is older than what was stored: nobody may write to it before it is with its log again.
+    let before = std::fs::read(cut.path().join(store::FILE)).expect("readable");
+    let asked = crate::spool::Asked::Stretch { run, first: 0, next: 2 };
+    let refused = crate::spool::offline::resend(cut.path(), asked).expect_err("it is being set aside");
+    assert!(refused.to_string().contains("set aside"), "{refused}");
+    assert!(std::fs::read(cut.path().join(store::FILE)).expect("readable") == before, "untouched");
     let (Opened { spool, .. }, _) = open(settings(cut.path()));
     let (batches, events) = after_salvage(&spool).await;
     assert_eq!(batches, all);

@@ -88,3 +88,38 @@ async fn what_a_device_does_all_day_does_not_crowd_out_readings() {
         .expect("readable");
     assert_eq!(gap, 1, "what proves something stays");
 }
+
+#[tokio::test]
+async fn in_a_small_spool_neither_records_nor_dead_letters_crowd_out_readings() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join(store::FILE);
+    let (mut store, _) = store::Store::open(&file, BYTES_MAX_LEAST, "x").expect("opens");
+    let run = RunId { counter: 1, random: 1 };
+    for from in (0..12_000).step_by(1_000) {
+        let body = |number: u64| Body::Device { device: "meter".into(), answering: number.is_multiple_of(2) };
+        let event = |number: u64| Arc::new(Event { run, number, stamp: stamp(0), body: body(number) });
+        let events: Vec<_> = (from..from + 1_000).map(event).collect();
+        store.commit(&store::Work { events: &events, ..store::Work::default() }).expect("stored");
+    }
+    let shape = big_shape();
+    let letter = |n: u64| store::DeadLetter {
+        at_us: 0,
+        reason: "not authorized".into(),
+        name: (run, n * 10, 10),
+        batch: Some(big(run, n * 10, &shape)),
+    };
+    for n in 0..500 {
+        let dead = [letter(n)];
+        store.commit(&store::Work { dead: &dead, ..store::Work::default() }).expect("stored");
+        // A commit that landed although it seemed to fail is done once more.
+        store.commit(&store::Work { dead: &dead, ..store::Work::default() }).expect("stored");
+    }
+    let (used, _) = store.pages().expect("readable");
+    let cap = BYTES_MAX_LEAST / crate::spool::schema::PAGE_SIZE;
+    assert!(used < cap / 4, "{used} of {cap} pages hold no reading");
+    let count =
+        |sql: &str| store.connection().query_row(sql, [], |row| row.get::<_, i64>(0)).expect("readable");
+    let (letters, newest) = (count("SELECT count(*) FROM dead"), count("SELECT max(seq) FROM dead"));
+    assert!((10..60).contains(&letters) && newest == 4990, "{letters} letters, the newest {newest}");
+    assert_eq!(count("SELECT count(DISTINCT seq) FROM dead"), letters, "each once");
+}

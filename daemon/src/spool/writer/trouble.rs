@@ -99,6 +99,12 @@ impl Writer {
             if let Some(broken) = &mut self.broken {
                 broken.undo_from = None;
             }
+        } else if self.broken.as_ref().is_some_and(|broken| broken.undo_from.is_some()) {
+            // The failed commit may have landed, and folded runs away that are not folded here: all rows go with the next books.
+            let mut inner = self.shared.lock();
+            let runs: Vec<_> = inner.ledger.runs.keys().copied().collect();
+            inner.dirty.extend(runs);
+            self.fold_due = self.now;
         }
         // What has run before is kept by the file that came with it, or by this life.
         let running = self.mark.running_s;

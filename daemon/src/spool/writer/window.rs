@@ -82,6 +82,8 @@ impl Writer {
         for factor in [1, 4, 16, 64, 256] {
             done = self.make_room(&store, &mut window, (grows, factor), ended).and_then(|()| {
                 let floor = window.mark.as_ref().map_or(self.mark.floor, |mark| mark.floor);
+                // Nothing that waits again may go, although the disk does not know yet that it waits.
+                let floor = floor.min(self.shared.lock().floor);
                 self.write(&mut store, &window, floor)
             });
             if !matches!(done, Err(StoreError::NoRoom)) {
@@ -388,6 +390,9 @@ impl Writer {
         }
         inner.dirty.extend(window.runs.iter().map(|update| update.run));
         inner.left_out |= window.books;
+        if window.books {
+            self.books_due = self.now;
+        }
         self.open_gap = None;
         self.dead = window.dead;
         self.again = window.again;
