@@ -53,7 +53,10 @@ async fn pages_over_a_ring_that_moves_give_every_value_that_stays_once_and_in_or
         spool.confirm(&batches);
         flush(&spool).await;
     };
-    append(&mut seq, 600).await;
+    // In small windows: one as big as the cap takes the place of nearly all that was there.
+    for _ in 0..30 {
+        append(&mut seq, 20).await;
+    }
     for (limit, step, moves) in [(1, 1, 120), (7, 5, 25), (40, 30, 5)] {
         let before = stored(&spool).await;
         let (mut values, mut cursor, mut exported, mut query) =
