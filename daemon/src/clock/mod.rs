@@ -245,7 +245,7 @@ mod tests {
                 Box::new(move || clock.stamp(Instant::now()))
             })
             .collect();
-        for _ in 0..1000 {
+        for _ in 0..10 {
             assert!(takes.iter().all(|take| take().wall_us > 0));
             clock.look();
         }
