@@ -54,6 +54,37 @@ fn the_page_shows_live_values_and_survives_a_restart_of_the_daemon() {
 }
 
 #[test]
+fn after_a_restart_a_curve_reaches_back_before_it() {
+    let plant = ModbusServer::tcp();
+    plant.tick();
+    plant.set("input", 1, 5, 4711);
+    let mut gateway = Gateway::new(&config(plant.port, 0, "Incomer"));
+    gateway.start();
+    let port = gateway.page_port();
+    // `power` stands still and is read once a minute; `polls` shows that the step of its number is over.
+    crate::support::wait_for("the next number of a trend", SOON, || {
+        let text = http(port, "GET", "/api/readings", "").1;
+        // It comes in chunks; of so small a plant in one.
+        let json = text.get(text.find('{')?..=text.rfind('}')?)?;
+        let readings: serde_json::Value = serde_json::from_str(json).expect("JSON");
+        let points = readings["devices"][0]["points"].as_array()?;
+        let marks = |name: &str| points.iter().find(|point| point["point"] == name)?["trend"].as_array();
+        (marks("polls")?.len() > 1 && marks("power")?[0][1] == 4711.0).then_some(())
+    });
+    gateway.stop();
+    plant.set("input", 1, 5, 4712);
+    gateway.configure(&config(plant.port, port, "Incomer"));
+    gateway.start();
+    // This run has never read 4711.
+    let browser = Browser::open(&format!("http://127.0.0.1:{port}/"));
+    browser.wait(
+        "the old value in a curve, and the new one beside it",
+        "const said = [...document.querySelectorAll('svg.curve')].map(e => e.getAttribute('aria-label')).join(' ');\
+         return /4.?711/.test(said) && /4.?712/.test(said) && /4.?712/.test(document.body.innerText)",
+    );
+}
+
+#[test]
 fn a_name_with_markup_is_shown_and_never_run() {
     let plant = ModbusServer::tcp();
     let name = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>";

@@ -4,11 +4,13 @@
 //! Not a queue and not a history. [`Live::offer`] is called for every batch and does little: it keeps the newest
 //! value of each point and wakes viewers, if there are any. A viewer has no queue here, only a [`Position`]: it asks
 //! for what came [`Live::since`], and when the ring no longer reaches back that far it is told so and starts again
-//! from the newest values. So a slow viewer costs nothing, and a hole is never passed over in silence.
+//! from the newest values. So a slow viewer costs nothing, and a hole is never passed over in silence. What trends showed
+//! before a restart is filled in by [`past`].
 //!
-//! Memory is bounded: about 150 bytes a point, [`trend::TRENDS_MAX`] trends of at most 1 KiB, and one [`ring`] of
+//! Memory is bounded: about 150 bytes a point, [`trend::TRENDS_MAX`] trends of at most 1.5 KiB, and one [`ring`] of
 //! 60 s or 1 MiB that is kept only while somebody watches or did so within the last 60 s.
 
+pub mod past;
 pub mod ring;
 pub mod trend;
 
@@ -19,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fieldspool_drivers::{Sample, Value};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::live::ring::Ring;
 use crate::live::trend::{TRENDS_MAX, Trend};
@@ -146,6 +148,8 @@ pub struct Live {
     plant: Arc<Mutex<Plant>>,
     /// Counts offers, so that viewers wake up.
     news: watch::Sender<u64>,
+    /// A viewer has come.
+    came: Arc<Notify>,
 }
 
 impl Default for Live {
@@ -157,7 +161,7 @@ impl Default for Live {
 impl Live {
     /// An empty picture.
     pub fn new() -> Self {
-        Self { plant: Arc::default(), news: watch::Sender::new(0) }
+        Self { plant: Arc::default(), news: watch::Sender::new(0), came: Arc::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Plant> {
@@ -207,7 +211,13 @@ impl Live {
     pub fn watch(&self) -> Watching {
         let mut plant = self.lock();
         plant.watching += 1;
+        self.came.notify_one();
         Watching { live: self.clone(), news: self.news.subscribe() }
+    }
+
+    /// Waits until a viewer comes, or has come since the last call. For one who waits.
+    pub async fn viewed(&self) {
+        self.came.notified().await;
     }
 
     /// How many viewers there are.

@@ -177,6 +177,36 @@ fn a_trend_is_bounded_and_keeps_its_holes() {
     assert_eq!(last.number, None, "one silence within the step stays visible");
 }
 
+proptest! {
+    /// What this run read stays as it is, whatever is filled in before it, and whenever.
+    #[test]
+    fn stored_marks_only_ever_come_before_those_of_this_run(
+        marks in prop::collection::vec((0_u8..8, -900_i32..400, any::<bool>()), 1..600),
+    ) {
+        let (mut trend, mut alone, mut at_s) = (Trend::default(), Trend::default(), 0_u64);
+        for (what, past_s, hole) in marks {
+            match what {
+                0 => trend.begin_past(),
+                1..=2 => {
+                    at_s += u64::from(what) * 3;
+                    let number = (!hole).then_some(1.0);
+                    trend.push(at_s * 1_000_000, number);
+                    alone.push(at_s * 1_000_000, number);
+                }
+                _ => {
+                    trend.push_past(past_s.min(0), (!hole).then_some(-1.0));
+                }
+            }
+            let (all, own): (Vec<_>, Vec<_>) = (trend.marks().collect(), alone.marks().collect());
+            prop_assert!(all.len() <= trend::TREND_NUMBERS);
+            prop_assert!(all.is_sorted_by(|a, b| a.at_s.div_euclid(5) < b.at_s.div_euclid(5)));
+            // Only within the step in which it began may the run have taken the place of a stored mark that was news.
+            let from = usize::from(own.first().is_some_and(|first| first.at_s < 5));
+            prop_assert!(all.ends_with(&own[from.min(own.len())..]), "{all:?} {own:?}");
+        }
+    }
+}
+
 #[test]
 fn a_position_reads_back() {
     let position = Position { run: RUN, seq: 48_210 };

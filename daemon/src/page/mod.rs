@@ -6,7 +6,8 @@
 //! invitation. Every answer carries a strict content security policy, every request must name this gateway.
 //!
 //! Reading order: [`config`], [`words`] (all text), [`problems`] (is all well), [`events`] (the live stream), `routes`,
-//! `guard` and [`gate`] (who gets in), [`access`] and [`invite`], `server` (sockets and limits), `assets`.
+//! `guard` and [`gate`] (who gets in), [`access`] and [`invite`], `server` (sockets and limits), `assets`, `past` (trends after
+//! a restart).
 //!
 //! How it fails: an address that cannot be bound is tried again, with a warning on the board; a page without a usable
 //! certificate does not listen on the network and says why. Neither stops the daemon.
@@ -22,6 +23,7 @@ pub mod gate;
 mod guard;
 pub mod invite;
 pub mod metrics;
+mod past;
 pub mod problems;
 pub mod report;
 mod routes;
@@ -101,6 +103,7 @@ pub(crate) struct App {
 
 /// Starts to listen. The task ends soon after `stop`: open streams end, other answers get two seconds.
 pub fn start(config: PageConfig, sources: Sources, stop: CancellationToken) -> (Page, JoinHandle<()>) {
+    tokio::spawn(past::run(sources.clone(), stop.clone()));
     let app = app(config, sources, stop);
     let (announce, addresses) = watch::channel(Vec::new());
     let task = tokio::spawn(server::run(Arc::clone(&app), announce));

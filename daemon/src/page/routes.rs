@@ -303,8 +303,8 @@ fn from_memory(app: &App, query: &HistoryQuery) -> Option<Vec<Past>> {
 }
 
 /// The wall clock of a running time that has passed.
-fn wall(now: &Stamp, at_s: u32) -> i64 {
-    let ago_us = now.mono_us.saturating_sub(u64::from(at_s) * 1_000_000);
+fn wall(now: &Stamp, at_s: i32) -> i64 {
+    let ago_us = now.mono_us.saturating_sub(u64::try_from(at_s).unwrap_or(0) * 1_000_000);
     now.wall_us.saturating_sub(i64::try_from(ago_us).unwrap_or(i64::MAX))
 }
 

@@ -226,6 +226,9 @@ pub struct ExportQuery {
     pub to_us: Option<i64>,
     /// Only what waits to be sent.
     pub waiting: bool,
+    /// Just a glance: a page is at most one block that has something, and clocks are trusted. It begins about where `from_us`
+    /// was and ends about where `to_us` was; what was stored while the clock stood elsewhere is not looked for.
+    pub glance: bool,
     /// The `next` of the page before.
     pub after: Option<HistoryCursor>,
 }

@@ -218,8 +218,13 @@ impl Source {
         let started = Instant::now();
         let mut page = ExportPage { progress: 1.0, ..ExportPage::default() };
         let Some(extent) = ring::extent(&self.connection)? else { return Ok(page) };
-        let mut number = query.after.map_or(0, |after| after.block + 1);
-        let mut bytes = 0;
+        let mut number = match (query.after, query.from_us) {
+            (Some(after), _) => after.block + 1,
+            (None, Some(from_us)) if query.glance => self.first_not_before(from_us)?,
+            (None, _) => 0,
+        };
+        let (mut bytes, mut too_young) = (0, 0);
+        let enough = if query.glance { 1 } else { EXPORT_BYTES };
         loop {
             let headings = self.headings(number)?;
             if headings.is_empty() {
@@ -240,7 +245,12 @@ impl Source {
                         }
                     }
                 }
-                if bytes >= EXPORT_BYTES || started.elapsed() >= TURN {
+                let young = |header: Header| query.to_us.is_some_and(|to| header.wall_min >= to);
+                too_young = if heading.header.is_some_and(young) { too_young + 1 } else { 0 };
+                if query.glance && too_young > TOO_YOUNG {
+                    return Ok(page);
+                }
+                if bytes >= enough || started.elapsed() >= TURN {
                     let all = (extent.newest.number + 1).saturating_sub(extent.oldest.number).max(1);
                     let behind = (number + 1).saturating_sub(extent.oldest.number);
                     page.progress = (behind as f64 / all as f64).min(1.0);

@@ -1,6 +1,7 @@
 //! The page over real sockets, with a made-up plant behind it.
 
 mod answers;
+mod past;
 mod preview;
 mod stream;
 mod texts;
@@ -61,7 +62,15 @@ fn sources(
 }
 
 async fn house_at(listen: &str, now: Arc<dyn Fn() -> Stamp + Send + Sync>) -> House {
-    let state = TempDir::new().expect("folder");
+    house_of(TempDir::new().expect("folder"), Keep::Unsent, listen, now).await
+}
+
+async fn house_of(
+    state: TempDir,
+    keep: Keep,
+    listen: &str,
+    now: Arc<dyn Fn() -> Stamp + Send + Sync>,
+) -> House {
     let (live, board, stop) = (Live::new(), Board::default(), CancellationToken::new());
     let opened = Spool::open(SpoolSettings::new(state.path()), board.clone(), stamp).expect("spool");
     let config = PageConfig {
@@ -69,7 +78,7 @@ async fn house_at(listen: &str, now: Arc<dyn Fn() -> Stamp + Send + Sync>) -> Ho
         names: vec!["gw1.plant7.example".into()],
         certificate: None,
     };
-    let sources = sources(&live, &board, opened.spool, now, &state);
+    let sources = Sources { keep, ..sources(&live, &board, opened.spool, now, &state) };
     board.update(|status| {
         status.gateway.id = "plant7-gw1".into();
         status.clock.synced = true;
