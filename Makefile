@@ -65,3 +65,4 @@ crash:
 	@packaging/rust.sh
 	@$(STAGE) "simulated cuts" env CUTS=150000 RECORD=1 cargo test --quiet --workspace --all-features --test power_cuts
 	@$(STAGE) "real kills and cuts" cargo test --quiet --package fieldspool --all-features --bench cuts
+	@$(STAGE) "damaged spools" env FIELDSPOOL_IMAGES=1000 cargo test --quiet --package fieldspool --all-features --test damage images -- --nocapture

@@ -11,7 +11,7 @@
 //!   disk, `tests/cuts` with the real binary, `tests/outage.rs`, `spool::tests`.
 //! * P2 A power cut costs at most one window and one commit: `tests/crash`, after every turn of the writer.
 //! * P3 What leaves the backlog unacknowledged (room, age, a refusal for good, damage) leaves a gap record: `spool::tests`,
-//!   judged in `tests/outage.rs`.
+//!   `tests/damage`, judged in `tests/outage.rs`.
 //! * P4 `(gateway, run, seq)` never repeats and names immutable content: `intake::tests`, `tests/crash`,
 //!   `tests/receiver/receiver.py`.
 //! * P5 No wrong value: the RTU engine's simulated line in `fieldspool-drivers`, `tests/values.rs`.

@@ -19,7 +19,7 @@ use crate::model::RunId;
 const MARKER: &str = "aside";
 
 /// What belongs to the file and moves before it.
-const BESIDE: [&str; 2] = ["-shm", "-wal"];
+const BESIDE: [&str; 3] = ["-shm", "-wal", super::copy::SUFFIX];
 
 /// One operation on the disk.
 #[derive(Clone, Debug, PartialEq, Eq)]

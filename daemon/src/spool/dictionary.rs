@@ -42,6 +42,11 @@ impl Dictionary {
         self.entries.get(&id)
     }
 
+    /// All of them, in no order.
+    pub fn entries(&self) -> impl Iterator<Item = (u32, &Entry)> {
+        self.entries.iter().map(|(id, entry)| (*id, entry))
+    }
+
     /// The number of a shape, if it has one.
     pub fn id(&self, shape: &Arc<Shape>) -> Option<u32> {
         let known = self.pointers.get(&(Arc::as_ptr(shape).addr())).map(|(_, id)| *id);

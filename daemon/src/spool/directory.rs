@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statfs;
 
-use super::SpoolError;
+use super::{SpoolError, rescue};
 use crate::model::RunId;
 
 /// Quarantined files stay in this many folders at most, and within [`QUARANTINE_BYTES_MAX`]; the oldest go.
@@ -134,7 +134,8 @@ pub(super) fn bound_quarantines(directory: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
-    found.sort();
+    // Those that nobody has searched to the end stay longest, then the newest.
+    found.sort_by_key(|path| (!rescue::is_done(path), path.clone()));
     let mut bytes = 0;
     for (at, path) in found.iter().rev().enumerate() {
         let own = |entry: fs::DirEntry| entry.metadata().map_or(0, |metadata| metadata.len());

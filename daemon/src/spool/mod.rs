@@ -15,6 +15,7 @@ pub mod age;
 mod api;
 mod aside;
 pub mod block;
+mod copy;
 pub mod dictionary;
 mod directory;
 mod error;
@@ -32,13 +33,14 @@ mod shared;
 pub mod source;
 pub mod stepped;
 pub mod store;
+mod taken_back;
 #[cfg(test)]
 mod tests;
 pub mod verify;
 mod writer;
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -60,6 +62,7 @@ use crate::model::{Batch, RunId, Stamp};
 use crate::status::Board;
 use ledger::{Ledger, RunBooks};
 use reader::{QUESTIONS_MAX, Question, Reader};
+use schema::Schema;
 use shared::{Command, Inner, Shared};
 use verify::Verified;
 use writer::Writer;
@@ -97,8 +100,8 @@ struct Threads {
 /// What opening found.
 struct Recovered {
     entered: Result<(store::Store, records::Mark), String>,
-    /// A file that was set aside, and what was wrong with it.
-    rescue: Option<(PathBuf, String)>,
+    /// What was wrong with a file that was set aside, or with its log.
+    damaged: Option<String>,
 }
 
 /// A spool whose threads have not been started.
@@ -121,7 +124,17 @@ impl Spool {
         board: Board,
         now: impl Fn() -> Stamp + Send + Sync + 'static,
     ) -> Result<Opened, SpoolError> {
-        let parts = Parts::open(settings, board, Box::new(now), Instant::now())?;
+        Self::open_as(settings, board, now, &schema::CURRENT)
+    }
+
+    /// Opens the spool as a program that knows this schema does: what an update, or one that was rolled back, makes of it.
+    pub fn open_as(
+        settings: SpoolSettings,
+        board: Board,
+        now: impl Fn() -> Stamp + Send + Sync + 'static,
+        known: &'static Schema,
+    ) -> Result<Opened, SpoolError> {
+        let parts = Parts::open(settings, (board, known), Box::new(now), Instant::now())?;
         let Parts { shared, writer, reader, lock, run, volatile } = parts;
         let (questions, asked) = mpsc::channel(QUESTIONS_MAX);
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
@@ -282,7 +295,7 @@ impl Spool {
 impl Parts {
     fn open(
         settings: SpoolSettings,
-        board: Board,
+        (board, known): (Board, &'static Schema),
         stamp: Box<dyn Fn() -> Stamp + Send + Sync>,
         now: Instant,
     ) -> Result<Self, SpoolError> {
@@ -297,7 +310,7 @@ impl Parts {
         let not_durable = open::durability(&settings)?;
         board.update(|status| status.spool.not_durable = not_durable);
         let file = settings.directory.join(store::FILE);
-        let begun = open::begin(&file, &settings);
+        let begun = open::begin(&file, &settings, known);
         let run = begun.run;
         let sidecar = directory::write_sidecar(&settings.directory, run);
         if let Err(error) = &sidecar {
@@ -318,19 +331,22 @@ impl Parts {
             inner.ledger = entered.ledger;
             (store, entered.mark)
         });
-        let rescue = begun.damaged.or_else(|| {
-            let found = "a salvage that had not ended";
-            rescue::unfinished(&inner.settings.directory).map(|file| (file, found.to_owned()))
-        });
-        let shared = Arc::new(Shared::new(inner, board, stamp));
-        let (writer, reader) = Self::threads(&shared, &file, Recovered { entered, rescue }, now);
+        if begun.log_missing {
+            tracing::error!("the spool's log is missing: what was stored last is lost with it");
+            let found = "the log of the spool is missing: what was stored last is lost with it".to_owned();
+            open::add_runs_of_copy(&file, &mut inner, &stamp);
+            inner.must_record(Body::Corruption { found, saved: 0, lost: 0 }, stamp());
+        }
+        let shared = Arc::new(Shared::new(inner, board, stamp, known));
+        let (writer, reader) =
+            Self::threads(&shared, &file, Recovered { entered, damaged: begun.damaged }, now);
         Ok(Self { shared, writer, reader, lock, run, volatile })
     }
 
     fn threads(
         shared: &Arc<Shared>,
         file: &Path,
-        Recovered { entered, rescue }: Recovered,
+        Recovered { entered, damaged }: Recovered,
         now: Instant,
     ) -> (Writer, Reader) {
         let bytes_max = open::bytes_max(&shared.lock().settings);
@@ -338,9 +354,8 @@ impl Parts {
             shared.newest_event.store(store.next().1 - 1, Ordering::Release);
         }
         let mut writer = Writer::new(shared.clone(), file.to_owned(), bytes_max, entered, now);
-        if let Some((file, found)) = rescue {
-            writer.begin_rescue(&file, found);
-        }
+        writer.begin_rescue(damaged);
+        writer.begin_audit();
         (writer, Reader::new(shared.clone(), file.to_owned()))
     }
 }

@@ -3,7 +3,7 @@
 //! Nothing found there stops the gateway, except a second instance, and a directory that `require_durable` refuses.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -13,11 +13,14 @@ use super::SpoolError;
 use super::api::SpoolSettings;
 use super::aside;
 use super::block;
+use super::copy::Copy;
 use super::directory;
 use super::ledger::{Ledger, RunBooks};
 use super::records::Mark;
-use super::rescue::say_again;
+use super::rescue::{Said, say_again};
 use super::ring;
+use super::salvage;
+use super::schema::Schema;
 use super::shared::{Inner, Shared};
 use super::store::{Found, RunUpdate, Store, StoreError, Trouble, Work};
 use crate::model::event::{Body, ClockCorrection, Event, GapCause};
@@ -51,23 +54,35 @@ pub(super) struct Begun {
     pub(super) run: RunId,
     /// The store and what it knew, or why there is none.
     pub(super) store: Result<(Store, Found), String>,
-    /// What was found damaged and where it was set aside, in words.
-    pub(super) damaged: Option<(PathBuf, String)>,
+    /// What was found damaged, in words; the file is set aside.
+    pub(super) damaged: Option<String>,
+    /// The file was not closed, and has no log.
+    pub(super) log_missing: bool,
 }
 
 /// Opens the file, or sets it aside and makes a fresh one, and chooses the run.
-pub(super) fn begin(file: &Path, settings: &SpoolSettings) -> Begun {
+pub(super) fn begin(file: &Path, settings: &SpoolSettings, known: &Schema) -> Begun {
     let sidecar = directory::read_sidecar(&settings.directory).map_or(0, |run| run.counter);
     let random = u32::from_le_bytes(random());
     let after = |counter: u32| RunId { counter: counter.saturating_add(1).min(99_999_999), random };
-    let open = || {
+    let open = || -> Result<(Store, Found), StoreError> {
         aside::finish(&settings.directory)?;
+        if salvage::log_is_damaged(file) {
+            // SQLite leaves out, without a word, what stands behind a damaged frame.
+            return Err(StoreError::Foreign("its log is damaged in the middle".to_owned()));
+        }
         // The life before may have ended over a failed fsync.
         directory::write_log_again(file)?;
-        Store::open(file, bytes_max(settings), &random_id())
+        let opened = Store::open_as(file, bytes_max(settings), &random_id(), known)?;
+        // So that no frame of a commit that was cut off stays behind those to come: it would look like damage.
+        if let Err(error) = opened.0.empty_log() {
+            tracing::debug!(%error, "the log cannot be emptied now");
+        }
+        Ok(opened)
     };
-    let mut opened = open();
+    let log_missing = !aside::unfinished(&settings.directory) && log_is_missing(file);
     let mut damaged = None;
+    let mut opened = open();
     let set_aside = match &opened {
         Err(error @ StoreError::Newer(_)) => Some(("newer", error.to_string())),
         Err(error) if error.trouble() == Trouble::Damage => Some(("quarantine", error.to_string())),
@@ -77,7 +92,7 @@ pub(super) fn begin(file: &Path, settings: &SpoolSettings) -> Begun {
         match aside::set_aside(file, folder, after(sidecar)) {
             Ok(to) => {
                 tracing::error!(error = %why, to = %to.display(), "the spool cannot be read: set aside, a fresh one begins");
-                damaged = Some((to, why)).filter(|_| folder == "quarantine");
+                damaged = Some(why).filter(|_| folder == "quarantine");
                 opened = open();
             }
             Err(error) => tracing::error!(%error, "the spool cannot be read and cannot be set aside"),
@@ -86,10 +101,33 @@ pub(super) fn begin(file: &Path, settings: &SpoolSettings) -> Begun {
             tracing::warn!(%error, "old quarantines cannot be removed");
         }
     }
-    let known = opened
-        .as_ref()
-        .map_or(0, |(_, found)| found.runs.last().map_or(0, |row| row.run.counter).max(found.mark.counter));
-    Begun { run: after(sidecar.max(known)), store: opened.map_err(|error| error.to_string()), damaged }
+    let counter = |(_, found): &(Store, Found)| {
+        found.runs.last().map_or(0, |row| row.run.counter).max(found.mark.counter)
+    };
+    let known = opened.as_ref().map_or(0, counter);
+    let run = after(sidecar.max(known));
+    Begun { run, store: opened.map_err(|error| error.to_string()), damaged, log_missing }
+}
+
+/// Runs that only the missing log knew, as the copy knew them last.
+pub(super) fn add_runs_of_copy(file: &Path, inner: &mut Inner, stamp: &dyn Fn() -> Stamp) {
+    for (run, books) in Copy::read(file).books {
+        let new = !inner.ledger.runs.contains_key(&run);
+        let known = inner.ledger.runs.entry(run).or_insert_with(|| books.clone());
+        known.durable = known.durable.max(books.durable);
+        inner.dirty.insert(run);
+        if new {
+            let (next_seq, last_wall_us) = (books.durable, None);
+            inner.must_record(Body::RunEnd { ended: run, next_seq, clean: false, last_wall_us }, stamp());
+        }
+    }
+}
+
+/// The copy says that the spool was not closed, so it must have a log: what was stored last stands there alone.
+fn log_is_missing(file: &Path) -> bool {
+    let mut log = file.as_os_str().to_owned();
+    log.push("-wal");
+    file.metadata().is_ok_and(|found| found.len() > 0) && !Path::new(&log).exists() && Copy::is_open(file)
 }
 
 /// What the small tables gave, ready for the shared state.
@@ -211,7 +249,7 @@ fn lose_all(inner: &mut Inner, stamp: Stamp) {
     let runs: Vec<_> = inner.ledger.runs.iter().map(|(run, books)| (*run, books.durable)).collect();
     let before = inner.ledger.sums().losses.damaged;
     if inner.events_waiting > 0 {
-        say_again(inner, &BTreeMap::new(), stamp);
+        say_again(inner, &BTreeMap::new(), &Said::default(), stamp);
     }
     for (run, durable) in runs {
         inner.lose(run, 0, durable, GapCause::Damaged);
@@ -224,10 +262,9 @@ fn lose_all(inner: &mut Inner, stamp: Stamp) {
 }
 
 /// Quarantines the file of a running spool.
-pub(super) fn quarantine(file: &Path, run: RunId) -> std::io::Result<PathBuf> {
-    let to = aside::set_aside(file, "quarantine", run)?;
-    directory::bound_quarantines(file.parent().unwrap_or(Path::new(".")))?;
-    Ok(to)
+pub(super) fn quarantine(file: &Path, run: RunId) -> std::io::Result<()> {
+    aside::set_aside(file, "quarantine", run)?;
+    directory::bound_quarantines(file.parent().unwrap_or(Path::new(".")))
 }
 
 /// A waiting batch by its name: its block is looked for from the floor on, a bounded way.

@@ -8,9 +8,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::SpoolError;
 use super::api::{Cursor, ExportPage, ExportQuery, HistoryPage, HistoryQuery, Item, Span};
+use super::block::BlockFault;
 use super::ledger::Ledger;
 use super::shared::{Command, Shared};
-use super::source::Source;
+use super::source::{DamagedBlock, Source};
 use super::store::{StoreError, Trouble};
 use super::verify::Check;
 use crate::model::RunId;
@@ -99,18 +100,23 @@ impl Reader {
         question: impl FnOnce(&mut Source, &Shared) -> Result<T, StoreError>,
     ) -> Result<T, SpoolError> {
         let shared = self.shared.clone();
+        let generation = shared.generation.load(Ordering::Acquire);
         let answer = self.source().and_then(|source| {
             let answer = question(source, &shared);
-            for damaged in source.damaged.drain(..) {
-                let what = damaged.fault.to_string();
-                shared.command(Command::Damaged { spot: damaged.spot, header: damaged.header, what });
+            for DamagedBlock { spot, fault } in source.damaged.drain(..) {
+                let what = fault.to_string();
+                shared.command(match fault {
+                    // Not the block: the dictionary, and with it all blocks that use it.
+                    BlockFault::Dictionary(_) => Command::FileDamaged { generation, what },
+                    _ => Command::Damaged { spot, what },
+                });
             }
             answer
         });
         answer.map_err(|error| {
             self.source = None;
             if error.trouble() == Trouble::Damage {
-                let (generation, what) = (self.generation, error.to_string());
+                let what = error.to_string();
                 shared.command(Command::FileDamaged { generation, what });
             }
             SpoolError::Unavailable(error.to_string())
@@ -159,6 +165,9 @@ impl Reader {
                 let (batches, at) = source.waiting(after, floor, &known)?;
                 next.block = at;
                 items.extend(batches);
+            }
+            if items.is_empty() && waiting > 0 && after == Cursor::START {
+                shared.command(Command::NotFound);
             }
             Ok(if items.is_empty() { None } else { Some(Span { items, next }) })
         })

@@ -1,4 +1,8 @@
 //! Records, books and runs as the JSON and numbers of their rows, and back.
+//!
+//! Blocks prove themselves by their checksum; so do these. A text is **sealed**: its last member is `"crc"`, eight hexadecimal
+//! digits, the CRC-32C of all bytes before `,"crc"`. Without it a flipped bit in a digit would silently settle readings that
+//! nobody has confirmed. Books and records repeat the key of their row, so that the key is proved too.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -7,6 +11,33 @@ use super::age::Ages;
 use super::ledger::{Ledger, Losses, RunBooks};
 use crate::model::event::{Body, Event, GapCause};
 use crate::model::{BootId, ClockQuality, RunId, Stamp};
+
+/// What stands between a sealed text and its checksum.
+const SEAL: &str = ",\"crc\":\"";
+
+/// A JSON object with its checksum in it.
+pub(super) fn seal(mut json: String) -> String {
+    json.pop();
+    let crc = crc32c::crc32c(json.as_bytes());
+    json + SEAL + &format!("{crc:08x}\"}}")
+}
+
+/// The text, if its checksum fits.
+pub(super) fn sealed(text: &str) -> Option<&str> {
+    let (json, rest) = text.rsplit_once(SEAL)?;
+    let crc = u32::from_str_radix(rest.strip_suffix("\"}")?, 16).ok()?;
+    (crc == crc32c::crc32c(json.as_bytes())).then_some(text)
+}
+
+/// The spool's own row as text.
+pub fn mark_text(mark: &Mark) -> String {
+    seal(serde_json::to_string(mark).expect("numbers and a text are always JSON"))
+}
+
+/// The spool's own row of its text; `None` if it is damaged.
+pub fn mark_of(text: &str) -> Option<Mark> {
+    serde_json::from_str(sealed(text)?).ok()
+}
 
 /// A run as the key of its row.
 pub fn run_key(run: RunId) -> i64 {
@@ -64,6 +95,7 @@ impl Mark {
 
 #[derive(Serialize, Deserialize)]
 struct StoredBooks {
+    run: i64,
     durable: u64,
     settled: Vec<(u64, u64)>,
     lost: Vec<(u64, u64)>,
@@ -92,20 +124,24 @@ pub fn losses_of(row: &[u64]) -> Losses {
 }
 
 /// Books as their row's text.
-pub fn books_text(books: &RunBooks) -> String {
+pub fn books_text(run: RunId, books: &RunBooks) -> String {
     let stored = StoredBooks {
+        run: run_key(run),
         durable: books.durable,
         settled: books.settled.iter().collect(),
         lost: books.lost.iter().collect(),
         losses: losses_row(&books.losses),
         folded: books.folded.iter().collect(),
     };
-    serde_json::to_string(&stored).expect("numbers are always JSON")
+    seal(serde_json::to_string(&stored).expect("numbers are always JSON"))
 }
 
-/// Books of a row's text; `None` if it makes no sense.
-pub fn books_of(text: &str) -> Option<RunBooks> {
-    let stored: StoredBooks = serde_json::from_str(text).ok()?;
+/// Books of the row of a run; `None` if they are damaged or those of another run.
+pub fn books_of(run: RunId, text: &str) -> Option<RunBooks> {
+    let stored: StoredBooks = serde_json::from_str(sealed(text)?).ok()?;
+    if stored.run != run_key(run) {
+        return None;
+    }
     let mut books =
         RunBooks { durable: stored.durable, losses: losses_of(&stored.losses), ..RunBooks::default() };
     for (first, next) in stored.settled {
@@ -148,16 +184,19 @@ pub fn event_text(event: &Event) -> String {
         ClockQuality::Unsynced => "unsynced",
         ClockQuality::Corrected => "corrected",
     };
-    json!({
+    let row = json!({
         "kind": event.body.kind(), "body": body, "wall_us": stamp.wall_us, "mono_us": stamp.mono_us,
-        "boot": boot_text(stamp.boot), "clock": clock,
-    })
-    .to_string()
+        "boot": boot_text(stamp.boot), "clock": clock, "run": run_key(event.run), "number": event.number,
+    });
+    seal(row.to_string())
 }
 
-/// A record of a row; `None` if it makes no sense.
+/// A record of a row; `None` if it is damaged, or of a kind that this version does not know.
 pub fn event_of(run: RunId, number: u64, text: &str) -> Option<Event> {
-    let row: Value = serde_json::from_str(text).ok()?;
+    let row: Value = serde_json::from_str(sealed(text)?).ok()?;
+    if row["run"].as_i64() != Some(run_key(run)) || row["number"].as_u64() != Some(number) {
+        return None;
+    }
     let body = &row["body"];
     let text = |key: &str| body[key].as_str().map(str::to_owned);
     let body = match row["kind"].as_str()? {

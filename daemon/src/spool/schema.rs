@@ -7,7 +7,8 @@
 //! spool  one row (id 1)  `mark` JSON: {"id": spool id, "floor": blocks with a smaller number are settled,
 //!                        "counter": greatest run counter ever seen here, "confirmed": n, "losses": [..]: the sums of runs
 //!                        that were folded away, "folded": [[key of the first, key of the last], ..]: which,
-//!                        "running_s": seconds the daemon has run with it, "ages": [[number, running_s], ..], see `age`}
+//!                        "running_s": seconds the daemon has run with it, "ages": [[number, running_s], ..], see `age`,
+//!                        "crc": ..}
 //! run    one a life of which readings or records still wait, and the present one
 //!                        `run`, `ended` (0 runs, 1 ended without warning, 2 ended in order), `last_wall_us`,
 //!                        `books` JSON: {"durable": n, "settled": [[first, next], ..], "lost": [[first, next], ..],
@@ -15,11 +16,18 @@
 //!                        "folded": [[first, next], ..]: settled ones that stand in the sums above; absent if none}. `durable` may lag behind the blocks
 //!                        of the newest run: its newest block says more
 //! shape  dictionary      `id`, `body` JSON, see `dictionary`
-//! block  the ring        `place`, `number`, `head` (68 bytes) and `body`: together one block, see `block`
+//! block  the ring        `place`, `number`, `head` (68 bytes) and `body`: together one block, see `block`. Both are empty if
+//!                        the block was found damaged: its number stays
 //! event  records         `id` (ascending, never used again), `run` and `number` (its name), `sent` (0 or 1), `body` JSON
 //! dead   dead letters    `id`, `at_us`, `reason`, `run`, `seq`, `n`, `head` and `body` of a block that holds just the
 //!                        batch, both empty for a record or if it was no longer there
 //! ```
+//!
+//! The JSON texts of `spool`, `run` and `event` are sealed with a checksum, see `records`; blocks have their own, and `shape` is proved
+//! by the blocks that use it. What shapes and books say stands once more beside the file, see `copy`.
+//!
+//! **Versions.** A file of an older version is migrated in one transaction when it is opened ([`Schema`]). A newer file is not
+//! touched: it is set aside into `newer/`, and taken back by the next program that knows its version.
 //!
 //! **The ring.** `place` is a point on a circle of 63-bit numbers. Numbers ascend with places from the oldest block to
 //! the end of the circle and on from its beginning to the newest. A new block is put between the newest and the oldest: into a free place while the
@@ -29,7 +37,7 @@
 use std::ffi::c_int;
 
 use rusqlite::hooks::Wal;
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::{Connection, ErrorCode, Transaction};
 
 /// "fsp1".
 pub const APPLICATION_ID: i64 = 0x6673_7031;
@@ -53,6 +61,28 @@ pub const LOG_BYTES_FORCED: u64 = 6 * 1024 * 1024;
 
 /// Prepared statements that are kept: all that a window, a span and a page of history need.
 const STATEMENTS: usize = 24;
+
+/// A step from one version to the next.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// The version it begins with; it ends with one more.
+    pub from: i64,
+    /// What it does, inside the one transaction of the whole migration.
+    pub apply: fn(&Transaction<'_>) -> rusqlite::Result<()>,
+}
+
+/// What a program knows: the version it writes, and the way there from each older one. A value, so that a test can be an
+/// older or a newer program.
+#[derive(Clone, Copy, Debug)]
+pub struct Schema {
+    /// Newer files are not touched.
+    pub version: i64,
+    /// From version 1 on, ascending, without a hole.
+    pub steps: &'static [Step],
+}
+
+/// This program.
+pub const CURRENT: Schema = Schema { version: VERSION, steps: &[] };
 
 const TABLES: &str = "
     CREATE TABLE spool (id INTEGER PRIMARY KEY CHECK (id = 1), mark TEXT NOT NULL) STRICT;
@@ -99,12 +129,26 @@ pub fn set_up_any(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(std::time::Duration::from_millis(500))
 }
 
-/// Makes the tables of an empty file, in one transaction.
-pub fn create(connection: &mut Connection, mark: &str) -> rusqlite::Result<()> {
+/// Makes the tables of an empty file, in one transaction: those of version 1, and every step from there.
+pub fn create(connection: &mut Connection, mark: &str, schema: &Schema) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     transaction.execute_batch(TABLES)?;
     transaction.execute("INSERT INTO spool (id, mark) VALUES (1, ?1)", [mark])?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-    transaction.pragma_update(None, "user_version", VERSION)?;
+    climb(&transaction, 1, schema)?;
     transaction.commit()
+}
+
+/// Brings an older file to this program's version, in one transaction: after a cut it is whole, and of one version or the other.
+pub fn migrate(connection: &mut Connection, from: i64, schema: &Schema) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    climb(&transaction, from, schema)?;
+    transaction.commit()
+}
+
+fn climb(transaction: &Transaction<'_>, from: i64, schema: &Schema) -> rusqlite::Result<()> {
+    for step in schema.steps.iter().filter(|step| (from..schema.version).contains(&step.from)) {
+        (step.apply)(transaction)?;
+    }
+    transaction.pragma_update(None, "user_version", schema.version)
 }

@@ -14,10 +14,11 @@ use std::time::{Duration, Instant};
 use fieldspool_drivers::Value;
 use tokio::sync::{oneshot, watch};
 
+use super::SpoolError;
 use super::api::{Asked, Committed, Confirmed, Keep, Resent, SpoolSettings};
 use super::ledger::Ledger;
 use super::ring::Spot;
-use super::{SpoolError, block::Header};
+use super::schema::Schema;
 use crate::model::event::{Body, CLOCKS_MAX, ClockCorrection, Event, GapCause};
 use crate::model::{BATCH_BYTES_MAX, Batch, Reading, RunId, Stamp};
 use crate::status::Board;
@@ -82,11 +83,11 @@ pub(super) enum Command {
     Damaged {
         /// Where.
         spot: Spot,
-        /// What it was about, if its head can be read.
-        header: Option<Header>,
         /// What is wrong.
         what: String,
     },
+    /// The reader came to the end, and what should wait did not turn up.
+    NotFound,
     /// The reader found the file damaged.
     FileDamaged {
         /// Which file: [`Shared::generation`] when it was opened.
@@ -173,6 +174,8 @@ pub(super) struct Shared {
     pub(super) committing: Mutex<()>,
     /// Row id of the newest record on disk.
     pub(super) newest_event: AtomicI64,
+    /// What this program knows.
+    pub(super) schema: &'static Schema,
     /// Changes when the file is another one: the reader opens anew.
     pub(super) generation: AtomicU64,
 }
@@ -223,7 +226,12 @@ impl std::fmt::Debug for Shared {
 
 impl Shared {
     /// Around the state that opening found.
-    pub(super) fn new(inner: Inner, board: Board, now: Box<dyn Fn() -> Stamp + Send + Sync>) -> Self {
+    pub(super) fn new(
+        inner: Inner,
+        board: Board,
+        now: Box<dyn Fn() -> Stamp + Send + Sync>,
+        schema: &'static Schema,
+    ) -> Self {
         Self {
             inner: Mutex::new(inner),
             wake: Condvar::new(),
@@ -234,6 +242,7 @@ impl Shared {
             #[cfg(test)]
             committing: Mutex::new(()),
             newest_event: AtomicI64::new(0),
+            schema,
             generation: AtomicU64::new(0),
         }
     }
@@ -401,6 +410,13 @@ impl Inner {
             let at = self.events.iter().position(|event| !proves(event)).unwrap_or_default();
             self.events.remove(at);
         }
+    }
+
+    /// Takes a record that must not be lost: at most one for each run, and one for each file.
+    pub(super) fn must_record(&mut self, body: Body, stamp: Stamp) {
+        let event = Event { run: self.run, number: self.next_event, stamp, body };
+        self.next_event += 1;
+        self.events.push_back(Arc::new(event));
     }
 
     /// Books confirmations.

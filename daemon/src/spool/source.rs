@@ -13,7 +13,7 @@ use rusqlite::{Connection, OpenFlags, params};
 use super::api::{
     Cursor, ExportPage, ExportQuery, HistoryCursor, HistoryPage, HistoryQuery, HistoryValue, Item,
 };
-use super::block::{self, BlockFault, Header};
+use super::block::{self, BlockFault};
 use super::dictionary::Dictionary;
 use super::records::{event_of, run_of};
 use super::ring::{self, Heading, Spot};
@@ -46,8 +46,6 @@ pub type Settled<'a> = &'a dyn Fn(RunId, u64, u64) -> bool;
 pub struct DamagedBlock {
     /// Where.
     pub spot: Spot,
-    /// What it was about, if its head can be read.
-    pub header: Option<Header>,
     /// What is wrong.
     pub fault: BlockFault,
 }
@@ -83,6 +81,10 @@ impl Source {
 
     /// The batches of a block; none if it was overwritten meanwhile or is damaged.
     fn batches(&mut self, heading: &Heading) -> Result<Vec<Batch>, StoreError> {
+        if heading.bytes == 0 {
+            // It was found damaged and made empty.
+            return Ok(Vec::new());
+        }
         let Some(bytes) = ring::block(&self.connection, heading.spot)? else { return Ok(Vec::new()) };
         let mut decoded = block::decode(&bytes, &self.dictionary);
         if matches!(decoded, Err(BlockFault::Dictionary(_))) {
@@ -91,7 +93,7 @@ impl Source {
             decoded = block::decode(&bytes, &self.dictionary);
         }
         Ok(decoded.unwrap_or_else(|fault| {
-            self.damaged.push(DamagedBlock { spot: heading.spot, header: heading.header, fault });
+            self.damaged.push(DamagedBlock { spot: heading.spot, fault });
             Vec::new()
         }))
     }
@@ -144,9 +146,10 @@ impl Source {
         while let Some(row) = rows.next()? {
             let (id, run, number): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
             let text = row.get_ref(3)?.as_str().unwrap_or_default();
-            if let Some(event) = event_of(run_of(run), number.cast_unsigned(), text) {
-                found.push((id.cast_unsigned(), event));
-            }
+            // What waits is ours and of this schema: a row that makes no sense was damaged.
+            let event = event_of(run_of(run), number.cast_unsigned(), text);
+            let event = event.ok_or_else(|| StoreError::Foreign("a record is damaged".to_owned()))?;
+            found.push((id.cast_unsigned(), event));
         }
         Ok(found)
     }

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use super::api::{Committed, Confirmed, Cursor, Span, SpoolSettings};
 use super::directory::Lock;
 use super::reader::Reader;
+use super::schema::{self, Schema};
 use super::shared::{Command, Shared};
 use super::writer::Writer;
 use super::{Parts, SpoolError};
@@ -40,8 +41,18 @@ impl Stepped {
         stamp: impl Fn() -> Stamp + Send + Sync + 'static,
         now: Instant,
     ) -> Result<Self, SpoolError> {
+        Self::open_as(settings, (board, &schema::CURRENT), stamp, now)
+    }
+
+    /// As [`Spool::open_as`](super::Spool::open_as).
+    pub fn open_as(
+        settings: SpoolSettings,
+        (board, known): (Board, &'static Schema),
+        stamp: impl Fn() -> Stamp + Send + Sync + 'static,
+        now: Instant,
+    ) -> Result<Self, SpoolError> {
         let Parts { shared, mut writer, reader, lock, run, volatile } =
-            Parts::open(settings, board, Box::new(stamp), now)?;
+            Parts::open(settings, (board, known), Box::new(stamp), now)?;
         writer.begin();
         Ok(Self { shared, writer, reader, _lock: lock, run, volatile })
     }
@@ -69,6 +80,11 @@ impl Stepped {
             inner.commands.drain(..).collect()
         };
         self.writer.step(commands, now);
+    }
+
+    /// Whether files are being searched, the ring is being audited, or the disk is in trouble.
+    pub fn busy(&self) -> bool {
+        self.writer.busy()
     }
 
     /// How far the disk is.

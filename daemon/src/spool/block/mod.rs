@@ -9,6 +9,7 @@
 //!  12 CRC-32C u32 of bytes 0..12 and 16..length
 //!  16 run: counter u32, random u32          24 first seq u64   32 one past the last seq u64
 //!  40 readings u32     44 batches u32       48 least wall clock i64, µs   56 greatest wall clock i64, µs
+//!     a run is written as its counter in eight decimal digits, `-`, its random part in eight hexadecimal ones
 //!  64 fingerprint u32: CRC-32C of the CRC-32Cs (u32 each) of the bodies of the shapes used, in the order of the list
 //! body
 //!   boots    varint count, then 16 bytes each (little-endian)
@@ -27,11 +28,14 @@
 //!            (first batch: synced, boot index 0)
 //!   quality  if QUALITY: pairs varint code, varint how many readings, until n are covered. Else all codes are 0.
 //!            code = cause * 8 + (0 good, 1 uncertain, 2 bad) * 2 + (1 if the value is there although bad, or is
-//!            missing although not bad); cause is 0 for good
+//!            missing although not bad); cause is 0 for good, else the kind * 256 + detail: 1 silent, 2 link down,
+//!            3 exception (detail: its Modbus code), 4 bad frame, 5 sentinel, 6 not a number, 7 below limit, 8 above limit,
+//!            9 unreadable, 10 overflow
 //!   values   for each reading with a value one token, see `values`
 //! ```
 //!
-//! Bytes behind `length` are padding. Promises: decoding what was encoded gives equal batches; decoding any bytes neither
+//! `tests/format/read_spool.py` is a reader written from this page and those of `schema`, `dictionary` and `values` alone; a test holds
+//! it against this one. Bytes behind `length` are padding. Promises: decoding what was encoded gives equal batches; decoding any bytes neither
 //! panics nor takes more memory than [`READINGS_MAX`] readings and the input's own length.
 
 mod bytes;

@@ -21,9 +21,9 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use super::block::{self, Header};
 use super::dictionary::Dictionary;
 use super::ledger::RunBooks;
-use super::records::{Mark, books_of, event_of, run_of};
+use super::records::{Mark, books_of, event_of, mark_of, mark_text, run_of};
 use super::ring::{self, Extent, Heading, Spot};
-use super::schema;
+use super::schema::{self, Schema};
 use super::shared::off_the_lock;
 use write::{CLOCKS_KEPT, Writing, put_again, put_dead, put_events, put_runs, small_pages};
 
@@ -244,20 +244,36 @@ pub struct Found {
 impl Store {
     /// Opens or makes the file. `bytes_max` is the cap; `new_id` names the spool if it is made now.
     pub fn open(path: &Path, bytes_max: u64, new_id: &str) -> Result<(Self, Found), StoreError> {
+        Self::open_as(path, bytes_max, new_id, &schema::CURRENT)
+    }
+
+    /// Opens or makes the file as a program that knows this schema does: an older file is migrated, a newer one is not touched.
+    pub fn open_as(
+        path: &Path,
+        bytes_max: u64,
+        new_id: &str,
+        known: &Schema,
+    ) -> Result<(Self, Found), StoreError> {
         off_the_lock();
         if rusqlite::version_number() < SQLITE_LEAST {
             return Err(StoreError::Foreign(format!("SQLite {} is too old", rusqlite::version())));
+        }
+        // Looked at without writing: opening for writing would write the log of a newer file back.
+        if let Some(version) = newer(path, known) {
+            return Err(StoreError::Newer(version));
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
             | OpenFlags::SQLITE_OPEN_CREATE
             | OpenFlags::SQLITE_OPEN_NO_MUTEX
             | OpenFlags::SQLITE_OPEN_EXRESCODE;
         let mut connection = Connection::open_with_flags(path, flags)?;
+        // What is dropped after an error is left as it is: file and log are evidence, and go to the salvage together.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         let number = |connection: &Connection, name: &str| {
             connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0))
         };
         let version = number(&connection, "user_version")?;
-        if version > schema::VERSION {
+        if version > known.version {
             return Err(StoreError::Newer(version));
         }
         let pages = number(&connection, "page_count")?;
@@ -268,8 +284,9 @@ impl Store {
         schema::set_up_writer(&mut connection)?;
         if pages == 0 {
             let mark = Mark { id: new_id.to_owned(), ..Mark::default() };
-            let text = serde_json::to_string(&mark).expect("numbers and a text are always JSON");
-            schema::create(&mut connection, &text)?;
+            schema::create(&mut connection, &mark_text(&mark), known)?;
+        } else if version < known.version {
+            schema::migrate(&mut connection, version, known)?;
         }
         let page_size = number(&connection, "page_size")?.cast_unsigned().max(512);
         let found = found(&connection)?;
@@ -423,6 +440,16 @@ impl Store {
         Ok(written)
     }
 
+    /// Makes damaged blocks empty, so that nobody believes what they say of themselves. Their numbers stay.
+    pub fn make_empty(&self, spots: &[Spot]) -> Result<(), StoreError> {
+        let transaction = self.connection.unchecked_transaction()?;
+        for spot in spots {
+            let sql = "UPDATE block SET head = x'', body = x'' WHERE place = ?1 AND number = ?2";
+            transaction.execute(sql, (spot.place, spot.number.cast_signed()))?;
+        }
+        Ok(transaction.commit()?)
+    }
+
     /// Closes after an error, without another word to the disk: an ordinary close would sync the log once more, believe it, and
     /// write it back.
     pub fn forsake(self) {
@@ -446,12 +473,13 @@ pub fn found(connection: &Connection) -> Result<Found, StoreError> {
     let mut rows = statement.query([])?;
     let mut runs = Vec::new();
     while let Some(row) = rows.next()? {
-        let books = books_of(row.get_ref(3)?.as_str().unwrap_or_default());
+        let run = run_of(row.get(0)?);
+        let books = books_of(run, row.get_ref(3)?.as_str().unwrap_or_default());
         runs.push(RunRow {
-            run: run_of(row.get(0)?),
+            run,
             ended: row.get::<_, i64>(1)? != 0,
             last_wall_us: row.get(2)?,
-            books: books.ok_or_else(|| StoreError::Foreign("the books of a run are no JSON".into()))?,
+            books: books.ok_or_else(|| StoreError::Foreign("the books of a run are damaged".into()))?,
         });
     }
     let events = "SELECT coalesce(sum(sent = 0), 0), coalesce(max(id), 0) FROM event";
@@ -511,7 +539,7 @@ fn clocks(connection: &Connection) -> Result<Vec<ClockCorrection>, StoreError> {
 
 fn mark(connection: &Connection) -> Result<Mark, StoreError> {
     let mark: String = connection.query_row("SELECT mark FROM spool WHERE id = 1", [], |row| row.get(0))?;
-    serde_json::from_str(&mark).map_err(|_| StoreError::Foreign("its own row is no JSON".into()))
+    mark_of(&mark).ok_or_else(|| StoreError::Foreign("the spool's own row is damaged".into()))
 }
 
 /// How many dead letters are kept, and why the newest was refused.
@@ -531,6 +559,14 @@ pub fn dictionary(connection: &Connection) -> rusqlite::Result<Dictionary> {
         }
     }
     Ok(dictionary)
+}
+
+/// The version of a file that is newer than what is known.
+pub fn newer(path: &Path, known: &Schema) -> Option<i64> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).ok()?;
+    let version = connection.pragma_query_value(None, "user_version", |row| row.get(0)).ok()?;
+    (version > known.version).then_some(version)
 }
 
 fn pages(connection: &Connection) -> rusqlite::Result<(u64, u64)> {

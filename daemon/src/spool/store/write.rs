@@ -11,7 +11,7 @@ use crate::model::{Batch, RunId};
 use crate::spool::again::concerns;
 use crate::spool::block::{self, HEADER_LENGTH, READINGS_MAX};
 use crate::spool::dictionary::{Dictionary, body_of};
-use crate::spool::records::{books_text, event_of, event_text, run_key, run_of};
+use crate::spool::records::{books_text, event_of, event_text, mark_text, run_key, run_of};
 use crate::spool::ring::{self, Extent, Spot};
 use crate::spool::schema;
 
@@ -53,6 +53,8 @@ impl Writing<'_> {
             self.transaction.execute("DELETE FROM block WHERE place = ?1", [spot.place])?;
         }
         self.ring = ring::extent(&self.transaction)?;
+        // Numbers go on without a hole: a hole means that blocks cannot be reached any more.
+        self.next_block = number;
         Ok(())
     }
 
@@ -259,7 +261,7 @@ pub(super) fn put_runs(transaction: &Transaction<'_>, work: &Work<'_>) -> Result
     for update in work.runs {
         let sql = "INSERT INTO run (run, ended, last_wall_us, books) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (run) DO
                    UPDATE SET ended = max(ended, excluded.ended), last_wall_us = excluded.last_wall_us, books = excluded.books";
-        let books = books_text(&update.books);
+        let books = books_text(update.run, &update.books);
         let row = params![run_key(update.run), update.ended, update.last_wall_us, books];
         transaction.prepare_cached(sql)?.execute(row)?;
     }
@@ -267,7 +269,7 @@ pub(super) fn put_runs(transaction: &Transaction<'_>, work: &Work<'_>) -> Result
         transaction.execute("DELETE FROM run WHERE run = ?1", [run_key(*run)])?;
     }
     if let Some(mark) = work.mark {
-        let text = serde_json::to_string(mark).expect("numbers and a text are always JSON");
+        let text = mark_text(mark);
         transaction.prepare_cached("UPDATE spool SET mark = ?1 WHERE id = 1")?.execute([text])?;
     }
     Ok(())

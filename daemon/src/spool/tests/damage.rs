@@ -53,8 +53,7 @@ async fn a_damaged_block_costs_itself_and_is_recorded() {
     let (Opened { spool, .. }, _) = open(settings(directory.path()));
     let found = numbers(&waiting(&spool).await.0);
     assert_eq!(found, (0..18).filter(|seq| !(6..8).contains(seq)).collect());
-    flush(&spool).await;
-    let events = waiting(&spool).await.1;
+    let events = after_salvage(&spool).await.1;
     assert_eq!(gaps(&events, run, GapCause::Damaged), (6..8).collect());
     assert_eq!(sums(&spool).losses.damaged, 2);
 }

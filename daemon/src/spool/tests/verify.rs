@@ -75,6 +75,20 @@ async fn a_sound_file_is_called_sound_and_no_trace_is_left() {
     assert!(trace(directory.path()) == before);
 }
 
+fn seal_again(connection: &Connection) {
+    for (table, column, key) in [("spool", "mark", "id"), ("run", "books", "run")] {
+        let mut statement =
+            connection.prepare(&format!("SELECT {key}, {column} FROM {table}")).expect("readable");
+        let rows = statement.query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)));
+        for (at, text) in rows.expect("readable").flatten() {
+            let (json, _) = text.rsplit_once(",\"crc\"").expect("sealed");
+            let text = crate::spool::records::seal(format!("{json}}}"));
+            let sql = format!("UPDATE {table} SET {column} = ?2 WHERE {key} = ?1");
+            connection.execute(&sql, (at, text)).expect("written");
+        }
+    }
+}
+
 #[tokio::test]
 async fn each_kind_of_damage_is_found() {
     let lived = lived().await;
@@ -129,7 +143,13 @@ async fn each_kind_of_damage_is_found() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join(store::FILE);
         std::fs::copy(&whole, &path).expect("copied");
-        Connection::open(&path).expect("opens").execute_batch(&damage).expect(&damage);
+        let connection = Connection::open(&path).expect("opens");
+        connection.execute_batch(&damage).expect(&damage);
+        if damage.contains("json_set") {
+            // Their checksums fit: a mistake of ours, not the disk's.
+            seal_again(&connection);
+        }
+        drop(connection);
         let found = verified(directory.path());
         assert!(found.faults.iter().any(|fault| fault.contains(words)), "{damage}: {:?}", found.faults);
     }

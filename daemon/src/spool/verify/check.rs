@@ -12,7 +12,7 @@ use crate::model::{Batch, RunId};
 use crate::spool::block::{self, BlockFault, Header};
 use crate::spool::dictionary::Dictionary;
 use crate::spool::ledger::{Intervals, Ledger, RunBooks};
-use crate::spool::records::{Mark, books_of, event_of, run_of};
+use crate::spool::records::{books_of, event_of, mark_of, run_of};
 use crate::spool::store::{StoreError, dictionary};
 
 /// Stretches of a run remembered.
@@ -94,9 +94,9 @@ impl Check {
         self.found.id = match connection
             .query_row("SELECT mark FROM spool WHERE id = 1", [], |row| row.get::<_, String>(0))
         {
-            Ok(text) => match serde_json::from_str::<Mark>(&text) {
-                Ok(mark) => mark.id,
-                Err(_) => self.none("the spool's own row makes no sense"),
+            Ok(text) => match mark_of(&text) {
+                Some(mark) => mark.id,
+                None => self.none("the spool's own row makes no sense"),
             },
             Err(rusqlite::Error::QueryReturnedNoRows) => self.none("the spool's own row is missing"),
             Err(error) => return Err(error.into()),
@@ -117,7 +117,7 @@ impl Check {
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let run = run_of(row.get(0)?);
-            let Some(books) = books_of(row.get_ref(1)?.as_str().unwrap_or_default()) else {
+            let Some(books) = books_of(run, row.get_ref(1)?.as_str().unwrap_or_default()) else {
                 self.found.fault(format!("run {run}: its books make no sense"));
                 continue;
             };
@@ -250,6 +250,10 @@ impl Check {
         (number, bytes): (u64, &[u8]),
         books: Books<'_>,
     ) -> Result<(), StoreError> {
+        if bytes.is_empty() {
+            // It was found damaged, made empty, and what was in it is recorded.
+            return Ok(());
+        }
         let mut decoded = block::decode(bytes, entries);
         if self.alive && matches!(decoded, Err(BlockFault::Dictionary(_))) {
             // An entry newer than our copy.

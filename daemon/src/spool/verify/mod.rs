@@ -27,7 +27,7 @@ use rusqlite::{Connection, OpenFlags};
 use serde::{Deserialize, Serialize};
 
 use super::ledger::Ledger;
-use super::records::{Mark, books_of, run_of};
+use super::records::{books_of, mark_of, run_of};
 use super::store::{StoreError, dictionary};
 use super::{open, schema};
 
@@ -208,13 +208,13 @@ fn all(path: &Path, connection: &Connection, progress: &mut impl FnMut(f64)) -> 
 /// The books as a start would take them over, as far as they can be read.
 fn books(connection: &Connection) -> Result<(Ledger, u64), StoreError> {
     let mark = connection.query_row("SELECT mark FROM spool WHERE id = 1", [], |row| row.get::<_, String>(0));
-    let mark = mark.ok().and_then(|text| serde_json::from_str::<Mark>(&text).ok()).unwrap_or_default();
+    let mark = mark.ok().and_then(|text| mark_of(&text)).unwrap_or_default();
     let mut ledger = mark.ledger();
     let mut statement = connection.prepare("SELECT run, ended, books FROM run")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let run = run_of(row.get(0)?);
-        let Some(mut books) = books_of(row.get_ref(2)?.as_str().unwrap_or_default()) else { continue };
+        let Some(mut books) = books_of(run, row.get_ref(2)?.as_str().unwrap_or_default()) else { continue };
         if row.get::<_, i64>(1)? == 0 {
             let last = open::last_of(connection, run)?.map_or(0, |last| last.next);
             books.durable = books.settled_on(books.durable.max(last));

@@ -5,6 +5,7 @@
 //! (so that no half-written frame stays in front of later ones), what the failed commit may have left is taken out,
 //! and the same readings are written again from memory. Until then they and all that follow stay in the memory ring.
 
+mod audit;
 mod expire;
 mod fold;
 mod gaps;
@@ -24,12 +25,13 @@ use super::SpoolError;
 use super::meter::{Meter, View};
 use super::open;
 use super::records::Mark;
-use super::rescue::Rescue;
+use super::rescue::{Rescue, Searched};
 use super::ring;
 use super::shared::{Command, Inner, Shared};
 use super::store::{self, DeadLetter, Store, Trouble};
 use crate::model::RunId;
-use crate::model::event::{Body, Event, GapCause};
+use crate::model::event::{Body, Event};
+use audit::Audit;
 #[cfg(test)]
 pub(in crate::spool) use gaps::GAPS_MAX;
 use resend::Resend;
@@ -54,6 +56,14 @@ struct Broken {
     pause: Duration,
     /// What the failed commit may have left: first block, first record row.
     undo_from: Option<(u64, i64)>,
+}
+
+/// What a copy of the small tables shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Copied {
+    file: Option<(u64, u64)>,
+    next_shape: u32,
+    open: bool,
 }
 
 /// The thread's own state.
@@ -96,6 +106,14 @@ pub(super) struct Writer {
     resent_records: u64,
     meter: Meter,
     rescue: Option<Rescue>,
+    /// Folders whose outcome is to be committed before they are marked.
+    searched: Vec<Searched>,
+    auditing: Option<Audit>,
+    /// The state that the copy shows, and when it is written anew all the same.
+    copied: Option<Copied>,
+    copy_due: Instant,
+    /// When the file was last set aside: a disk that damages every file gets a pause.
+    set_aside: Option<Instant>,
     /// The file that the store has open: another one may have its name by now.
     identity: Option<(u64, u64)>,
     /// When the present turn began. Inside a turn no clock is asked, so that a turn can be repeated exactly.
@@ -146,6 +164,11 @@ impl Writer {
             resent_records: 0,
             meter: Meter::new(now),
             rescue: None,
+            searched: Vec::new(),
+            auditing: None,
+            copied: None,
+            copy_due: now,
+            set_aside: None,
             identity: None,
             now,
         }
@@ -165,6 +188,7 @@ impl Writer {
     /// Before the first step.
     pub(super) fn begin(&mut self) {
         self.stands_on();
+        self.keep_copy(true);
         self.show();
     }
 
@@ -211,10 +235,14 @@ impl Writer {
 
     /// Something to do in a turn: heal, search, commit.
     fn has_turn(&self, inner: &Inner, now: Instant) -> bool {
-        self.broken.is_some()
-            || self.rescue.is_some()
-            || !self.resends.is_empty()
-            || self.has_work(inner, now)
+        self.busy() || !self.resends.is_empty() || self.has_work(inner, now)
+    }
+
+    /// Something to do that does not come from outside.
+    pub(super) fn busy(&self) -> bool {
+        // On a full disk the rescue waits.
+        let held = self.full && self.rescue.is_some();
+        self.broken.is_some() || (!held && (self.rescue.is_some() || self.auditing.is_some()))
     }
 
     /// Something to commit.
@@ -246,14 +274,11 @@ impl Writer {
                 }
             }
             Command::Resend { asked, progress, reply } => self.begin_resend(asked, progress, reply),
-            Command::Damaged { spot, header, what } => {
-                tracing::warn!(seq = header.map(|header| header.first), error = %what, "a stored block is damaged");
-                if let Some(header) = header {
-                    self.shared.lock().lose(header.run, header.first, header.next, GapCause::Damaged);
-                } else {
-                    self.lose_between_neighbours(spot);
-                }
+            Command::Damaged { spot, what } => {
+                tracing::warn!(block = spot.number, error = %what, "a stored block is damaged");
+                self.audit(true);
             }
+            Command::NotFound => self.audit(false),
             // A file that was set aside since must not take the fresh one with it.
             Command::FileDamaged { generation, what } => {
                 if generation == self.shared.generation.load(Ordering::Acquire) && self.store.is_some() {
@@ -287,6 +312,7 @@ impl Writer {
         self.watch_file();
         self.rescue();
         self.resend();
+        self.go_on_auditing();
         while self.store.is_some() {
             let due = self.has_work(&self.shared.lock(), now);
             if !due || !self.commit_window(now, None) {
@@ -294,6 +320,7 @@ impl Writer {
             }
             self.answer_flushes();
         }
+        self.keep_copy(true);
         self.flushes.retain(|(_, reply)| !reply.is_closed());
         if let Some(why) = self.broken.as_ref().map(|broken| broken.why.clone()) {
             let (late, rest): (Vec<_>, Vec<_>) =
@@ -357,6 +384,7 @@ impl Writer {
             self.commit_window(now, Some(0));
         }
         self.answer_flushes();
+        self.keep_copy(false);
         let result = match (&self.broken, &self.store) {
             (None, Some(store)) => store.empty_log().map(|_| ()).map_err(|error| error.to_string()),
             (broken, _) => Err(broken.as_ref().map_or_else(String::new, |broken| broken.why.clone())),

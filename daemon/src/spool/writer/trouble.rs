@@ -2,19 +2,22 @@
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::{Broken, RETRY_FIRST, Writer};
+use super::{Broken, Copied, RETRY_FIRST, Writer};
 use crate::model::event::GapCause;
 use crate::spool::SpoolError;
 use crate::spool::api::Confirmed;
 use crate::spool::aside;
 use crate::spool::rescue::{Rescue, at_risk};
 use crate::spool::store::{DeadLetter, Store, StoreError, Trouble, Work};
-use crate::spool::{directory, open, ring, schema};
+use crate::spool::{copy, directory, open, rescue, schema};
 
 /// The longest pause between attempts to use a disk that failed: it is back within 60 s of its cause going away.
 const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// The copy of the books is no older than this.
+const COPY_EVERY: Duration = Duration::from_secs(3600);
 
 impl Writer {
     /// Drops the connection, and says when it is tried again.
@@ -41,13 +44,16 @@ impl Writer {
         if before.as_ref().is_none_or(|before| before.state != state) {
             tracing::warn!(error = %why, state, "the spool cannot store; readings stay in memory and are tried again");
         }
+        // Damage takes this way at once, but not again and again on a disk that damages every file.
+        let lately = |at: Instant| now.saturating_duration_since(at) < RETRY_MAX * 2;
+        let at_once = trouble == Trouble::Damage && !self.set_aside.is_some_and(lately);
         let pause = before.as_ref().map_or(RETRY_FIRST, |before| before.pause);
         // What may have to be undone is what the first failure left: later ones did not get that far.
         let undo_from = before.and_then(|before| before.undo_from).or(undo_from);
         self.broken = Some(Broken {
             state,
             why: format!("{words} ({why})"),
-            retry_at: now + if trouble == Trouble::Damage { Duration::ZERO } else { pause },
+            retry_at: if at_once { now } else { now + pause },
             pause: (pause * 2).min(RETRY_MAX),
             undo_from,
         });
@@ -60,7 +66,10 @@ impl Writer {
             let why = broken.why.clone();
             let run = self.shared.lock().run;
             match open::quarantine(&self.file, run) {
-                Ok(to) => self.begin_rescue(&to, why.clone()),
+                Ok(()) => {
+                    self.set_aside = Some(self.now);
+                    self.begin_rescue(Some(why.clone()));
+                }
                 Err(error) => {
                     self.fail(Trouble::Disk, &error.to_string(), None);
                     return;
@@ -85,7 +94,8 @@ impl Writer {
     pub(super) fn reopen(&mut self) -> Result<(), StoreError> {
         aside::finish(self.directory())?;
         directory::write_log_again(&self.file)?;
-        let (mut store, found) = Store::open(&self.file, self.bytes_max, &open::random_id())?;
+        let (mut store, found) =
+            Store::open_as(&self.file, self.bytes_max, &open::random_id(), self.shared.schema)?;
         self.full &= directory::is_full(self.directory());
         if self.full {
             let (_, count) = store.pages()?;
@@ -148,47 +158,75 @@ impl Writer {
         if self.proving.take().is_some() {
             tracing::info!("the spool stores again");
         }
+        rescue::mark(std::mem::take(&mut self.searched));
     }
 
     fn directory(&self) -> &Path {
         self.file.parent().unwrap_or(Path::new("."))
     }
 
-    /// Searches a file that was set aside, a piece each turn.
-    pub(in crate::spool) fn begin_rescue(&mut self, file: &Path, found: String) {
+    /// Writes the copy of the small tables, when there is a reason: a new file, a new shape, an hour, the end.
+    pub(super) fn keep_copy(&mut self, open: bool) {
+        let Some(store) = &self.store else { return };
+        let state = Copied { file: self.identity, next_shape: store.dictionary().next_id(), open };
+        if self.copied == Some(state) && self.now < self.copy_due {
+            return;
+        }
+        // Without the lock: appending must not wait for the disk.
+        let ledger = self.shared.lock().ledger.clone();
+        if let Err(error) = copy::write(&self.file, (&self.mark, open), store.dictionary(), &ledger) {
+            tracing::debug!(%error, "the copy of the small tables cannot be written");
+        }
+        (self.copied, self.copy_due) = (Some(state), self.now + COPY_EVERY);
+    }
+
+    /// Searches what was set aside and not searched to its end; `found`: what was wrong with the newest.
+    pub(in crate::spool) fn begin_rescue(&mut self, found: Option<String>) {
+        let known = self.shared.schema;
         let at_risk = at_risk(&self.shared.lock());
-        match Rescue::begin(file, found, at_risk) {
-            Ok(rescue) => self.rescue = Some(rescue),
-            Err(error) => {
-                tracing::error!(%error, file = %file.display(), "the damaged spool cannot be searched");
-            }
+        self.rescue = Rescue::begin(self.directory(), found, known, at_risk);
+        if self.rescue.is_some() {
+            self.auditing = None;
         }
     }
 
     /// One piece of the rescue.
     pub(super) fn rescue(&mut self) {
-        // What has to be taken out first is everything from a number on.
-        if self.store.is_none() || self.undo_from().is_some() {
+        // On a full disk it waits: there is no room, and nothing is lost where it lies. So it does while something has to be
+        // taken out first: that is everything from a number on.
+        if self.store.is_none() || self.full || self.undo_from().is_some() {
             return;
         }
         let Some(mut rescue) = self.rescue.take() else { return };
-        let shared = self.shared.clone();
-        let mut back = rescue.take_unstored();
-        if back.is_empty() {
-            let Some(found) = rescue.search() else {
-                let stamp = (shared.now)();
-                rescue.finish(&mut shared.lock(), stamp);
-                rescue.mark_done();
-                self.books_due = self.now;
+        if !rescue.knows_present() {
+            let Some(present) = self.walk() else {
+                self.rescue = Some(rescue);
                 return;
             };
-            back = rescue.take_back(found, &mut shared.lock());
+            rescue.know_present(present);
         }
+        let shared = self.shared.clone();
+        let back = if let Some(back) = rescue.take_unstored() {
+            back
+        } else if let Some(found) = rescue.search() {
+            rescue.take_back(found, &mut shared.lock())
+        } else {
+            self.searched = rescue.finish(&mut shared.lock(), (shared.now)());
+            self.books_due = self.now;
+            return;
+        };
         let floor = self.mark.floor;
         if let Some(store) = self.store.as_mut().filter(|_| !back.is_empty()) {
             let next = store.next();
-            match store.commit(&Work { batches: &back, floor, ..Work::default() }) {
-                Ok(_) => rescue.stored(&back),
+            let work = Work { batches: &back.batches, events: &back.events, floor, ..Work::default() };
+            match store.commit(&work) {
+                Ok(written) => {
+                    rescue.stored(&back.batches);
+                    shared.lock().events_waiting += written.event_ids.len() as u64;
+                    if let Some(newest) = written.event_ids.last() {
+                        shared.newest_event.store(*newest, Ordering::Release);
+                    }
+                }
                 // No room but over readings that wait: the newer ones stay, these count as lost in the end.
                 Err(error @ (StoreError::NoRoom | StoreError::Unencodable(_))) => {
                     tracing::warn!(%error, "salvaged readings cannot be stored");
@@ -200,21 +238,6 @@ impl Writer {
             }
         }
         self.rescue = Some(rescue);
-    }
-
-    pub(super) fn lose_between_neighbours(&mut self, spot: ring::Spot) {
-        let Some(store) = &self.store else { return };
-        let around = ring::locate(store.connection(), spot.number.saturating_sub(1))
-            .and_then(|from| from.map_or(Ok(Vec::new()), |from| ring::headings(store.connection(), from, 3)));
-        let Ok(around) = around else { return };
-        let before = around.iter().find(|heading| heading.spot.number + 1 == spot.number);
-        let after = around.iter().find(|heading| heading.spot.number == spot.number + 1);
-        if let (Some(before), Some(after)) =
-            (before.and_then(|heading| heading.header), after.and_then(|heading| heading.header))
-            && before.run == after.run
-        {
-            self.shared.lock().lose(before.run, before.next, after.first, GapCause::Damaged);
-        }
     }
 
     pub(super) fn dead_letter(&mut self, refused: &[Confirmed], reason: &str) -> Result<(), SpoolError> {

@@ -1,0 +1,134 @@
+//! The copy: what the small tables say, once more, in a file of its own beside the spool.
+//!
+//! A page of blocks that is lost costs those blocks. The page of the dictionary would cost every block that uses it, and the page
+//! of the books would make everything wait again that was confirmed. So both stand here too, for the
+//! [`salvage`](super::salvage). Written when the spool is opened, when a shape comes up, once an hour and when it is closed; never read
+//! while the file is whole.
+//!
+//! ```text
+//! spool.db-copy   lines of JSON, each sealed (see `records`)
+//!   {"spool": id, "open": true or false}      the first line. "open": not closed since
+//!   {"shape": id, "body": text}                a row of table `shape`
+//!   {"id": .., "floor": .., ...}               the row of table `spool`
+//!   {"run": .., "durable": .., ...}            the books of a run, as in table `run`
+//! ```
+//!
+//! It may be older than the spool. That does no harm: shapes never change, and what was settled stays settled.
+
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::dictionary::{Dictionary, body_of};
+use super::ledger::{Ledger, RunBooks};
+use super::records::{Mark, books_of, books_text, mark_of, mark_text, run_of, seal, sealed};
+use crate::model::RunId;
+
+/// Behind the name of the spool's file.
+pub(super) const SUFFIX: &str = "-copy";
+
+/// A line is no longer than the shape of a device with all its points.
+const LINE_MAX: u64 = 64 * 1024 * 1024;
+
+/// What a copy says.
+#[derive(Debug, Default)]
+pub(super) struct Copy {
+    /// The spool's own row.
+    pub(super) mark: Option<Mark>,
+    /// The spool was not closed since.
+    pub(super) open: bool,
+    /// Number and body.
+    pub(super) shapes: Vec<(u32, String)>,
+    /// Books, not beyond what is durable.
+    pub(super) books: Vec<(RunId, RunBooks)>,
+}
+
+#[derive(Deserialize)]
+struct Line {
+    open: Option<bool>,
+    id: Option<String>,
+    shape: Option<u32>,
+    body: Option<String>,
+    run: Option<i64>,
+}
+
+fn beside(file: &Path, suffix: &str) -> PathBuf {
+    let mut path = file.as_os_str().to_owned();
+    path.push(SUFFIX);
+    path.push(suffix);
+    path.into()
+}
+
+impl Copy {
+    /// The copy beside a spool's file; empty if there is none. Lines that are damaged are left out.
+    pub(super) fn read(file: &Path) -> Self {
+        let mut copy = Self::default();
+        let Ok(opened) = File::open(beside(file, "")) else { return copy };
+        let mut lines = BufReader::new(opened);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            match (&mut lines).take(LINE_MAX).read_until(b'\n', &mut line) {
+                Ok(0) | Err(_) => return copy,
+                Ok(_) => copy.take(String::from_utf8_lossy(&line).trim_end()),
+            }
+        }
+    }
+
+    /// Whether the spool was not closed since its copy was written.
+    pub(super) fn is_open(file: &Path) -> bool {
+        let mut copy = Self::default();
+        let mut line = String::new();
+        if let Ok(opened) = File::open(beside(file, ""))
+            && BufReader::new(opened).take(4096).read_line(&mut line).is_ok()
+        {
+            copy.take(line.trim_end());
+        }
+        copy.open
+    }
+
+    fn take(&mut self, text: &str) {
+        let Some(line) = sealed(text).and_then(|text| serde_json::from_str::<Line>(text).ok()) else {
+            return;
+        };
+        match line {
+            Line { open: Some(open), .. } => self.open = open,
+            Line { id: Some(_), .. } => self.mark = mark_of(text),
+            Line { shape: Some(id), body: Some(body), .. } => self.shapes.push((id, body)),
+            Line { run: Some(run), .. } => {
+                let run = run_of(run);
+                self.books.extend(books_of(run, text).map(|books| (run, books)));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Writes the copy anew: complete or not at all.
+pub(super) fn write(
+    file: &Path,
+    (mark, open): (&Mark, bool),
+    dictionary: &Dictionary,
+    ledger: &Ledger,
+) -> io::Result<()> {
+    let (new, old) = (beside(file, ".new"), beside(file, ""));
+    let mut out = BufWriter::new(File::create(&new)?);
+    writeln!(out, "{}", seal(json!({"spool": mark.id, "open": open}).to_string()))?;
+    writeln!(out, "{}", mark_text(mark))?;
+    for (id, entry) in dictionary.entries() {
+        let body = body_of(&entry.shape);
+        if crc32c::crc32c(&body) == entry.crc {
+            let body = String::from_utf8_lossy(&body);
+            writeln!(out, "{}", seal(json!({"shape": id, "body": body}).to_string()))?;
+        }
+    }
+    for (run, books) in &ledger.runs {
+        writeln!(out, "{}", books_text(*run, &books.for_disk()))?;
+    }
+    out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+    fs::rename(&new, &old)?;
+    File::open(file.parent().unwrap_or(Path::new(".")))?.sync_all()
+}

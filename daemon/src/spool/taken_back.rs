@@ -1,0 +1,82 @@
+//! Taking back: reads a spool file that an older program had set aside, in order, now that this program knows its schema.
+//!
+//! The file was made by a newer program (an update), and set aside untouched when the update was rolled back. Opened now, it is
+//! migrated if that is needed, like any other. What waits in it is read in bounded steps; what was confirmed in it is not.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use super::api::{Cursor, Item};
+use super::ledger::{Ledger, RunBooks};
+use super::open;
+use super::records::Mark;
+use super::schema::Schema;
+use super::source::Source;
+use super::store::{Store, StoreError};
+use crate::model::event::Event;
+use crate::model::{Batch, RunId};
+
+/// A whole spool file, being read.
+#[derive(Debug)]
+pub(super) struct TakenBack {
+    source: Source,
+    ledger: Ledger,
+    at: Cursor,
+    /// Its own row.
+    pub(super) mark: Mark,
+    /// Books of its runs.
+    pub(super) books: BTreeMap<RunId, RunBooks>,
+    /// Runs of which it holds, or has sent, an end record.
+    pub(super) ended: BTreeSet<RunId>,
+    /// Records that were read and not yet taken.
+    pub(super) records: Vec<(Event, bool)>,
+    /// Blocks that could not be read.
+    pub(super) damaged: u64,
+}
+
+impl TakenBack {
+    /// Opens the file, and migrates it if need be.
+    pub(super) fn open(file: &Path, schema: &Schema) -> Result<Self, StoreError> {
+        let (store, found) = Store::open_as(file, u64::MAX, "", schema)?;
+        let mut ledger = found.mark.ledger();
+        let mut ended = BTreeSet::new();
+        for mut row in found.runs {
+            if row.ended {
+                ended.insert(row.run);
+            } else if let Some(last) = open::last_of(store.connection(), row.run)? {
+                row.books.durable = row.books.settled_on(row.books.durable.max(last.next));
+            }
+            ledger.runs.insert(row.run, row.books);
+        }
+        Ok(Self {
+            source: Source::open(file)?,
+            books: ledger.runs.clone(),
+            ledger,
+            mark: found.mark,
+            at: Cursor::START,
+            ended,
+            records: Vec::new(),
+            damaged: 0,
+        })
+    }
+
+    /// Reads on. `None`: that was all.
+    pub(super) fn step(&mut self) -> Result<Option<Vec<Batch>>, StoreError> {
+        let records = self.source.records(self.at.event)?;
+        if let Some((newest, _)) = records.last() {
+            self.at.event = *newest;
+            self.records.extend(records.into_iter().map(|(_, event)| (event, false)));
+            return Ok(Some(Vec::new()));
+        }
+        let ledger = &self.ledger;
+        let settled = |run, first, next| ledger.settled(run, first, next);
+        let (items, at) = self.source.waiting(self.at, self.mark.floor, &settled)?;
+        self.at.block = at;
+        self.damaged += self.source.damaged.drain(..).count() as u64;
+        let batch = |item| match item {
+            Item::Batch(batch) => Some(Batch::clone(&batch)),
+            Item::Event(_) => None,
+        };
+        Ok((!items.is_empty()).then(|| items.into_iter().filter_map(batch).collect()))
+    }
+}
