@@ -17,6 +17,9 @@ use crate::model::{Batch, PointMeta, RunId, Shape};
 /// So long without a reading between two runs, s, is a hole in every curve; a shorter pause is not.
 const PAUSE_S: i32 = 15;
 
+/// A stored shape, and where each of its points stands now.
+type Placed = (Arc<Shape>, Vec<Option<usize>>);
+
 /// A moment of a run: CLOCK_BOOTTIME of this boot, s; negative before it.
 type Moment = (RunId, i32);
 
@@ -30,8 +33,8 @@ pub struct Past {
     later: Option<Moment>,
     first: Option<Moment>,
     last: Option<Moment>,
-    /// By device: its stored shape, and the place of each of that shape's points.
-    places: HashMap<Arc<str>, (Arc<Shape>, Vec<Option<usize>>)>,
+    /// By device.
+    places: HashMap<Arc<str>, Placed>,
     /// The description of the plant that they are of.
     generation: u64,
     /// Something was filled in.

@@ -53,11 +53,12 @@ async fn readings_of_another_boot_find_their_place_when_somebody_sets_the_clock(
     let clock = {
         let set = Arc::clone(&set);
         // Without a clock chip the wall clock is an hour behind at first.
-        move || match set.load(Ordering::Relaxed) {
-            true => stamp(),
-            false => {
-                Stamp { clock: ClockQuality::Unsynced, wall_us: stamp().wall_us - 3_600_000_000, ..stamp() }
+        move || {
+            let now = stamp();
+            if set.load(Ordering::Relaxed) {
+                return now;
             }
+            Stamp { clock: ClockQuality::Unsynced, wall_us: now.wall_us - 3_600_000_000, ..now }
         }
     };
     let house = house_of(a_life_before().await, Keep::All, "127.0.0.1:0", Arc::new(clock)).await;

@@ -67,7 +67,9 @@ async fn a_glance_gives_one_block_at_a_time_and_only_what_was_asked_for() {
     let mut plant = Plant::new(run);
     let batches: Vec<_> = (0..40).map(|_| plant.batch()).collect();
     for pair in batches.chunks(2) {
-        pair.iter().for_each(|batch| spool.append(batch.clone()));
+        for batch in pair {
+            spool.append(batch.clone());
+        }
         flush(&spool).await;
     }
     let (from_us, to_us) = (Some(batches[20].stamp.wall_us), Some(batches[30].stamp.wall_us));
