@@ -13,7 +13,7 @@ use rusqlite::{Connection, OpenFlags, params};
 use super::api::{
     Cursor, ExportPage, ExportQuery, HistoryCursor, HistoryPage, HistoryQuery, HistoryValue, Item,
 };
-use super::block::{self, BlockFault};
+use super::block::{self, BlockFault, Header};
 use super::dictionary::Dictionary;
 use super::records::{event_of, run_of};
 use super::ring::{self, Heading, Spot};
