@@ -129,7 +129,8 @@ fn make_file(file: &Path, page_size: u64) {
     let mut connection = Connection::open(file).unwrap();
     connection.pragma_update(None, "page_size", page_size.cast_signed()).unwrap();
     connection.pragma_update(None, "journal_mode", "WAL").unwrap();
-    schema::create(&mut connection, &serde_json::to_string(&Mark::default()).unwrap()).unwrap();
+    schema::create(&mut connection, &serde_json::to_string(&Mark::default()).unwrap(), &schema::CURRENT)
+        .unwrap();
 }
 
 fn longest_log(log: &Path, length: Duration) -> u64 {
