@@ -1,8 +1,12 @@
 //! The floor: polls the same devices and publishes the same values over the same TLS, and does nothing else. It keeps
 //! nothing, numbers nothing, checks no deadline and shows no page.
+//!
+//! Told to, it also commits what it read to SQLite once a second (WAL, FULL, one row of bytes as they came from the wire): the
+//! part of the way from the floor to the gateway that any store must pay. It reads nothing back and knows not what was sent.
 
 use std::fmt::Write as _;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rumqttc::v5::mqttbytes::QoS;
@@ -21,19 +25,30 @@ pub fn tls(folder: &Path, who: &str) -> Transport {
     })
 }
 
-/// `bare FOLDER BROKER-PORT POINTS PORT...`: one device a port, each polled once a second.
+/// What was read since the last commit.
+type Read = Arc<Mutex<Vec<u8>>>;
+
+/// Rows of the committing loop's file: as a ring, so that it does not grow.
+const ROWS: i64 = 512;
+
+/// `bare FOLDER BROKER-PORT POINTS FILE PORT...`: one device a port, each polled once a second. `FILE`: commit to it; `-`: nothing.
 pub fn run(arguments: &[String]) {
     let folder = Path::new(&arguments[0]);
     let broker: u16 = arguments[1].parse().unwrap();
     let points: u16 = arguments[2].parse().unwrap();
-    let ports: Vec<u16> = arguments[3..].iter().map(|p| p.parse().unwrap()).collect();
+    let ports: Vec<u16> = arguments[4..].iter().map(|p| p.parse().unwrap()).collect();
+    let read = (arguments[3] != "-").then(Read::default);
+    if let Some(read) = read.clone() {
+        let file = arguments[3].clone();
+        std::thread::spawn(move || commit(Path::new(&file), &read));
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let mut options = MqttOptions::new("bare", "localhost", broker);
         options.set_transport(tls(folder, "gateway")).set_outgoing_inflight_upper_limit(64);
         let (client, mut events) = AsyncClient::new(options, 256);
         for (device, port) in ports.into_iter().enumerate() {
-            tokio::spawn(poll(device, port, points, client.clone()));
+            tokio::spawn(poll((device, port), points, client.clone(), read.clone()));
         }
         loop {
             events.poll().await.expect("the broker stays");
@@ -41,7 +56,22 @@ pub fn run(arguments: &[String]) {
     });
 }
 
-async fn poll(device: usize, port: u16, points: u16, client: AsyncClient) {
+/// Every second one transaction with one row.
+fn commit(file: &Path, read: &Read) {
+    let connection = rusqlite::Connection::open(file).unwrap();
+    connection.pragma_update(None, "page_size", fieldspool::spool::schema::PAGE_SIZE.cast_signed()).unwrap();
+    connection.pragma_update(None, "journal_mode", "WAL").unwrap();
+    connection.pragma_update(None, "synchronous", "FULL").unwrap();
+    connection.execute_batch("CREATE TABLE row (id INTEGER PRIMARY KEY, body BLOB NOT NULL)").unwrap();
+    let mut insert = connection.prepare("INSERT OR REPLACE INTO row (id, body) VALUES (?1, ?2)").unwrap();
+    for id in 0.. {
+        std::thread::sleep(Duration::from_secs(1));
+        let body = std::mem::take(&mut *read.lock().unwrap());
+        insert.execute(rusqlite::params![id % ROWS, body]).unwrap();
+    }
+}
+
+async fn poll((device, port): (usize, u16), points: u16, client: AsyncClient, read: Option<Read>) {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     stream.set_nodelay(true).unwrap();
     let topic = format!("fieldspool/plant7-gw1/live/d{device}");
@@ -57,6 +87,9 @@ async fn poll(device: usize, port: u16, points: u16, client: AsyncClient) {
             stream.write_all(&[0, 1, 0, 0, 0, 6, 1, 4, s0, s1, c0, c1]).await.unwrap();
             let length = 9 + usize::from(count) * 2;
             stream.read_exact(&mut reply[..length]).await.unwrap();
+            if let Some(read) = &read {
+                read.lock().unwrap().extend_from_slice(&reply[9..length]);
+            }
             for (i, pair) in (start..).zip(reply[9..length].chunks(2)) {
                 let comma = if i == 0 { "" } else { "," };
                 write!(payload, "{comma}\"p{i}\":{}", u16::from_be_bytes([pair[0], pair[1]])).unwrap();

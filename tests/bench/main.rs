@@ -3,7 +3,7 @@
 //!
 //! Never part of the tests: figures are compared by people, and a slow machine is not a defect.
 //!
-//! `SECONDS=n` sets the length of a measurement (default 60), `FLASH_SECONDS=n` that of the card's (default 300).
+//! `SECONDS=n` sets the length of a measurement (default 25), `FLASH_SECONDS=n` that of the card's (default 200).
 //! `cargo bench -- speed flat flash outage` measures only the parts that are named.
 #![allow(
     clippy::unwrap_used,
@@ -54,13 +54,13 @@ fn main() {
     }
     let named: Vec<&str> = PARTS.into_iter().filter(|part| arguments.iter().any(|a| a == part)).collect();
     let parts = if named.is_empty() { PARTS.to_vec() } else { named };
-    let length = seconds("SECONDS", 60);
+    let length = seconds("SECONDS", 25);
     let mut report = format!("Measured by `make bench` on {}.\n", machine());
     for part in &parts {
         let rows = match *part {
             "speed" => speed::report(length),
             "flat" => speed::flat_out(length.min(Duration::from_secs(30))),
-            "flash" => flash::report(seconds("FLASH_SECONDS", 300)),
+            "flash" => flash::report(seconds("FLASH_SECONDS", 200)),
             _ => outage::report(),
         };
         println!("{rows}");

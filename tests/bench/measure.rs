@@ -29,18 +29,22 @@ pub struct Disk {
     device: String,
 }
 
+/// Bytes of an ext4 block unless something else is measured: what mke2fs takes from 512 MiB on. Smaller ones get 1 024.
+pub const BLOCK: u64 = 4096;
+
 /// What mkfs would leave for the kernel to write later, in the background of a measurement.
 const AT_ONCE: &str = "lazy_itable_init=0,lazy_journal_init=0";
 
 impl Disk {
-    /// `None` where this user may not mount.
-    pub fn mount(under: &Path) -> Option<Self> {
+    /// With blocks of so many bytes. `None` where this user may not mount.
+    pub fn mount(under: &Path, block: u64) -> Option<Self> {
         let (image, folder) = (under.join("disk.img"), under.join("disk"));
         fs::File::create(&image).unwrap().set_len(1 << 30).unwrap();
         fs::create_dir_all(&folder).unwrap();
         let done = |command: &mut Command| command.output().is_ok_and(|o| o.status.success());
-        let made = done(Command::new("mkfs.ext4").args(["-q", "-F", "-E", AT_ONCE]).arg(&image))
-            && done(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&folder));
+        let made = done(
+            Command::new("mkfs.ext4").args(["-q", "-F", "-E", AT_ONCE, "-b", &block.to_string()]).arg(&image),
+        ) && done(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&folder));
         if !made {
             return None;
         }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::measure::{Disk, memory, processor_time};
+use crate::measure::{BLOCK, Disk, memory, processor_time};
 use crate::plant::Plant;
 use crate::receiver::Receiver;
 use crate::support::broker::Broker;
@@ -87,26 +87,32 @@ pub fn report(length: Duration) -> String {
         writeln!(report, "\n## {total} points in {DEVICES} Modbus TCP devices at 1 s, {seconds} s\n")
             .unwrap();
         report.push_str(HEAD);
-        let floor = floor(points, length);
+        let floor = bare(points, length, false);
         report.push_str(&floor.row("bare loop", &floor, None));
+        report.push_str(&bare(points, length, true).row("bare loop that also commits", &floor, None));
         let cost = fieldspool(points, "1s", length).0;
         report.push_str(&cost.row("fieldspool", &floor, Some(targets)));
     }
     report
 }
 
-/// The bare loop, measured.
-fn floor(points: usize, length: Duration) -> Cost {
+/// The bare loop, measured; `commits`: what it read goes to SQLite once a second.
+fn bare(points: usize, length: Duration, commits: bool) -> Cost {
+    let scratch = tempfile::tempdir().unwrap();
+    let disk = commits.then(|| Disk::mount(scratch.path(), BLOCK)).flatten();
+    let folder = disk.as_ref().map_or(scratch.path().to_owned(), Disk::state);
+    let file = if commits { folder.join("bare.db") } else { "-".into() };
     let broker = Broker::start();
     let plant = Plant::start(DEVICES);
     let receiver = Receiver::start(broker.dir.path(), broker.port, plant.sent.clone());
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["bare", broker.dir.path().to_str().unwrap(), &broker.port.to_string(), &points.to_string()])
+        .arg(file)
         .args(plant.ports.iter().map(u16::to_string))
         .stdin(Stdio::null())
         .spawn()
         .unwrap();
-    let cost = measure(child.id(), &receiver, length, None);
+    let cost = measure(child.id(), &receiver, length, disk.as_ref());
     end(&mut child);
     cost
 }
@@ -114,7 +120,7 @@ fn floor(points: usize, length: Duration) -> Cost {
 /// The gateway, measured and stopped in order; and the subscriber, for what follows.
 fn fieldspool(points: usize, period: &str, length: Duration) -> (Cost, Receiver) {
     let scratch = tempfile::tempdir().unwrap();
-    let disk = Disk::mount(scratch.path());
+    let disk = Disk::mount(scratch.path(), BLOCK);
     let broker = Broker::start();
     let plant = Plant::start(DEVICES);
     let receiver = Receiver::start(broker.dir.path(), broker.port, plant.sent.clone());
