@@ -13,6 +13,12 @@ use crate::status::{Board, BusStatus};
 /// Answers remembered for median and 99th percentile of a device's turnaround.
 const TURNAROUNDS: usize = 100;
 
+/// Turnarounds are sorted for the board with each of the first polls, so many, ...
+const SORT_EACH: u8 = 10;
+
+/// ... and then so often: it is dearer than all else that is shown of a bus, and a hundred answers move slowly.
+const SORT_EVERY: Duration = Duration::from_secs(10);
+
 /// The minute over which the load is taken, in one-second bins.
 const BINS: usize = 60;
 
@@ -21,6 +27,8 @@ struct DeviceGauge {
     turnarounds_us: VecDeque<u64>,
     polls: u64,
     error: Option<String>,
+    /// When turnarounds were last sorted for the board, and the polls then.
+    sorted: Option<(Instant, u64)>,
 }
 
 /// The gauges of one bus.
@@ -73,14 +81,16 @@ impl Gauges {
             shown.error = counters.last_error.as_deref().filter(|_| !bus.is_up()).map(str::to_owned);
             shown.load = load;
             shown.counters = counters.into();
-            self.show_devices(shown, due);
+            self.show_devices(shown, due, now);
         });
     }
 
-    fn show_devices(&self, shown: &mut BusStatus, due: &Due) {
-        for (index, (gauge, device)) in self.devices.iter().zip(&mut shown.devices).enumerate() {
+    fn show_devices(&mut self, shown: &mut BusStatus, due: &Due, now: Instant) {
+        for (index, (gauge, device)) in self.devices.iter_mut().zip(&mut shown.devices).enumerate() {
             device.polls = gauge.polls;
-            device.turnaround_us = gauge.percentiles();
+            if gauge.sorts(now) {
+                device.turnaround_us = gauge.percentiles();
+            }
             device.error.clone_from(&gauge.error);
             if due.is_silent(index) {
                 device.answering = Some(false);
@@ -110,6 +120,21 @@ impl Gauges {
 }
 
 impl DeviceGauge {
+    /// Whether it is time to sort; takes note of it.
+    fn sorts(&mut self, now: Instant) -> bool {
+        let few = self.polls <= u64::from(SORT_EACH);
+        let due = match self.sorted {
+            None => self.polls > 0,
+            Some((at, polls)) => {
+                self.polls != polls && (few || now.saturating_duration_since(at) >= SORT_EVERY)
+            }
+        };
+        if due {
+            self.sorted = Some((now, self.polls));
+        }
+        due
+    }
+
     /// Median and 99th percentile, µs.
     fn percentiles(&self) -> Option<(u64, u64)> {
         let mut sorted: Vec<u64> = self.turnarounds_us.iter().copied().collect();
@@ -152,5 +177,27 @@ mod tests {
         }
         assert_eq!(gauges.devices[0].percentiles(), Some((199, 248)), "of the last hundred, 150 to 249");
         assert_eq!(gauges.devices[0].polls, 250);
+    }
+
+    #[test]
+    fn turnarounds_are_sorted_for_the_board_at_once_at_first_and_then_every_ten_seconds() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut gauge = DeviceGauge::default();
+        assert!(!gauge.sorts(at(0)), "nothing to show");
+        for second in 1..=u64::from(SORT_EACH) {
+            gauge.polls += 1;
+            assert!(gauge.sorts(at(second)), "answer {second}");
+        }
+        assert!(!gauge.sorts(at(11)), "no news");
+        let later: Vec<u64> = (11..40)
+            .filter(|&second| {
+                gauge.polls += 1;
+                gauge.sorts(at(second))
+            })
+            .collect();
+        assert_eq!(later, [20, 30]);
+        let mut fast = DeviceGauge { polls: 45, ..DeviceGauge::default() };
+        assert!(fast.sorts(at(1)), "many answers before the first look");
     }
 }

@@ -108,6 +108,7 @@ pub(super) async fn keep(heartbeat: Heartbeat, board: Board, tail: Tail, stop: C
     let watched = notify::watchdog_period();
     // Half the period, as sd_watchdog_enabled(3) recommends.
     let every = watched.map_or(LOOK_EVERY, |period| (period / 2).min(LOOK_EVERY));
+    let start = heartbeat.start;
     let mut line = String::new();
     let mut settled = Instant::now();
     loop {
@@ -131,9 +132,16 @@ pub(super) async fn keep(heartbeat: Heartbeat, board: Board, tail: Tail, stop: C
         }
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(every) => {}
+            () = tokio::time::sleep(left(start, every)) => {}
         }
     }
+}
+
+/// Until the next whole number of steps since the start: all who look that often wake up together, once.
+fn left(start: Instant, every: Duration) -> Duration {
+    let (every, now) = (every.max(Duration::from_millis(1)), tokio::time::Instant::now().into_std());
+    let into = now.saturating_duration_since(start).as_nanos() % every.as_nanos();
+    every.saturating_sub(Duration::from_nanos(u64::try_from(into).unwrap_or_default()))
 }
 
 /// The task that asks a thread of the spool whether it turns, and beats its pulse with the answer.
@@ -149,7 +157,7 @@ where
         }
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = tokio::time::sleep(left(pulse.start, LOOK_EVERY)) => {}
         }
     }
 }
@@ -227,6 +235,20 @@ mod tests {
         tokio::time::sleep(DEADLINES.turn * 2).await;
         assert_eq!(heartbeat.stuck(now(), |_| false).len(), 1);
         task.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_who_look_equally_often_wake_up_together() {
+        let start = tokio::time::Instant::now().into_std();
+        for ms in [1, 700, 4_998, 12_345] {
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+            let before = tokio::time::Instant::now().into_std() - start;
+            tokio::time::sleep(left(start, LOOK_EVERY)).await;
+            let at = tokio::time::Instant::now().into_std() - start;
+            assert!(at > before && at - before <= LOOK_EVERY + Duration::from_millis(1), "{before:?} {at:?}");
+            let late = at.as_millis() % LOOK_EVERY.as_millis();
+            assert!(late <= 1, "{late} ms beside the common moment");
+        }
     }
 
     #[test]

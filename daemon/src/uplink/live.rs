@@ -30,7 +30,8 @@ pub(super) fn bytes_of(batch: &Batch) -> usize {
 /// Batches on their way, by ascending `seq`.
 #[derive(Debug, Default)]
 pub(super) struct LiveQueue {
-    batches: VecDeque<Arc<Batch>>,
+    /// With their bytes, which are counted once.
+    batches: VecDeque<(Arc<Batch>, usize)>,
     bytes: usize,
     newest_only: bool,
     /// Batches that left without being sent, since the start.
@@ -44,7 +45,7 @@ impl LiveQueue {
         if newest_only {
             let all = std::mem::take(&mut self.batches);
             self.bytes = 0;
-            for batch in all {
+            for (batch, _) in all {
                 self.push(batch);
             }
         }
@@ -53,12 +54,13 @@ impl LiveQueue {
     /// Takes a batch in; the oldest go if there is no room.
     pub(super) fn push(&mut self, batch: Arc<Batch>) {
         if self.newest_only
-            && let Some(at) = self.batches.iter().position(|b| b.shape.device == batch.shape.device)
+            && let Some(at) = self.batches.iter().position(|(b, _)| b.shape.device == batch.shape.device)
         {
             self.remove(at);
         }
-        self.bytes += bytes_of(&batch);
-        self.batches.push_back(batch);
+        let bytes = bytes_of(&batch);
+        self.bytes += bytes;
+        self.batches.push_back((batch, bytes));
         while self.batches.len() > LIVE_BATCHES_MAX || (self.bytes > LIVE_BYTES_MAX && self.batches.len() > 1)
         {
             self.remove(0);
@@ -66,21 +68,21 @@ impl LiveQueue {
     }
 
     fn remove(&mut self, at: usize) {
-        if let Some(gone) = self.batches.remove(at) {
-            self.bytes -= bytes_of(&gone);
+        if let Some((_, bytes)) = self.batches.remove(at) {
+            self.bytes -= bytes;
             self.dropped += 1;
         }
     }
 
     /// `seq` of the oldest and of the newest that wait.
     pub(super) fn ends(&self) -> Option<(u64, u64)> {
-        Some((self.batches.front()?.seq, self.batches.back()?.seq))
+        Some((self.batches.front()?.0.seq, self.batches.back()?.0.seq))
     }
 
     /// Takes the batch that goes next.
     pub(super) fn pop(&mut self) -> Option<Arc<Batch>> {
-        let batch = self.batches.pop_front()?;
-        self.bytes -= bytes_of(&batch);
+        let (batch, bytes) = self.batches.pop_front()?;
+        self.bytes -= bytes;
         Some(batch)
     }
 
@@ -88,11 +90,11 @@ impl LiveQueue {
     pub(super) fn take_while_fits(&mut self, mut take: impl FnMut(&Arc<Batch>) -> Take) -> Vec<Arc<Batch>> {
         let mut taken = Vec::new();
         let mut at = 0;
-        while let Some(batch) = self.batches.get(at) {
+        while let Some((batch, bytes)) = self.batches.get(at) {
             match take(batch) {
                 Take::Yes => {
-                    self.bytes -= bytes_of(batch);
-                    taken.extend(self.batches.remove(at));
+                    self.bytes -= bytes;
+                    taken.extend(self.batches.remove(at).map(|(batch, _)| batch));
                 }
                 Take::Skip => at += 1,
                 Take::Stop => break,
@@ -104,8 +106,8 @@ impl LiveQueue {
     /// Whether this batch waits here.
     pub(super) fn has(&self, batch: &Batch) -> bool {
         self.batches
-            .binary_search_by_key(&batch.seq, |b| b.seq)
-            .is_ok_and(|at| self.batches.get(at).is_some_and(|b| b.run == batch.run))
+            .binary_search_by_key(&batch.seq, |(b, _)| b.seq)
+            .is_ok_and(|at| self.batches.get(at).is_some_and(|(b, _)| b.run == batch.run))
     }
 
     /// Nothing waits.
@@ -116,7 +118,7 @@ impl LiveQueue {
     /// All of them, in order.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = Arc<Batch>> {
         self.bytes = 0;
-        self.batches.drain(..)
+        self.batches.drain(..).map(|(batch, _)| batch)
     }
 }
 
@@ -142,7 +144,7 @@ mod tests {
         for seq in 0..300 {
             queue.push(batch("a", seq, 1));
         }
-        assert_eq!(queue.batches.front().unwrap().seq, 44);
+        assert_eq!(queue.batches.front().unwrap().0.seq, 44);
         assert_eq!(queue.dropped, 44);
         assert!(queue.has(&batch("a", 299, 1)));
         assert!(!queue.has(&batch("a", 43, 1)));
