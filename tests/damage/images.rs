@@ -326,7 +326,8 @@ impl Told {
         {
             // Its run is not proved to its end, and the receiver is told so.
             let known = base.killed && self.unproved.get(&name.0).is_some_and(|from| name.1 >= *from);
-            assert!(known, "{say}: {name:?} is neither sent nor recorded");
+            let from = self.unproved.get(&name.0);
+            assert!(known, "{say}: {name:?} is neither sent nor recorded; {from:?}, killed {}", base.killed);
         }
         assert_eq!(self.said.1, self.gaps.len(), "{say}: the report counts what was lost");
         for name in &self.gaps {

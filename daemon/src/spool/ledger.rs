@@ -95,6 +95,9 @@ impl Intervals {
     /// The stretches of `first..next` that are not in.
     pub fn missing(&self, first: u64, next: u64) -> Vec<(u64, u64)> {
         let mut missing = Vec::new();
+        if first >= next {
+            return missing;
+        }
         let mut at = first;
         let covered = self.by_first.range(..=first).next_back().map(|(_, &end)| end);
         at = at.max(covered.unwrap_or(at).min(next.max(at)));

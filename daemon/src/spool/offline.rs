@@ -132,9 +132,8 @@ fn ledger_of(connection: &Connection, found: &Found) -> Result<Ledger, StoreErro
     for row in &found.runs {
         let mut books = row.books.clone();
         if !row.ended {
-            let last = open::last_of(connection, row.run)?;
-            let durable = last.map_or(0, |last| last.next).max(books.durable);
-            books.durable = books.settled_on(durable);
+            let (next, _) = open::last_of(connection, (row.run, books.durable))?;
+            books.durable = books.settled_on(next);
         }
         ledger.runs.insert(row.run, books);
     }

@@ -157,10 +157,9 @@ pub(super) fn enter(
     let (mut events, mut updates) = (Vec::new(), Vec::new());
     for mut row in found.runs {
         if !row.ended && row.run != run {
-            if let Some(last) = last_of(store.connection(), row.run)? {
-                row.books.durable = row.books.settled_on(row.books.durable.max(last.next));
-                row.last_wall_us = Some(last.wall_max);
-            }
+            let (next, wall_us) = last_of(store.connection(), (row.run, row.books.durable))?;
+            row.books.durable = row.books.settled_on(next);
+            row.last_wall_us = wall_us.or(row.last_wall_us);
             let body = Body::RunEnd {
                 ended: row.run,
                 next_seq: row.books.durable,
@@ -187,14 +186,41 @@ pub(super) fn enter(
     Ok(Adopted { ledger, mark, events_waiting, clocks: found.clocks })
 }
 
-/// The header of the last block of a run, among the newest.
-pub(super) fn last_of(connection: &Connection, run: RunId) -> Result<Option<block::Header>, StoreError> {
-    let Some(extent) = ring::extent(connection)? else { return Ok(None) };
+/// How far a run came, by its blocks among the newest, and the wall clock there: the furthest block, not the newest, since
+/// a rescue stores older readings behind newer ones.
+///
+/// The checksum of a block proves what its head says. A damaged one is believed where it goes on from what is known: then its
+/// readings are found missing, and recorded.
+pub(super) fn last_of(
+    connection: &Connection,
+    (run, durable): (RunId, u64),
+) -> Result<(u64, Option<i64>), StoreError> {
+    let mut end = (durable, None);
+    let Some(extent) = ring::extent(connection)? else { return Ok(end) };
     let from = extent.newest.number.saturating_sub(LOOK_BACK);
-    let Some(spot) = ring::locate(connection, from)? else { return Ok(None) };
+    let Some(spot) = ring::locate(connection, from)? else { return Ok(end) };
     let limit = usize::try_from(LOOK_BACK + 1).unwrap_or(usize::MAX);
     let headings = ring::headings(connection, spot, limit)?;
-    Ok(headings.iter().rev().filter_map(|heading| heading.header).find(|header| header.run == run))
+    let own =
+        |heading: &ring::Heading| Some((heading.spot, heading.header.filter(|header| header.run == run)?));
+    let mut furthest: Vec<_> = headings.iter().filter_map(own).collect();
+    furthest.sort_by_key(|(_, header)| std::cmp::Reverse(header.next));
+    let mut unproved = Vec::new();
+    for (spot, header) in furthest {
+        let block = ring::block(connection, spot)?;
+        if block.is_some_and(|block| block::Header::checked(&block).is_ok()) {
+            end = (durable.max(header.next), Some(header.wall_max));
+            break;
+        }
+        unproved.push(header);
+    }
+    for claim in unproved.iter().rev() {
+        let long = claim.next - claim.first > block::READINGS_MAX as u64;
+        if !long && claim.first <= end.0 {
+            end.0 = end.0.max(claim.next);
+        }
+    }
+    Ok(end)
 }
 
 /// A file came up while we run: another one than before, or the first. What the old one held and nobody confirmed is

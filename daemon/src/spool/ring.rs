@@ -153,6 +153,21 @@ pub fn block(connection: &Connection, spot: Spot) -> rusqlite::Result<Option<Vec
     connection.prepare_cached(sql)?.query_row(params![spot.place, spot.number.cast_signed()], join).optional()
 }
 
+/// Whether a block that a walk has passed is found by its place too: a damaged page between can hide it from who looks for it.
+pub fn stands(connection: &Connection, spot: Spot) -> rusqlite::Result<bool> {
+    let sql = "SELECT 1 FROM block WHERE place = ?1 AND number = ?2";
+    connection.prepare_cached(sql)?.exists(params![spot.place, spot.number.cast_signed()])
+}
+
+/// Takes away what a head says where the block's checksum does not prove it: for whom it would settle readings.
+pub fn prove(connection: &Connection, headings: &mut [Heading]) -> rusqlite::Result<()> {
+    for heading in headings.iter_mut().filter(|heading| heading.header.is_some()) {
+        let block = block(connection, heading.spot)?;
+        heading.header = block.and_then(|block| Some(Header::checked(&block).ok()?.0));
+    }
+    Ok(())
+}
+
 /// A place between the newest and the oldest block that no block has; `None` if there is none.
 pub fn free_place(extent: Option<Extent>) -> Option<i64> {
     let Some(Extent { oldest, newest }) = extent else { return Some(0) };

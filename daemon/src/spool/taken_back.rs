@@ -43,8 +43,9 @@ impl TakenBack {
         for mut row in found.runs {
             if row.ended {
                 ended.insert(row.run);
-            } else if let Some(last) = open::last_of(store.connection(), row.run)? {
-                row.books.durable = row.books.settled_on(row.books.durable.max(last.next));
+            } else {
+                let (next, _) = open::last_of(store.connection(), (row.run, row.books.durable))?;
+                row.books.durable = row.books.settled_on(next);
             }
             ledger.runs.insert(row.run, row.books);
         }

@@ -116,7 +116,7 @@ pub enum BlockFault {
 }
 
 impl Header {
-    /// Reads a header. The checksum is not looked at.
+    /// Reads a header. The checksum is not looked at, but what no block can say of itself is refused.
     pub fn read(block: &[u8]) -> Result<Self, BlockFault> {
         let mut bytes = Bytes::new(block);
         let short = |_| BlockFault::NoBlock;
@@ -131,7 +131,7 @@ impl Header {
         let length = bytes.u32().map_err(short)?;
         bytes.u32().map_err(short)?;
         let run = RunId { counter: bytes.u32().map_err(short)?, random: bytes.u32().map_err(short)? };
-        Ok(Self {
+        let header = Self {
             length,
             run,
             first: bytes.u64().map_err(short)?,
@@ -141,7 +141,15 @@ impl Header {
             wall_min: i64::from_le_bytes(bytes.array().map_err(short)?),
             wall_max: i64::from_le_bytes(bytes.array().map_err(short)?),
             fingerprint: bytes.u32().map_err(short)?,
-        })
+        };
+        if header.is_possible() { Ok(header) } else { Err(BlockFault::Malformed("its head")) }
+    }
+
+    /// At least a batch and a reading, and no more readings than numbers.
+    fn is_possible(&self) -> bool {
+        let span = self.next.checked_sub(self.first);
+        span.is_some_and(|span| u64::from(self.readings) <= span)
+            && (1..=self.readings).contains(&self.batches)
     }
 
     /// Reads the header of a block whose checksum fits; gives the body too.

@@ -255,3 +255,27 @@ fn a_block_of_another_dictionary_is_refused() {
     let other = dictionary(&plant_shapes(1, 5));
     assert_eq!(decode(&block, &other), Err(BlockFault::Dictionary(1)));
 }
+
+#[test]
+fn a_head_that_no_block_can_have_is_refused_without_a_look_at_the_checksum() {
+    let shapes = plant_shapes(2, 4);
+    let mut block = Vec::new();
+    let header = encode(&plant(2, 4, 3, &shapes), &dictionary(&shapes), &mut block).expect("a plant");
+    let put = |at: usize, bytes: &[u8]| {
+        let mut block = block.clone();
+        block[at..at + bytes.len()].copy_from_slice(bytes);
+        Header::read(&block)
+    };
+    assert_eq!(put(24, &header.first.to_le_bytes()), Ok(header));
+    let more = header.readings + 1;
+    for refused in [
+        put(24, &header.next.to_le_bytes()),
+        put(24, &u64::MAX.to_le_bytes()),
+        put(32, &0_u64.to_le_bytes()),
+        put(40, &more.to_le_bytes()),
+        put(40, &0_u32.to_le_bytes()),
+        put(44, &0_u32.to_le_bytes()),
+    ] {
+        assert!(matches!(refused, Err(BlockFault::Malformed(_))), "{refused:?}");
+    }
+}

@@ -315,3 +315,10 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn nothing_is_missing_from_a_stretch_that_ends_before_it_begins() {
+    let mut some = Intervals::default();
+    some.insert(2, 5);
+    assert!(some.missing(9, 1).is_empty() && some.missing(4, 4).is_empty() && some.covers(9, 1));
+}

@@ -216,8 +216,8 @@ fn books(connection: &Connection) -> Result<(Ledger, u64), StoreError> {
         let run = run_of(row.get(0)?);
         let Some(mut books) = books_of(run, row.get_ref(2)?.as_str().unwrap_or_default()) else { continue };
         if row.get::<_, i64>(1)? == 0 {
-            let last = open::last_of(connection, run)?.map_or(0, |last| last.next);
-            books.durable = books.settled_on(books.durable.max(last));
+            let (next, _) = open::last_of(connection, (run, books.durable))?;
+            books.durable = books.settled_on(next);
         }
         ledger.runs.insert(run, books);
     }

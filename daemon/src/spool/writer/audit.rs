@@ -42,6 +42,8 @@ pub(super) struct Audit {
     /// A number is missing between the oldest and the newest block.
     hole: bool,
     bad: Vec<Spot>,
+    /// It was begun for damaged blocks that had to go.
+    unread: bool,
 }
 
 /// What is missing.
@@ -60,6 +62,7 @@ impl Audit {
             covered: BTreeMap::new(),
             hole: false,
             bad: Vec::new(),
+            unread: false,
         }
     }
 
@@ -76,6 +79,9 @@ impl Audit {
             return Ok(true);
         }
         for heading in headings {
+            if !ring::stands(connection, heading.spot)? {
+                return Err(StoreError::Foreign("a block is not found by its place".to_owned()));
+            }
             self.hole |= heading.spot.number != self.at;
             self.at = heading.spot.number.max(self.at) + 1;
             match self.header(store, &heading)? {
@@ -150,6 +156,12 @@ impl Writer {
         if self.rescue.is_some() {
             return;
         }
+        if self.unread && self.auditing.is_none() {
+            self.audit(true);
+            if let Some(audit) = &mut self.auditing {
+                (audit.unread, self.unread) = (true, false);
+            }
+        }
         let (Some(store), Some(mut audit)) = (&self.store, self.auditing.take()) else { return };
         match audit.piece(store) {
             Ok(false) => self.auditing = Some(audit),
@@ -175,7 +187,8 @@ impl Writer {
         let many = audit.bad.len() > BAD_BLOCKS_MAX;
         // With `keep = "unsent"` confirmed readings are never written, and a crash may forget that they were confirmed.
         let never_written = inner.settings.keep == Keep::Unsent;
-        if audit.hole || many || (readings > 0 && audit.bad.is_empty() && !never_written) {
+        let known = never_written || audit.unread || !audit.bad.is_empty();
+        if audit.hole || many || (readings > 0 && !known) {
             drop(inner);
             let what = format!("{readings} stored readings cannot be found where they must be");
             return self.fail(Trouble::Damage, &what, None);

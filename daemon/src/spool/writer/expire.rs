@@ -69,9 +69,12 @@ impl Writer {
             return Ok(());
         }
         let Some(spot) = ring::locate(store.connection(), floor)? else { return Ok(()) };
-        let headings = ring::headings(store.connection(), spot, PIECE)?;
+        let mut headings = ring::headings(store.connection(), spot, PIECE)?;
+        headings.retain(|heading| heading.spot.number < below);
+        ring::prove(store.connection(), &mut headings)?;
+        self.unread |= headings.iter().any(|heading| heading.header.is_none() && heading.bytes > 0);
         let mut inner = shared.lock();
-        for heading in headings.iter().filter(|heading| heading.spot.number < below) {
+        for heading in headings {
             if let Some(header) = heading.header {
                 inner.lose(header.run, header.first, header.next, GapCause::Expired);
             }

@@ -109,6 +109,8 @@ pub(super) struct Writer {
     /// Folders whose outcome is to be committed before they are marked.
     searched: Vec<Searched>,
     auditing: Option<Audit>,
+    /// A damaged block was given up: nobody knows what was in it until a walk finds what is missing.
+    unread: bool,
     /// The state that the copy shows, and when it is written anew all the same.
     copied: Option<Copied>,
     copy_due: Instant,
@@ -166,6 +168,7 @@ impl Writer {
             rescue: None,
             searched: Vec::new(),
             auditing: None,
+            unread: false,
             copied: None,
             copy_due: now,
             set_aside: None,
@@ -242,7 +245,7 @@ impl Writer {
     pub(super) fn busy(&self) -> bool {
         // On a full disk the rescue waits.
         let held = self.full && self.rescue.is_some();
-        self.broken.is_some() || (!held && (self.rescue.is_some() || self.auditing.is_some()))
+        self.broken.is_some() || (!held && (self.rescue.is_some() || self.auditing.is_some() || self.unread))
     }
 
     /// Something to commit.

@@ -188,6 +188,9 @@ impl Writer {
             return Err(StoreError::NoSpace);
         }
         // What takes the disk's time, or anybody's, comes before the lock.
+        let mut victims = victims;
+        ring::prove(store.connection(), &mut victims.unsettled)?;
+        self.unread |= victims.unsettled.iter().any(|heading| heading.header.is_none() && heading.bytes > 0);
         let told = self.told(store, now_due)?;
         let losing = !victims.unsettled.is_empty() || !self.shared.lock().gaps.is_empty();
         let many = if losing { self.many_gaps(store, window)? } else { Vec::new() };
