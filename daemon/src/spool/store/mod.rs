@@ -105,6 +105,10 @@ impl StoreError {
                 _ => Trouble::Disk,
             };
         };
+        // SQLITE_ERROR: a format it does not know, or a table that our statements do not find. Our statements are right.
+        if error.sqlite_error().is_some_and(|error| error.extended_code & 0xff == 1) {
+            return Trouble::Damage;
+        }
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Trouble::Full,
             Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => Trouble::ReadOnly,
