@@ -290,7 +290,11 @@ impl Store {
             let mark = Mark { id: new_id.to_owned(), ..Mark::default() };
             schema::create(&mut connection, &mark_text(&mark), known)?;
         } else if version < known.version {
-            schema::migrate(&mut connection, version, known)?;
+            // A step that fails is a mistake of ours: the file stays as it is.
+            schema::migrate(&mut connection, version, known).map_err(|error| {
+                let ours = error.sqlite_error().is_some_and(|error| error.extended_code & 0xff == 1);
+                if ours { std::io::Error::other(error).into() } else { StoreError::from(error) }
+            })?;
         }
         let page_size = number(&connection, "page_size")?.cast_unsigned().max(512);
         let found = found(&connection)?;
