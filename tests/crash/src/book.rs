@@ -13,14 +13,15 @@ use fieldspool::model::{Batch, RunId};
 use fieldspool::spool::Confirmed;
 use fieldspool::status::SpoolStatus;
 
-/// Confirmations younger than this at a cut may be forgotten: 10 s by design, and the longest step between two turns.
-pub const FORGIVEN_US: u64 = 10_000_000 + LONGEST_STEP_US;
+/// Confirmations younger than this at a cut may be forgotten: 10 s by design, from the commit of a reading that was confirmed before
+/// it, and the longest step before that commit and between two turns.
+pub const FORGIVEN_US: u64 = 10_000_000 + 2 * LONGEST_STEP_US;
 
 /// The schedule takes a turn at least this often.
 pub const LONGEST_STEP_US: u64 = 3_000_000;
 
 /// With `keep = "unsent"` the disk learns of confirmations once in 60 s; after a failed sync when it is back.
-pub const FORGIVEN_LONGER_US: u64 = 60_000_000 + LONGEST_STEP_US;
+pub const FORGIVEN_LONGER_US: u64 = 60_000_000 + 2 * LONGEST_STEP_US;
 
 /// One batch.
 #[derive(Clone, Debug)]
@@ -219,7 +220,9 @@ impl Book {
         let mut names = BTreeSet::new();
         for event in &given.events {
             let name = (event.run, event.number);
-            demand!(names.insert(name), "record {name:?} is given twice");
+            // Salvage may give a record twice, as it may a batch.
+            let new = names.insert(name);
+            demand!(lies || new, "record {name:?} is given twice");
             let lost = self.receive(event, cut_us, lies)?;
             if let Body::Gap { cause: GapCause::Damaged | GapCause::Unstored | GapCause::Overflow, .. } =
                 event.body

@@ -19,7 +19,9 @@ fn find(plan: Plan) -> Failure {
 #[test]
 fn synchronous_normal_is_found() {
     let failure = find(Plan { faults: Faults { normal: true, ..Faults::default() }, ..Plan::honest() });
-    assert!(failure.what.contains("stored and lost") || failure.what.contains("record"), "{failure:?}");
+    // Lost at once, or a log with holes, which no power cut makes of one that is synced.
+    let words = ["stored and lost", "record", "set aside"];
+    assert!(words.iter().any(|word| failure.what.contains(word)), "{failure:?}");
 }
 
 #[test]
