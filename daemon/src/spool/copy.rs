@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! spool.db-copy   lines of JSON, each sealed (see `records`)
-//!   {"spool": id, "open": true or false}      the first line. "open": not closed since
+//!   {"spool": id, "open": .., "schema": ..}    the first line. "open": not closed since; "schema": the version of the file
 //!   {"shape": id, "body": text}                a row of table `shape`
 //!   {"id": .., "floor": .., ...}               the row of table `spool`
 //!   {"run": .., "durable": .., ...}            the books of a run, as in table `run`
@@ -40,6 +40,8 @@ pub(super) struct Copy {
     pub(super) mark: Option<Mark>,
     /// The spool was not closed since.
     pub(super) open: bool,
+    /// The version of the file's schema.
+    pub(super) schema: Option<i64>,
     /// Number and body.
     pub(super) shapes: Vec<(u32, String)>,
     /// Books, not beyond what is durable.
@@ -49,6 +51,7 @@ pub(super) struct Copy {
 #[derive(Deserialize)]
 struct Line {
     open: Option<bool>,
+    schema: Option<i64>,
     id: Option<String>,
     shape: Option<u32>,
     body: Option<String>,
@@ -78,8 +81,8 @@ impl Copy {
         }
     }
 
-    /// Whether the spool was not closed since its copy was written.
-    pub(super) fn is_open(file: &Path) -> bool {
+    /// The first line alone.
+    pub(super) fn head(file: &Path) -> Self {
         let mut copy = Self::default();
         let mut line = String::new();
         if let Ok(opened) = File::open(beside(file, ""))
@@ -87,7 +90,7 @@ impl Copy {
         {
             copy.take(line.trim_end());
         }
-        copy.open
+        copy
     }
 
     fn take(&mut self, text: &str) {
@@ -95,7 +98,7 @@ impl Copy {
             return;
         };
         match line {
-            Line { open: Some(open), .. } => self.open = open,
+            Line { open: Some(open), schema, .. } => (self.open, self.schema) = (open, schema),
             Line { id: Some(_), .. } => self.mark = mark_of(text),
             Line { shape: Some(id), body: Some(body), .. } => self.shapes.push((id, body)),
             Line { run: Some(run), .. } => {
@@ -110,13 +113,13 @@ impl Copy {
 /// Writes the copy anew: complete or not at all.
 pub(super) fn write(
     file: &Path,
-    (mark, open): (&Mark, bool),
+    (mark, open, schema): (&Mark, bool, i64),
     dictionary: &Dictionary,
     ledger: &Ledger,
 ) -> io::Result<()> {
     let (new, old) = (beside(file, ".new"), beside(file, ""));
     let mut out = BufWriter::new(File::create(&new)?);
-    writeln!(out, "{}", seal(json!({"spool": mark.id, "open": open}).to_string()))?;
+    writeln!(out, "{}", seal(json!({"spool": mark.id, "open": open, "schema": schema}).to_string()))?;
     writeln!(out, "{}", mark_text(mark))?;
     for (id, entry) in dictionary.entries() {
         let body = body_of(&entry.shape);

@@ -84,6 +84,12 @@ pub(super) fn begin(file: &Path, settings: &SpoolSettings, known: &Schema) -> Be
     let mut damaged = None;
     let mut opened = open();
     let set_aside = match &opened {
+        // Who makes a file newer writes its copy anew. One flipped bit does not.
+        Err(error @ StoreError::Newer(_))
+            if Copy::head(file).schema.is_some_and(|own| own <= known.version) =>
+        {
+            Some(("quarantine", format!("{error}, which its copy does not say")))
+        }
         Err(error @ StoreError::Newer(_)) => Some(("newer", error.to_string())),
         Err(error) if error.trouble() == Trouble::Damage => Some(("quarantine", error.to_string())),
         _ => None,
@@ -127,7 +133,7 @@ pub(super) fn add_runs_of_copy(file: &Path, inner: &mut Inner, stamp: &dyn Fn() 
 fn log_is_missing(file: &Path) -> bool {
     let mut log = file.as_os_str().to_owned();
     log.push("-wal");
-    file.metadata().is_ok_and(|found| found.len() > 0) && !Path::new(&log).exists() && Copy::is_open(file)
+    file.metadata().is_ok_and(|found| found.len() > 0) && !Path::new(&log).exists() && Copy::head(file).open
 }
 
 /// What the small tables gave, ready for the shared state.

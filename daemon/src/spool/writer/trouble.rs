@@ -174,7 +174,12 @@ impl Writer {
         }
         // Without the lock: appending must not wait for the disk.
         let ledger = self.shared.lock().ledger.clone();
-        if let Err(error) = copy::write(&self.file, (&self.mark, open), store.dictionary(), &ledger) {
+        if let Err(error) = copy::write(
+            &self.file,
+            (&self.mark, open, self.shared.schema.version),
+            store.dictionary(),
+            &ledger,
+        ) {
             tracing::debug!(%error, "the copy of the small tables cannot be written");
         }
         (self.copied, self.copy_due) = (Some(state), self.now + COPY_EVERY);
