@@ -32,13 +32,7 @@ pub struct Offline {
 impl Offline {
     /// Opens the spool of a state directory. [`SpoolError::Locked`]: a daemon runs, ask it instead.
     pub fn open(directory: &Path) -> Result<Self, SpoolError> {
-        let file = directory.join(FILE);
-        if !file.exists() && !aside::unfinished(directory) {
-            let what = format!("{} does not exist: nothing was ever stored there", file.display());
-            return Err(SpoolError::Unavailable(what));
-        }
-        let lock = directory::lock(directory)?;
-        whole(directory, &file)?;
+        let (file, lock) = take(directory)?;
         let refuse = |error: StoreError| refusal(&file, &error);
         let source = Source::open(&file).map_err(refuse)?;
         let version = "user_version";
@@ -92,13 +86,7 @@ impl Offline {
 /// Lets confirmed readings wait to be sent again, as [`Spool::resend`](super::Spool::resend) does, in the file of a daemon that does not run;
 /// the next start sends them. All of it in one transaction.
 pub fn resend(directory: &Path, asked: Asked) -> Result<Resent, SpoolError> {
-    let file = directory.join(FILE);
-    if !file.exists() {
-        let what = format!("{} does not exist: nothing was ever stored there", file.display());
-        return Err(SpoolError::Unavailable(what));
-    }
-    let _lock = directory::lock(directory)?;
-    whole(directory, &file)?;
+    let (file, _lock) = take(directory)?;
     let refuse = |error: StoreError| refusal(&file, &error);
     let bytes_max = open::bytes_max(&SpoolSettings::new(directory));
     let (mut store, found) = Store::open(&file, bytes_max, &open::random_id()).map_err(refuse)?;
@@ -140,13 +128,20 @@ fn ledger_of(connection: &Connection, found: &Found) -> Result<Ledger, StoreErro
     Ok(ledger)
 }
 
-/// A file whose log has been moved already must not be opened.
-fn whole(directory: &Path, file: &Path) -> Result<(), SpoolError> {
+/// Locks the state directory and gives the spool's file, if there is one that may be opened: not one whose log has been moved
+/// already.
+fn take(directory: &Path) -> Result<(PathBuf, Lock), SpoolError> {
+    let file = directory.join(FILE);
+    if !file.exists() && !aside::unfinished(directory) {
+        let what = format!("{} does not exist: nothing was ever stored there", file.display());
+        return Err(SpoolError::Unavailable(what));
+    }
+    let lock = directory::lock(directory)?;
     if aside::unfinished(directory) {
         let what = "it was being set aside when the power went; the next start completes that".to_owned();
-        return Err(SpoolError::Damaged { file: file.to_owned(), what });
+        return Err(SpoolError::Damaged { file, what });
     }
-    Ok(())
+    Ok((file, lock))
 }
 
 fn refusal(file: &Path, error: &StoreError) -> SpoolError {
