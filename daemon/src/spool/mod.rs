@@ -70,6 +70,9 @@ use writer::Writer;
 /// A writer that answers no question for so long stands still with the disk.
 const STALLED_AFTER: Duration = Duration::from_secs(2);
 
+/// What is to be sent again waits so long for what is not on the disk yet.
+const STORED_FIRST: Duration = Duration::from_secs(5);
+
 /// What [`Spool::open`] gives.
 #[derive(Debug)]
 pub struct Opened {
@@ -191,7 +194,14 @@ impl Spool {
     }
 
     /// Lets confirmed readings that are still stored wait to be sent again. `progress` is told how far the search is, 0 to 1.
+    ///
+    /// What was appended before is stored first: the newest readings are confirmed before they are on the disk, and
+    /// only there are they looked for.
     pub async fn resend(&self, asked: Asked, progress: watch::Sender<f64>) -> Result<Resent, SpoolError> {
+        if let Err(SpoolError::Closed) = self.flush(Instant::now() + STORED_FIRST).await {
+            return Err(SpoolError::Closed);
+        }
+        // Of a disk that fails the search itself tells, and of one that is slow it sends what is stored.
         let (reply, answer) = oneshot::channel();
         self.shared.command(Command::Resend { asked, progress, reply });
         answer.await.map_err(|_| SpoolError::Closed)?

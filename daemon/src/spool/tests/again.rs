@@ -59,6 +59,24 @@ async fn confirmed_readings_wait_again_under_their_names_until_they_are_confirme
 }
 
 #[tokio::test]
+async fn what_is_confirmed_and_not_yet_stored_is_sent_again_too() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let slow = SpoolSettings { commit_every: SOON, ..settings(directory.path()) };
+    let (Opened { spool, run, .. }, _) = open(slow);
+    let mut plant = Plant::new(run);
+    let batches: Vec<_> = (0..10).map(|_| plant.batch()).collect();
+    for batch in &batches {
+        spool.append(batch.clone());
+    }
+    // The live lane is faster than the disk.
+    confirm_all(&spool, &batches[..9]);
+    assert_eq!(spool.committed().borrow().next_seq, 0, "nothing is stored yet");
+    let resent = resend(&spool, Asked::Since { wall_us: 0 }).await;
+    assert_eq!((resent.readings, resent.already), (18, 2), "{resent:?}");
+    assert_eq!(waiting(&spool).await.0, batches);
+}
+
+#[tokio::test]
 async fn what_was_lost_or_overwritten_does_not_come_back_and_is_counted() {
     let directory = tempfile::tempdir().expect("a directory");
     let capped = SpoolSettings { bytes_max: Some(BYTES_MAX_LEAST), ..settings(directory.path()) };
