@@ -43,6 +43,12 @@ fn a_value_that_is_not_the_devices_is_found() {
 }
 
 #[test]
+fn an_update_in_two_transactions_is_found() {
+    let failure = find(Plan { planted: Planted::TwoTransactions, ..Plan::update() });
+    assert!(failure.what.contains("between two versions"), "{failure:?}");
+}
+
+#[test]
 fn the_same_number_gives_the_same_schedule() {
     let scenes = Scenes::make();
     for seed in [4, 7, 10, 16] {
@@ -51,6 +57,9 @@ fn the_same_number_gives_the_same_schedule() {
         let (second, _) = scenes.schedule(seed, Plan::honest());
         assert_eq!(first, second, "schedule {seed}, down to each operation on the disk");
     }
+    let (first, done) = scenes.schedule(5, Plan::update());
+    assert_eq!(done, Ok(()));
+    assert_eq!(first, scenes.schedule(5, Plan::update()).0, "an update too");
 }
 
 #[test]

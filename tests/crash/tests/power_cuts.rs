@@ -1,5 +1,5 @@
-//! Power cuts, many of them: `make test` makes 20 000, `make crash` 150 000, on three kinds of disk. Prints the rate with the
-//! seed; a schedule that went wrong is named by one number, and `REPLAY=number` runs it again.
+//! Power cuts, many of them: `make test` makes 20 000, `make crash` 150 000, on three kinds of disk and in an
+//! update. Prints the rate with the seed; a schedule that went wrong is named by one number, and `REPLAY=number` runs it again.
 //!
 //! `CUTS`, `SEED`, `THREADS`, `KIND` and `RECORD=1` say how many, from which number on, on how many threads, on which disk
 //! alone, and whether the outcome is written into the table of tests/README.md.
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     let seed = number("SEED").unwrap_or(SEED);
     let only = number("KIND").and_then(|kind| usize::try_from(kind).ok());
     let faulty = |faults| Plan { faults, ..Plan::honest() };
-    // The disk that keeps its word makes all the cuts; the others a tenth as many again.
+    // The disk that keeps its word makes all the cuts; the others a tenth as many again, the update a fortieth.
     let kinds = [
         ("power cut, simulated disk", Plan::honest(), cuts),
         (
@@ -41,6 +41,7 @@ fn main() -> ExitCode {
             faulty(Faults { dropped_syncs: 0.05, ..Faults::default() }),
             cuts / 10,
         ),
+        ("power cut, simulated disk, in an update to a newer schema", Plan::update(), cuts / 40),
     ];
     let scenes = Scenes::make();
     let mut well = true;
@@ -81,6 +82,10 @@ fn say(what: &str, seed: u64, tally: &Tally, took: Duration) {
     println!(
         "  {stored} readings stored, {evicted} evicted; one cut made at most {repeats_worst} come a second time"
     );
+    if tally.updates.1 > 0 {
+        let (before, made) = tally.updates;
+        println!("  {made} updates made; {before} cuts in one left the file of the older version");
+    }
     if tally.bad_syncs > 0 {
         let Losses { told, beyond_end, silent, corruptions } = tally.losses;
         println!(

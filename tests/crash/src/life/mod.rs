@@ -1,6 +1,8 @@
 //! Lives of a spool on the [`disk`]: random steps at made-up times, the power cut at some operation, what is left laid out,
 //! the spool opened again and judged by the [`Book`]; then the next life, on the same files.
 
+mod update;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,6 +13,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use fieldspool::model::RunId;
 use fieldspool::model::event::Body;
+use fieldspool::spool::schema::{self, Schema};
 use fieldspool::spool::stepped::Stepped;
 use fieldspool::spool::{BYTES_MAX_LEAST, Confirmed, Cursor, Item, Keep, SpoolSettings};
 use fieldspool::status::Board;
@@ -31,6 +34,8 @@ pub enum Planted {
     ConfirmedOnSend,
     /// A batch is handed to the spool with a value that is not the device's.
     WrongValue,
+    /// The step to a newer schema is two transactions.
+    TwoTransactions,
 }
 
 /// What is done to a spool.
@@ -42,12 +47,19 @@ pub struct Plan {
     pub planted: Planted,
     /// Cuts in a row on the same files.
     pub cuts: u64,
+    /// The schedule is an update to a newer schema.
+    pub update: bool,
 }
 
 impl Plan {
     /// The disk keeps its word.
     pub fn honest() -> Self {
         Self { cuts: 12, ..Self::default() }
+    }
+
+    /// The disk keeps its word, and the program is replaced by a newer one.
+    pub fn update() -> Self {
+        Self { update: true, ..Self::honest() }
     }
 
     fn lies(&self) -> bool {
@@ -74,6 +86,8 @@ pub struct Tally {
     pub quarantines: u64,
     /// Syncs that did nothing, or failed.
     pub bad_syncs: u64,
+    /// Cuts in an update that left the older version, and updates that were made.
+    pub updates: (u64, u64),
     /// On a disk that lies.
     pub losses: Losses,
     /// Of all operations: equal for equal seeds.
@@ -91,6 +105,8 @@ impl Tally {
         self.repeats_worst = self.repeats_worst.max(other.repeats_worst);
         self.quarantines += other.quarantines;
         self.bad_syncs += other.bad_syncs;
+        self.updates.0 += other.updates.0;
+        self.updates.1 += other.updates.1;
         self.losses.told += other.losses.told;
         self.losses.beyond_end += other.losses.beyond_end;
         self.losses.silent += other.losses.silent;
@@ -112,6 +128,8 @@ pub struct Scene {
 pub struct Bench {
     directory: PathBuf,
     plan: Plan,
+    /// What the program knows that is run now.
+    known: &'static Schema,
     settings: SpoolSettings,
     book: Book,
     plant: Plant,
@@ -149,6 +167,7 @@ impl Bench {
         Self {
             directory: directory.to_owned(),
             plan,
+            known: &schema::CURRENT,
             settings: SpoolSettings {
                 bytes_max: Some(BYTES_MAX_LEAST),
                 commit_every,
@@ -183,6 +202,9 @@ impl Bench {
 
     /// The whole schedule: as many cuts as planned, and an end in which everything is delivered.
     pub fn schedule(&mut self) -> Verdict<()> {
+        if self.plan.update {
+            return self.update();
+        }
         self.open(false)?;
         while self.tally.cuts < self.plan.cuts {
             let far = [12, 60, 400][self.random.usize(0..3)];
@@ -258,9 +280,9 @@ impl Bench {
         self.board = Board::default();
         self.cursor = Cursor::START;
         let clock = self.now_us.clone();
-        let spool = Stepped::open(
+        let spool = Stepped::open_as(
             self.settings.clone(),
-            self.board.clone(),
+            (self.board.clone(), self.known),
             move || stamp(clock.load(Ordering::Relaxed)),
             self.now(),
         );
