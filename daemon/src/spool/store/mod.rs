@@ -398,10 +398,6 @@ impl Store {
     /// Does all of it or nothing. When it returns, it is on the disk.
     pub fn commit(&mut self, work: &Work<'_>) -> Result<Written, StoreError> {
         off_the_lock();
-        if !std::mem::replace(&mut self.log_is_long, true) {
-            // Without it a commit costs more, and nothing else.
-            let _ = log::lengthen(&self.path);
-        }
         let before = (self.ring, self.next_block, self.next_event);
         let mut shapes = Vec::new();
         let done = self.transact(work, &mut shapes);
@@ -410,6 +406,9 @@ impl Store {
             for id in shapes {
                 self.dictionary.remove(id);
             }
+        } else if !self.log_is_long {
+            // Without it a commit costs more, and nothing else.
+            self.log_is_long = log::lengthen(&self.path).unwrap_or(true);
         }
         done
     }

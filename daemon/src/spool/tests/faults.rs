@@ -35,6 +35,48 @@ async fn a_torn_tail_of_the_log_costs_nothing_that_was_stored() {
 }
 
 #[tokio::test]
+async fn an_end_before_the_first_commit_of_a_life_leaves_no_log_that_looks_damaged() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
+    let mut plant = Plant::new(run);
+    let all: Vec<_> = (0..12).map(|_| plant.batch()).collect();
+    for batch in &all {
+        spool.append(batch.clone());
+        flush(&spool).await;
+    }
+    spool.close(true).await.expect("closes");
+    // A start gets as far as its first commit, which the disk refuses, and is killed.
+    let file = directory.path().join(store::FILE);
+    let (mut started, _) = store::Store::open(&file, BYTES_MAX_LEAST, "no new one").expect("opens");
+    started.empty_log().expect("emptied");
+    let trouble = block_commits(directory.path());
+    let mark = crate::spool::records::Mark { id: "another".to_owned(), ..started.mark().expect("there") };
+    let work = store::Work { mark: Some(&mark), ..store::Work::default() };
+    started.commit(&work).expect_err("refused");
+    let cut = copy_of(directory.path());
+    drop((trouble, started));
+    let (Opened { spool, .. }, _) = open(settings(cut.path()));
+    assert_eq!(waiting(&spool).await.0, all);
+    assert!(!cut.path().join("quarantine").exists(), "the file is sound");
+}
+
+#[tokio::test]
+async fn a_log_that_was_made_zeros_is_damage_and_what_stood_in_it_is_said() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
+    let mut plant = Plant::new(run);
+    spool.append(plant.batch());
+    flush(&spool).await;
+    let cut = copy(&spool, directory.path());
+    let log = cut.path().join(format!("{}-wal", store::FILE));
+    let length = std::fs::metadata(&log).expect("there").len();
+    std::fs::write(&log, vec![0; usize::try_from(length).expect("short")]).expect("written");
+    let (Opened { spool, .. }, _) = open(settings(cut.path()));
+    let (_, events) = after_salvage(&spool).await;
+    assert!(events.iter().any(|event| matches!(event.body, Body::Corruption { .. })), "{events:?}");
+}
+
+#[tokio::test]
 async fn a_file_of_another_program_is_set_aside_untouched() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join(store::FILE);

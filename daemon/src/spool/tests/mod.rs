@@ -183,6 +183,10 @@ async fn waiting(spool: &Spool) -> (Vec<Arc<Batch>>, Vec<Arc<Event>>) {
 /// file after the other would give a state that never was.
 fn copy(spool: &Spool, from: &Path) -> tempfile::TempDir {
     let _no_commit = spool.shared.committing.lock().expect("no panic under it");
+    copy_of(from)
+}
+
+fn copy_of(from: &Path) -> tempfile::TempDir {
     let to = tempfile::tempdir().expect("a directory");
     for entry in std::fs::read_dir(from).expect("readable").flatten() {
         if entry.path().is_file() && !entry.file_name().to_string_lossy().ends_with("-shm") {
