@@ -134,12 +134,14 @@ pub(super) fn bound_quarantines(directory: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
+    // What somebody else put there is his.
+    found.retain(|path| path.is_dir());
     // Those that nobody has searched to the end stay longest, then the newest.
     found.sort_by_key(|path| (!rescue::is_done(path), path.clone()));
     let mut bytes = 0;
     for (at, path) in found.iter().rev().enumerate() {
         let own = |entry: fs::DirEntry| entry.metadata().map_or(0, |metadata| metadata.len());
-        bytes += fs::read_dir(path)?.flatten().map(own).sum::<u64>();
+        bytes += fs::read_dir(path).into_iter().flatten().flatten().map(own).sum::<u64>();
         if at > 0 && (at >= QUARANTINES_MAX || bytes > QUARANTINE_BYTES_MAX) {
             fs::remove_dir_all(path)?;
         }

@@ -103,9 +103,7 @@ pub(super) fn begin(file: &Path, settings: &SpoolSettings, known: &Schema) -> Be
             }
             Err(error) => tracing::error!(%error, "the spool cannot be read and cannot be set aside"),
         }
-        if let Err(error) = directory::bound_quarantines(&settings.directory) {
-            tracing::warn!(%error, "old quarantines cannot be removed");
-        }
+        tidy(&settings.directory);
     }
     let counter = |(_, found): &(Store, Found)| {
         found.runs.last().map_or(0, |row| row.run.counter).max(found.mark.counter)
@@ -296,7 +294,15 @@ fn lose_all(inner: &mut Inner, stamp: Stamp) {
 /// Quarantines the file of a running spool.
 pub(super) fn quarantine(file: &Path, run: RunId) -> std::io::Result<()> {
     aside::set_aside(file, "quarantine", run)?;
-    directory::bound_quarantines(file.parent().unwrap_or(Path::new(".")))
+    tidy(file.parent().unwrap_or(Path::new(".")));
+    Ok(())
+}
+
+/// Old quarantines that stay take room, and nothing else.
+fn tidy(directory: &Path) {
+    if let Err(error) = directory::bound_quarantines(directory) {
+        tracing::warn!(%error, "old quarantines cannot be removed");
+    }
 }
 
 /// A waiting batch by its name: its block is looked for from the floor on, a bounded way.

@@ -141,6 +141,11 @@ impl Rescue {
         })
     }
 
+    /// What was wrong, for one that begins anew.
+    pub(super) fn reason(self) -> Option<String> {
+        self.found
+    }
+
     /// Whether it is known what lies in the spool's own file.
     pub(super) fn knows_present(&self) -> bool {
         self.present.is_some()

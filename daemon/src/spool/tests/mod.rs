@@ -51,6 +51,7 @@ mod letters;
 mod lives;
 mod model;
 mod questions;
+mod rescue;
 mod retention;
 mod room;
 mod stall;

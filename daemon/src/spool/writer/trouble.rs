@@ -71,7 +71,7 @@ impl Writer {
                     self.begin_rescue(Some(why.clone()));
                 }
                 Err(error) => {
-                    self.fail(Trouble::Disk, &error.to_string(), None);
+                    self.still_damaged(&error);
                     return;
                 }
             }
@@ -84,6 +84,21 @@ impl Writer {
         }
     }
 
+    /// The file cannot be set aside now. It stays damaged: taken for a disk that fails, it would be opened and written to, or
+    /// be missed where half of the way has brought it.
+    fn still_damaged(&mut self, error: &std::io::Error) {
+        if directory::has_no_space(self.directory()) {
+            directory::give_reserve(self.directory());
+        }
+        let now = self.now;
+        let Some(broken) = &mut self.broken else { return };
+        if broken.pause < RETRY_MAX {
+            tracing::error!(%error, "the damaged spool cannot be set aside; readings stay in memory and it is tried again");
+        }
+        broken.retry_at = now + broken.pause;
+        broken.pause = (broken.pause * 2).min(RETRY_MAX);
+    }
+
     /// What the next commit has to take out: blocks and records from these numbers on, which a failed commit may have left.
     /// It goes with the commit that brings them again: alone it would leave books that tell of readings which are
     /// not there, and readings evicted without their record.
@@ -92,7 +107,7 @@ impl Writer {
     }
 
     pub(super) fn reopen(&mut self) -> Result<(), StoreError> {
-        aside::finish(self.directory())?;
+        let arrived = aside::finish(self.directory())?;
         directory::write_log_again(&self.file)?;
         let (mut store, found) =
             Store::open_as(&self.file, self.bytes_max, &open::random_id(), self.shared.schema)?;
@@ -103,7 +118,11 @@ impl Writer {
         } else if !store.empty_log()? {
             return Err(StoreError::Busy);
         }
-        if found.mark.id != self.mark.id {
+        let adopted = found.mark.id != self.mark.id;
+        if adopted {
+            // Also what reached its folder only now, and what went back into a file that is gone.
+            let why = arrived.and(self.broken.as_ref().map(|broken| broken.why.clone()));
+            self.begin_rescue(why);
             open::adopt(&self.shared, &mut store, found, self.rescue.is_some())?;
             self.open_gap = None;
             if let Some(broken) = &mut self.broken {
@@ -125,6 +144,10 @@ impl Writer {
         self.shared.generation.fetch_add(1, Ordering::AcqRel);
         self.store = Some(store);
         self.stands_on();
+        if adopted {
+            // Its blocks and rows are numbered from the beginning: who walks the backlog would wait behind them.
+            self.shared.committed.send_modify(|committed| committed.resends += 1);
+        }
         Ok(())
     }
 
@@ -187,6 +210,9 @@ impl Writer {
 
     /// Searches what was set aside and not searched to its end; `found`: what was wrong with the newest.
     pub(in crate::spool) fn begin_rescue(&mut self, found: Option<String>) {
+        // One that runs begins anew, with its reason; what was not marked yet is searched once more.
+        self.searched.clear();
+        let found = self.rescue.take().and_then(Rescue::reason).or(found);
         let known = self.shared.schema;
         let at_risk = at_risk(&self.shared.lock());
         self.rescue = Rescue::begin(self.directory(), found, known, at_risk);
