@@ -269,7 +269,7 @@ impl Spool {
     /// Waits until everything appended and recorded before this call is stored.
     pub async fn flush(&self, deadline: Instant) -> Result<(), SpoolError> {
         let (reply, answer) = oneshot::channel();
-        self.shared.command(Command::Flush { deadline, reply });
+        self.shared.flush(deadline, reply);
         let late = |_| SpoolError::Late("the disk does not answer".to_owned());
         let answer = tokio::time::timeout_at(deadline.into(), answer).await.map_err(late)?;
         answer.map_err(|_| SpoolError::Closed)?

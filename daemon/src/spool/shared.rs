@@ -19,6 +19,7 @@ use super::api::{Asked, Committed, Confirmed, Keep, Resent, SpoolSettings};
 use super::ledger::Ledger;
 use super::ring::Spot;
 use super::schema::Schema;
+use super::writer::Flush;
 use crate::model::event::{Body, CLOCKS_MAX, ClockCorrection, Event, GapCause};
 use crate::model::{BATCH_BYTES_MAX, Batch, Reading, RunId, Stamp};
 use crate::status::Board;
@@ -54,13 +55,8 @@ pub(super) struct Kept {
 pub(super) enum Command {
     /// Say that the writer turns: the watchdog's question.
     Ping(oneshot::Sender<()>),
-    /// Store everything now.
-    Flush {
-        /// Give up then.
-        deadline: Instant,
-        /// Done, or why not.
-        reply: oneshot::Sender<Result<(), SpoolError>>,
-    },
+    /// Store now what was taken before.
+    Flush(Flush),
     /// Move to the dead letters.
     DeadLetter {
         /// Which.
@@ -255,6 +251,15 @@ impl Shared {
     /// Gives the writer something to do.
     pub(super) fn command(&self, command: Command) {
         self.lock().commands.push_back(command);
+        self.wake.notify_one();
+    }
+
+    /// Asks that everything taken until now is stored.
+    pub(super) fn flush(&self, deadline: Instant, reply: oneshot::Sender<Result<(), SpoolError>>) {
+        let mut inner = self.lock();
+        let next_seq = inner.numbered;
+        inner.commands.push_back(Command::Flush(Flush { deadline, next_seq, reply }));
+        drop(inner);
         self.wake.notify_one();
     }
 

@@ -56,6 +56,7 @@ mod retention;
 mod room;
 mod stall;
 mod storm;
+mod turns;
 mod verify;
 
 /// A deadline for what takes milliseconds: long, because machines that test are busy.

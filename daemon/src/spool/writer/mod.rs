@@ -7,6 +7,7 @@
 
 mod audit;
 mod expire;
+mod flush;
 mod fold;
 mod gaps;
 mod resend;
@@ -32,6 +33,7 @@ use super::store::{self, DeadLetter, Store, Trouble};
 use crate::model::RunId;
 use crate::model::event::{Body, Event};
 use audit::Audit;
+pub(super) use flush::Flush;
 #[cfg(test)]
 pub(in crate::spool) use gaps::GAPS_MAX;
 use resend::Resend;
@@ -42,6 +44,9 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// The first pause between attempts to use a disk that failed; it doubles.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
+
+/// Commits in one turn, at most.
+const COMMITS_A_TURN: usize = 8;
 
 /// What is wrong with the disk.
 #[derive(Debug)]
@@ -94,7 +99,7 @@ pub(super) struct Writer {
     last_wall_us: Option<i64>,
     /// The run end is written; nothing is numbered any more.
     run_ended: bool,
-    flushes: Vec<(Instant, oneshot::Sender<Result<(), SpoolError>>)>,
+    flushes: Vec<Flush>,
     dead: Vec<DeadLetter>,
     /// Dead letters in the file, and why the newest was refused.
     letters_kept: (u64, Option<String>),
@@ -268,7 +273,7 @@ impl Writer {
                 // Who asked may have given up.
                 let _ = reply.send(());
             }
-            Command::Flush { deadline, reply } => self.flushes.push((deadline, reply)),
+            Command::Flush(flush) => self.flushes.push(flush),
             Command::DeadLetter { refused, reason, reply } => {
                 // Not settled before it is stored: the answer comes with the commit.
                 match self.dead_letter(&refused, &reason) {
@@ -316,33 +321,17 @@ impl Writer {
         self.rescue();
         self.resend();
         self.go_on_auditing();
-        while self.store.is_some() {
-            let due = self.has_work(&self.shared.lock(), now);
-            if !due || !self.commit_window(now, None) {
+        // A plant that is faster than the disk always has a window due: who asks for something else comes in between.
+        for _ in 0..COMMITS_A_TURN {
+            self.forget_flushes();
+            let due = self.store.is_some() && self.has_work(&self.shared.lock(), now);
+            if !due || !self.commit_window(now, None) || !self.shared.lock().commands.is_empty() {
                 break;
             }
-            self.answer_flushes();
         }
         self.keep_copy(true);
-        self.flushes.retain(|(_, reply)| !reply.is_closed());
-        if let Some(why) = self.broken.as_ref().map(|broken| broken.why.clone()) {
-            let (late, rest): (Vec<_>, Vec<_>) =
-                std::mem::take(&mut self.flushes).into_iter().partition(|(deadline, _)| *deadline <= now);
-            self.flushes = rest;
-            for (_, reply) in late {
-                let _ = reply.send(Err(SpoolError::Late(why.clone())));
-            }
-        }
+        self.refuse_late_flushes(now);
         self.show();
-    }
-
-    fn answer_flushes(&mut self) {
-        let inner = self.shared.lock();
-        if inner.ring.is_empty() && inner.events.is_empty() && inner.gaps.is_empty() {
-            for (_, reply) in self.flushes.drain(..) {
-                let _ = reply.send(Ok(()));
-            }
-        }
     }
 
     /// The run's own end record, once everything of it is stored.
@@ -386,7 +375,6 @@ impl Writer {
             self.books_due = now;
             self.commit_window(now, Some(0));
         }
-        self.answer_flushes();
         self.keep_copy(false);
         let result = match (&self.broken, &self.store) {
             (None, Some(store)) => store.empty_log().map(|_| ()).map_err(|error| error.to_string()),

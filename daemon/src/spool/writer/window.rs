@@ -111,6 +111,7 @@ impl Writer {
                 self.store = Some(store);
                 self.proved();
                 self.committed(window, &written);
+                self.answer_flushes();
                 if let Some(found) = found {
                     // Which records the failed commit had marked as sent, the file knows.
                     self.shared.lock().events_waiting = found.events_waiting;
