@@ -29,6 +29,7 @@ use std::time::Duration;
 
 use fieldspool_drivers::bus::BusSpec;
 
+use crate::model::PointInfo;
 use crate::page::PageConfig;
 use crate::spool::SpoolSettings;
 use crate::uplink::UplinkConfig;
@@ -83,21 +84,15 @@ pub struct DeviceInfo {
     pub profile: Option<Arc<str>>,
     /// Points to be shown beside the name, as indices.
     pub headline: Vec<u16>,
+    /// Parallel to the device's points. Devices of one profile that say nothing else about them share one list.
+    pub points: Arc<[PointInfo]>,
     /// Parallel to the device's points.
-    pub points: Vec<PointInfo>,
+    pub reporting: Vec<Reporting>,
 }
 
-/// What the daemon knows of a point beside how to read it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PointInfo {
-    /// What people call it; empty if not given.
-    pub label: Arc<str>,
-    /// Unit of measurement; may be empty.
-    pub unit: Arc<str>,
-    /// Digits after the decimal point on display, 0 to 9.
-    pub decimals: Option<u8>,
-    /// Integers beyond 2^53 are sent as JSON strings.
-    pub json_string: bool,
+/// Which readings of a point are reported.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Reporting {
     /// A number that moved no further than this since the last report is not reported; implies `on_change`.
     pub deadband: Option<f64>,
     /// Only changes are reported, and one reading each `heartbeat`.
@@ -220,6 +215,7 @@ fn gather_with(
         profile_names: &profile_names,
         machine,
         unchecked: std::mem::take(&mut reader.unchecked),
+        points_of_profiles: BTreeMap::new(),
         pointers: Vec::new(),
     };
     let draft = read(&tree, &mut reading);

@@ -18,14 +18,13 @@ use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use fieldspool_drivers::{Sample, Value};
 use tokio::sync::{Notify, watch};
 
 use crate::live::ring::Ring;
 use crate::live::trend::{TRENDS_MAX, Trend};
-use crate::model::{Batch, RunId, Shape, Stamp};
+use crate::model::{Batch, PointInfo, RunId, Shape, Stamp};
 
 /// What the configuration says about a device: how a person knows it.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,24 +36,7 @@ pub struct DeviceInfo {
     /// What the user calls it; empty if not given.
     pub label: Arc<str>,
     /// All its points, in the order of [`Shape::points`].
-    pub points: Vec<PointInfo>,
-}
-
-/// What the configuration says about a point.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PointInfo {
-    /// Name in the configuration.
-    pub name: Arc<str>,
-    /// What the user calls it; empty if not given.
-    pub label: Arc<str>,
-    /// Unit of measurement; may be empty.
-    pub unit: Arc<str>,
-    /// Digits after the decimal point that are worth showing.
-    pub decimals: Option<u8>,
-    /// Shown beside the device's name.
-    pub headline: bool,
-    /// How often it is polled; `None` for an instrument that speaks by itself.
-    pub period: Option<Duration>,
+    pub points: Arc<[PointInfo]>,
 }
 
 /// The newest reading of a point.
@@ -313,7 +295,7 @@ impl LiveDevice {
             return;
         }
         let same = shape.points.len() == self.info.points.len()
-            && shape.points.iter().zip(&self.info.points).all(|(a, b)| a.name == b.name);
+            && shape.points.iter().zip(&*self.info.points).all(|(a, b)| a.name == b.name);
         self.moved = (!same).then(|| {
             let ours: HashMap<&str, usize> =
                 self.info.points.iter().enumerate().map(|(i, p)| (&*p.name, i)).collect();

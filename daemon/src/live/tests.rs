@@ -14,6 +14,8 @@ pub(crate) const RUN: RunId = RunId { counter: 17, random: 0x9f3c_2a10 };
 pub(crate) fn info(device: &str, points: &[&str]) -> DeviceInfo {
     let point = |(i, name): (usize, &&str)| PointInfo {
         name: Arc::from(*name),
+        kind: ValueKind::F32,
+        json_string: false,
         label: Arc::from(""),
         unit: Arc::from("V"),
         decimals: Some(1),

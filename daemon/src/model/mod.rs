@@ -8,6 +8,7 @@ pub mod event;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fieldspool_drivers::{Sample, ValueKind};
 
@@ -80,6 +81,27 @@ pub struct Stamp {
     pub boot: BootId,
     /// Trust in `wall_us`.
     pub clock: ClockQuality,
+}
+
+/// What people are told of a point: by the page, and by the broker (topic `meta`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct PointInfo {
+    /// Name in the configuration.
+    pub name: Arc<str>,
+    /// Variant of all its values.
+    pub kind: ValueKind,
+    /// Unit of measurement; may be empty.
+    pub unit: Arc<str>,
+    /// What the user calls it; empty if not given.
+    pub label: Arc<str>,
+    /// Digits after the decimal point that are worth showing, 0 to 9.
+    pub decimals: Option<u8>,
+    /// Shown beside the device's name.
+    pub headline: bool,
+    /// How often it is polled; `None` for an instrument that speaks by itself.
+    pub period: Option<Duration>,
+    /// Integers beyond 2^53 come as JSON strings (`json = "string"`).
+    pub json_string: bool,
 }
 
 /// What a receiver must know of a point to read its values. Any change makes a new [`Shape`].

@@ -12,8 +12,8 @@ use serde_json::json;
 use time::OffsetDateTime;
 
 use crate::live::trend::Trend;
-use crate::live::{DeviceInfo, Latest, LiveDevice, PointInfo, Position};
-use crate::model::{Batch, ClockQuality, Stamp};
+use crate::live::{DeviceInfo, Latest, LiveDevice, Position};
+use crate::model::{Batch, ClockQuality, PointInfo, Stamp};
 use crate::spool::HistoryValue;
 
 /// The largest integer that a JavaScript number holds exactly.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use fieldspool_drivers::bus::DeviceSpec;
 
-use crate::config::{Config, ConfiguredBus, DeviceInfo};
+use crate::config::{Config, ConfiguredBus, DeviceInfo, Reporting};
 use crate::intake::{Device, Rule};
 use crate::live;
 use crate::model::{PointMeta, Shape};
@@ -24,9 +24,9 @@ fn devices(bus: &ConfiguredBus) -> impl Iterator<Item = (&DeviceSpec, &DeviceInf
 }
 
 fn shape(gateway: &Arc<str>, spec: &DeviceSpec, info: &DeviceInfo) -> Arc<Shape> {
-    let points = spec.points.iter().zip(&info.points).map(|(point, info)| PointMeta {
-        name: Arc::clone(&point.name),
-        kind: point.kind(),
+    let points = info.points.iter().map(|info| PointMeta {
+        name: Arc::clone(&info.name),
+        kind: info.kind,
         unit: Arc::clone(&info.unit),
         json_string: info.json_string,
     });
@@ -34,11 +34,11 @@ fn shape(gateway: &Arc<str>, spec: &DeviceSpec, info: &DeviceInfo) -> Arc<Shape>
 }
 
 fn rules(info: &DeviceInfo) -> Vec<Rule> {
-    let rule = |point: &crate::config::PointInfo| Rule {
+    let rule = |point: &Reporting| Rule {
         on_change: point.deadband.or(point.on_change.then_some(0.0)),
         heartbeat: point.heartbeat,
     };
-    info.points.iter().map(rule).collect()
+    info.reporting.iter().map(rule).collect()
 }
 
 /// All devices as viewers know them.
@@ -47,17 +47,7 @@ pub(super) fn viewers(config: &Config) -> Vec<live::DeviceInfo> {
         device: Arc::clone(&spec.name),
         bus: Arc::clone(&bus.spec.name),
         label: Arc::clone(&info.label),
-        points: (0_u16..)
-            .zip(spec.points.iter().zip(&info.points))
-            .map(|(index, (point, about))| live::PointInfo {
-                name: Arc::clone(&point.name),
-                label: Arc::clone(&about.label),
-                unit: Arc::clone(&about.unit),
-                decimals: about.decimals,
-                headline: info.headline.contains(&index),
-                period: Some(point.period),
-            })
-            .collect(),
+        points: Arc::clone(&info.points),
     };
     config
         .buses
@@ -74,22 +64,9 @@ pub(super) fn meta(config: &Config) -> Vec<uplink::DeviceMeta> {
         headline: info
             .headline
             .iter()
-            .filter_map(|&index| Some(spec.points.get(usize::from(index))?.name.to_string()))
+            .filter_map(|&index| Some(info.points.get(usize::from(index))?.name.to_string()))
             .collect(),
-        points: spec
-            .points
-            .iter()
-            .zip(&info.points)
-            .map(|(point, about)| uplink::PointInfo {
-                name: Arc::clone(&point.name),
-                kind: point.kind(),
-                unit: Arc::clone(&about.unit),
-                label: Arc::clone(&about.label),
-                decimals: about.decimals,
-                period: Some(point.period),
-                json_string: about.json_string,
-            })
-            .collect(),
+        points: Arc::clone(&info.points),
     };
     config.buses.iter().flat_map(|bus| devices(bus)).map(device).collect()
 }

@@ -36,13 +36,12 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use fieldspool_drivers::ValueKind;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::event::ClockCorrection;
-use crate::model::{Batch, RunId};
+use crate::model::{Batch, PointInfo, RunId};
 use crate::spool::Spool;
 use crate::status::Board;
 pub use config::UplinkConfig;
@@ -59,26 +58,7 @@ pub struct DeviceMeta {
     /// Points shown beside the name.
     pub headline: Vec<String>,
     /// Its points, in the configuration's order.
-    pub points: Vec<PointInfo>,
-}
-
-/// What a receiver is told of a point.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PointInfo {
-    /// Name.
-    pub name: Arc<str>,
-    /// Type of its values.
-    pub kind: ValueKind,
-    /// Unit of measurement; may be empty.
-    pub unit: Arc<str>,
-    /// What the user calls it; empty if not given.
-    pub label: Arc<str>,
-    /// Decimals of a scaled value, if configured.
-    pub decimals: Option<u8>,
-    /// How often it is polled; `None` for an instrument that speaks by itself.
-    pub period: Option<Duration>,
-    /// Integers beyond 2^53 come as strings.
-    pub json_string: bool,
+    pub points: Arc<[PointInfo]>,
 }
 
 /// What the uplink works with, given by the supervisor.

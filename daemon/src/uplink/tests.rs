@@ -35,7 +35,7 @@ async fn everything_arrives(protocol: Protocol) {
         device: "a".into(),
         label: "Incomer".into(),
         headline: vec!["p0".into()],
-        points: Vec::new(),
+        points: [].into(),
     }]);
     for i in 200..260 {
         gateway.take(&batch("a", i * 10, 10));

@@ -19,7 +19,8 @@ use crate::config::document::{self, Entry};
 use crate::config::fault::Place;
 use crate::config::table::Table;
 use crate::config::words::{did_you_mean, quoted};
-use crate::config::{DeviceInfo, PointInfo};
+use crate::config::{DeviceInfo, Reporting};
+use crate::model::PointInfo;
 
 /// Longest label, characters.
 pub(super) const LABEL_MAX: usize = 128;
@@ -73,10 +74,11 @@ pub(super) fn read(
     let points = points(&mut table, protocol, inherited);
     table.finish();
     let name = Arc::from(entry.key.as_str());
-    let Points { specs, infos, places, groups, headline } = points;
+    let Points { specs, infos, reporting, places, groups, headline } = points;
+    let points = shared(profile.as_ref(), infos, reading);
     Some(Placed {
         spec: DeviceSpec { name, address: address?, points: specs, groups },
-        info: DeviceInfo { label, profile, headline, points: infos },
+        info: DeviceInfo { label, profile, headline, points, reporting },
         place: (entry.key_place.clone(), path),
         points: places,
     })
@@ -119,6 +121,20 @@ fn with_profile<'a>(mut own: Table<'a>, reading: &Reading<'a>) -> (Table<'a>, Op
     (table, Some(Arc::from(name)))
 }
 
+/// The list that another device of the profile has too, if it is the same.
+fn shared(profile: Option<&Arc<str>>, infos: Vec<PointInfo>, reading: &mut Reading<'_>) -> Arc<[PointInfo]> {
+    let Some(profile) = profile else { return infos.into() };
+    match reading.points_of_profiles.get(profile) {
+        Some(known) if **known == *infos => Arc::clone(known),
+        Some(_) => infos.into(),
+        None => {
+            let points: Arc<[PointInfo]> = infos.into();
+            reading.points_of_profiles.insert(Arc::clone(profile), Arc::clone(&points));
+            points
+        }
+    }
+}
+
 /// What a profile says about itself.
 fn profile_keys(table: &mut Table<'_>) {
     for key in ["name", "source"] {
@@ -139,6 +155,7 @@ fn profile_keys(table: &mut Table<'_>) {
 struct Points {
     specs: Vec<Point>,
     infos: Vec<PointInfo>,
+    reporting: Vec<Reporting>,
     places: Vec<(Place, String)>,
     groups: Vec<Group>,
     headline: Vec<u16>,
@@ -186,7 +203,8 @@ fn points(table: &mut Table<'_>, protocol: Protocol, inherited: Inherited) -> Po
     let mut groups: BTreeMap<Duration, Vec<u16>> = BTreeMap::new();
     for (entry, table) in described {
         let place = (entry.key_place.clone(), table.path().to_owned());
-        let Some((spec, info)) = point::read(entry, table, (protocol, &defaults), inherited) else {
+        let Some((spec, info, reporting)) = point::read(entry, table, (protocol, &defaults), inherited)
+        else {
             continue;
         };
         let wanted = only.as_ref().is_none_or(|only| only.contains(&entry.key));
@@ -194,12 +212,16 @@ fn points(table: &mut Table<'_>, protocol: Protocol, inherited: Inherited) -> Po
         groups.entry(spec.period).or_default().push(index);
         points.specs.push(spec);
         points.infos.push(info);
+        points.reporting.push(reporting);
         points.places.push(place);
     }
     let index_of = |name: &String| points.specs.iter().position(|point| *point.name == **name);
     let headline =
         headline.iter().filter_map(index_of).filter_map(|index| u16::try_from(index).ok()).collect();
     points.headline = headline;
+    for &index in &points.headline {
+        points.infos[usize::from(index)].headline = true;
+    }
     points.groups = groups.into_iter().map(|(period, points)| Group { period, points }).collect();
     points
 }

@@ -24,6 +24,7 @@ use super::fault::{Place, Unchecked};
 use super::folders::Profile;
 use super::table::{Findings, Table};
 use super::words::quoted;
+use crate::model::PointInfo;
 use crate::spool::SpoolSettings;
 
 pub(super) use bus::share;
@@ -66,6 +67,8 @@ pub(super) struct Reading<'a> {
     pub(super) profile_names: &'a [String],
     pub(super) machine: Machine,
     pub(super) unchecked: Vec<Unchecked>,
+    /// What the first device of a profile made of its points.
+    pub(super) points_of_profiles: BTreeMap<Arc<str>, Arc<[PointInfo]>>,
     /// What the configuration points to, for a look at the surroundings.
     pub(super) pointers: Vec<Pointer>,
 }

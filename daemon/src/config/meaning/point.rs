@@ -9,10 +9,11 @@ use fieldspool_drivers::{Section, ValueKind};
 use super::bus::{HEARTBEAT, PERIOD};
 use super::device::{Inherited, LABEL_MAX, parent};
 use super::free_text;
-use crate::config::PointInfo;
+use crate::config::Reporting;
 use crate::config::document::Entry;
 use crate::config::table::Table;
 use crate::config::words::quoted;
+use crate::model::PointInfo;
 
 /// Longest unit, characters.
 const UNIT_MAX: usize = 32;
@@ -23,7 +24,7 @@ pub(super) fn read(
     mut table: Table<'_>,
     (protocol, defaults): (Protocol, &Defaults),
     inherited: Inherited,
-) -> Option<(Point, PointInfo)> {
+) -> Option<(Point, PointInfo, Reporting)> {
     if !is_point_name(&entry.key) {
         let what = format!("{} cannot be the name of a point", quoted(&entry.key));
         let remedy =
@@ -32,28 +33,36 @@ pub(super) fn read(
     }
     let read = protocol.source_and_scaling(&mut table, defaults);
     let period = table.duration("period", PERIOD).unwrap_or(inherited.period);
-    let mut info = PointInfo {
-        label: free_text(&mut table, "label", LABEL_MAX),
-        unit: free_text(&mut table, "unit", UNIT_MAX),
-        decimals: None,
-        json_string: table.choice("json", &["number", "string"]) == Some(1),
+    let label = free_text(&mut table, "label", LABEL_MAX);
+    let unit = free_text(&mut table, "unit", UNIT_MAX);
+    let json_string = table.choice("json", &["number", "string"]) == Some(1);
+    let reporting = Reporting {
         deadband: table.number("deadband"),
         on_change: table.flag("on_change").unwrap_or(false),
         heartbeat: table.duration("heartbeat", HEARTBEAT).unwrap_or(inherited.heartbeat),
     };
-    let point =
-        read.map(|(source, scaling)| Point { name: Arc::from(entry.key.as_str()), source, scaling, period });
-    if let Some(point) = &point {
-        info.decimals = point.scaling.decimals;
-        meaning(&mut table, point, &info);
-    }
+    let read = read.map(|(source, scaling)| {
+        let point = Point { name: Arc::from(entry.key.as_str()), source, scaling, period };
+        let info = PointInfo {
+            name: Arc::clone(&point.name),
+            kind: point.kind(),
+            unit,
+            label,
+            decimals: point.scaling.decimals,
+            headline: false,
+            period: Some(period),
+            json_string,
+        };
+        meaning(&mut table, &point, &info, reporting.deadband);
+        (point, info, reporting)
+    });
     table.finish();
-    Some((point?, info))
+    read
 }
 
-fn meaning(table: &mut Table<'_>, point: &Point, info: &PointInfo) {
-    let kind = point.kind();
-    if let Some(deadband) = info.deadband {
+fn meaning(table: &mut Table<'_>, point: &Point, info: &PointInfo, deadband: Option<f64>) {
+    let kind = info.kind;
+    if let Some(deadband) = deadband {
         if matches!(kind, ValueKind::Bool | ValueKind::Text) {
             let what = "a deadband needs a number".to_owned();
             table.fault("deadband", what, "use on_change = true".to_owned());

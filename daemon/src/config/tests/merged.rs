@@ -1,6 +1,7 @@
 //! Folders, drop-ins, profiles: what lies over what.
 
 use std::fs;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{METER, PLANT, loaded, messages};
@@ -77,6 +78,21 @@ fn a_device_says_more_than_its_profile_and_less_if_it_wants() {
     assert_eq!(names, ["power", "extra"]);
     assert_eq!((&*info.points[0].unit, device.points[0].scaling.scale), ("kW", Some(0.001)));
     assert_eq!(info.headline, [0], "the headline's other point is not polled");
+}
+
+#[test]
+fn like_meters_share_one_list_and_one_that_differs_has_its_own() {
+    let text = format!(
+        "{LINK}[bus.hall.device]\na = {{ unit_id = 1, profile = \"meter\" }}\nb = {{ unit_id = 2, profile = \"meter\" }}\n\
+         c = {{ unit_id = 3, profile = \"meter\", points.power = {{ unit = \"kW\" }} }}\n"
+    );
+    let config = config(&[("a.toml", &text), ("profiles/meter.toml", METER)]);
+    let [a, b, c] = &config.buses[0].devices[..] else { panic!("three devices") };
+    assert!(Arc::ptr_eq(&a.points, &b.points), "ten thousand points of thirty kinds cost thirty lists");
+    let power = |info: &crate::config::DeviceInfo| {
+        info.points.iter().find(|point| &*point.name == "power").expect("power").unit.to_string()
+    };
+    assert_eq!((power(&c), power(&a) == "kW"), ("kW".to_owned(), false));
 }
 
 #[test]

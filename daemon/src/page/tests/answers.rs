@@ -136,8 +136,9 @@ async fn text_from_outside_reaches_the_api_whole_and_breaks_nothing() {
     let devices = evil.iter().enumerate().map(|(i, text)| {
         let mut device = info(&format!("d{i}"), &["u"]);
         device.label = Arc::from(*text);
-        device.points[0].label = Arc::from(*text);
-        device.points[0].unit = Arc::from(*text);
+        for point in Arc::make_mut(&mut device.points) {
+            (point.label, point.unit) = (Arc::from(*text), Arc::from(*text));
+        }
         device
     });
     house.live.describe(devices.collect());

@@ -34,7 +34,7 @@ fn devices(large: bool) -> Vec<crate::live::DeviceInfo> {
         let mut device = info(&format!("meter-{:02}", i + 1), &names());
         device.label = Arc::from(LABELS[i % LABELS.len()]);
         device.bus = Arc::from(if i % LABELS.len() < 4 { "hall" } else { "roof" });
-        for (point, (_, label, unit, _)) in device.points.iter_mut().zip(METER) {
+        for (point, (_, label, unit, _)) in Arc::make_mut(&mut device.points).iter_mut().zip(METER) {
             point.label = Arc::from(*label);
             point.unit = Arc::from(*unit);
             point.headline = matches!(&*point.name, "power" | "energy_import");

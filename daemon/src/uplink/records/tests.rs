@@ -7,10 +7,10 @@ use std::time::Duration;
 use fieldspool_drivers::{Cause, Sample, Value, ValueKind};
 
 use super::*;
+use crate::model::PointInfo;
 use crate::model::event::GapCause;
 use crate::model::{Batch, BootId, ClockQuality, Reading};
 use crate::status::{BusStatus, DeviceStatus};
-use crate::uplink::PointInfo;
 use crate::uplink::payload::{Lane, Message};
 use crate::uplink::sample::{RUN, batch, shape, stamp};
 
@@ -64,6 +64,7 @@ fn device_meta() -> DeviceMeta {
         unit: "kWh".into(),
         label: "Energy \"in\"".into(),
         decimals: Some(2),
+        headline: false,
         period,
         json_string,
     };
@@ -71,7 +72,7 @@ fn device_meta() -> DeviceMeta {
         device: "meter-01".into(),
         label: "Incomer".into(),
         headline: vec!["energy".into()],
-        points: vec![point("energy", Some(Duration::from_millis(500)), true), point("free", None, false)],
+        points: [point("energy", Some(Duration::from_millis(500)), true), point("free", None, false)].into(),
     }
 }
 
