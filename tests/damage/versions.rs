@@ -7,6 +7,7 @@ use fieldspool::model::event::Body;
 use fieldspool::model::{Batch, RunId};
 use fieldspool::spool::Confirmed;
 use fieldspool::spool::schema::{self, Schema, Step};
+use fieldspool::spool::store::Store;
 use rusqlite::{Connection, Transaction};
 
 use crate::plant::{Plant, Random, Taken, copy};
@@ -117,6 +118,36 @@ fn an_update_that_is_rolled_back_and_made_again_loses_nothing() {
             assert_eq!(version(&file), 2);
         }
     }
+}
+
+#[test]
+fn an_update_that_dies_right_after_its_step_is_rolled_back_and_made_again_without_loss() {
+    for (seed, in_order) in [(5, true), (6, false)] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (path, file) = (directory.path(), directory.path().join("spool.db"));
+        let (mut random, mut stored) = (Random(seed), Stored::default());
+        stored.live(path, &schema::CURRENT, &mut random, in_order);
+        drop(Store::open_as(&file, u64::MAX, "", &NEXT).expect("the step is done"));
+        assert_eq!(version(&file), 2);
+        stored.live(path, &schema::CURRENT, &mut random, in_order);
+        assert_eq!(version(&file), 1);
+        assert!(!path.join("quarantine").exists(), "it is newer, not damaged");
+        let mut taken = Taken::open_as(path, &NEXT);
+        stored.is_there(&mut taken);
+        assert_eq!(std::fs::read_dir(path.join("newer")).expect("there").count(), 0, "taken back");
+    }
+}
+
+#[test]
+fn an_update_that_dies_before_its_step_leaves_an_older_file() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (path, file) = (directory.path(), directory.path().join("spool.db"));
+    let (mut random, mut stored) = (Random(7), Stored::default());
+    stored.live(path, &schema::CURRENT, &mut random, true);
+    Store::open_as(&file, u64::MAX, "", &BROKEN).expect_err("the step fails");
+    stored.live(path, &schema::CURRENT, &mut random, true);
+    assert!(!path.join("newer").exists() && !path.join("quarantine").exists());
+    stored.is_there(&mut Taken::open_as(path, &schema::CURRENT));
 }
 
 #[test]

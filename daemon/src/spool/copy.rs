@@ -3,7 +3,8 @@
 //! A page of blocks that is lost costs those blocks. The page of the dictionary would cost every block that uses it, and the page
 //! of the books would make everything wait again that was confirmed. So both stand here too, for the
 //! [`salvage`](super::salvage). Written when the spool is opened, when a shape comes up, once an hour and when it is closed; never read
-//! while the file is whole.
+//! while the file is whole. Before the file is brought to a newer schema the first line says so: an update that ends right
+//! after that, and is rolled back, leaves a newer file, not one that looks damaged.
 //!
 //! ```text
 //! spool.db-copy   lines of JSON, each sealed (see `records`)
@@ -20,7 +21,7 @@ use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::dictionary::{Dictionary, body_of};
 use super::ledger::{Ledger, RunBooks};
@@ -110,6 +111,27 @@ impl Copy {
     }
 }
 
+/// Says in the copy that the file is about to be of a newer schema; the rest of it stays. A copy that does not say its schema
+/// may be of any, and none is made.
+pub(super) fn announce(file: &Path, schema: i64) -> io::Result<()> {
+    let path = beside(file, "");
+    if Copy::head(file).schema.is_none() {
+        return Ok(());
+    }
+    let text = fs::read(&path)?;
+    let first = text.iter().position(|byte| *byte == b'\n').unwrap_or(text.len());
+    let (first, rest) = text.split_at(first);
+    let mut first: Value = serde_json::from_slice(first)?;
+    if let Some(line) = first.as_object_mut() {
+        line.remove("crc");
+        line.insert("schema".to_owned(), schema.into());
+    }
+    replace(file, |out| {
+        write!(out, "{}", seal(first.to_string()))?;
+        out.write_all(rest)
+    })
+}
+
 /// Writes the copy anew: complete or not at all.
 pub(super) fn write(
     file: &Path,
@@ -117,20 +139,27 @@ pub(super) fn write(
     dictionary: &Dictionary,
     ledger: &Ledger,
 ) -> io::Result<()> {
+    replace(file, |out| {
+        writeln!(out, "{}", seal(json!({"spool": mark.id, "open": open, "schema": schema}).to_string()))?;
+        writeln!(out, "{}", mark_text(mark))?;
+        for (id, entry) in dictionary.entries() {
+            let body = body_of(&entry.shape);
+            if crc32c::crc32c(&body) == entry.crc {
+                let body = String::from_utf8_lossy(&body);
+                writeln!(out, "{}", seal(json!({"shape": id, "body": body}).to_string()))?;
+            }
+        }
+        for (run, books) in &ledger.runs {
+            writeln!(out, "{}", books_text(*run, &books.for_disk()))?;
+        }
+        Ok(())
+    })
+}
+
+fn replace(file: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
     let (new, old) = (beside(file, ".new"), beside(file, ""));
     let mut out = BufWriter::new(File::create(&new)?);
-    writeln!(out, "{}", seal(json!({"spool": mark.id, "open": open, "schema": schema}).to_string()))?;
-    writeln!(out, "{}", mark_text(mark))?;
-    for (id, entry) in dictionary.entries() {
-        let body = body_of(&entry.shape);
-        if crc32c::crc32c(&body) == entry.crc {
-            let body = String::from_utf8_lossy(&body);
-            writeln!(out, "{}", seal(json!({"shape": id, "body": body}).to_string()))?;
-        }
-    }
-    for (run, books) in &ledger.runs {
-        writeln!(out, "{}", books_text(*run, &books.for_disk()))?;
-    }
+    write(&mut out)?;
     out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
     fs::rename(&new, &old)?;
     File::open(file.parent().unwrap_or(Path::new(".")))?.sync_all()

@@ -19,6 +19,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::block::{self, Header};
+use super::copy;
 use super::dictionary::Dictionary;
 use super::ledger::RunBooks;
 use super::records::{Mark, books_of, event_of, mark_of, mark_text, run_of};
@@ -290,6 +291,7 @@ impl Store {
             let mark = Mark { id: new_id.to_owned(), ..Mark::default() };
             schema::create(&mut connection, &mark_text(&mark), known)?;
         } else if version < known.version {
+            copy::announce(path, known.version)?;
             // A step that fails is a mistake of ours: the file stays as it is.
             schema::migrate(&mut connection, version, known).map_err(|error| {
                 let ours = error.sqlite_error().is_some_and(|error| error.extended_code & 0xff == 1);

@@ -1,6 +1,8 @@
 //! Trouble with the disk that needs no fault injection: commits that fail, a file that is removed under us.
 
 use super::*;
+use crate::spool::stepped::Stepped;
+use crate::spool::writer::COPY_AGAIN;
 
 #[tokio::test]
 async fn a_file_removed_under_us_is_noticed_and_made_anew() {
@@ -113,6 +115,22 @@ async fn run_ends_and_gaps_that_went_with_a_removed_file_are_said_again() {
     let lost = |event: &Arc<Event>| matches!(event.body, Body::Corruption { saved: 0, lost: 8, .. });
     assert_eq!(events.iter().filter(|event| lost(event)).count(), 1, "{events:?}");
     assert_eq!(sums(&spool).losses.total(), 10);
+}
+
+#[test]
+fn a_copy_that_could_not_be_written_is_written_as_soon_as_it_can_be() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let now = Instant::now();
+    let trouble = directory.path().join("spool.db-copy.new");
+    std::fs::create_dir(&trouble).expect("in the way");
+    let board = Board::default();
+    let mut spool = Stepped::open(settings(directory.path()), board, || stamp(0), now).expect("opens");
+    let written = || directory.path().join("spool.db-copy").exists();
+    spool.turn(now);
+    assert!(!written());
+    std::fs::remove_dir(&trouble).expect("removed");
+    spool.turn(now + COPY_AGAIN);
+    assert!(written());
 }
 
 #[tokio::test]

@@ -37,6 +37,8 @@ pub(super) use flush::Flush;
 #[cfg(test)]
 pub(in crate::spool) use gaps::GAPS_MAX;
 use resend::Resend;
+#[cfg(test)]
+pub(in crate::spool) use trouble::COPY_AGAIN;
 use window::BOOKS_FIRST;
 
 /// The board is fresh to this.

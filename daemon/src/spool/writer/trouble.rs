@@ -19,6 +19,9 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 /// The copy of the books is no older than this.
 const COPY_EVERY: Duration = Duration::from_secs(3600);
 
+/// One that cannot be written is tried again after this.
+pub(in crate::spool) const COPY_AGAIN: Duration = Duration::from_secs(10);
+
 impl Writer {
     /// Drops the connection, and says when it is tried again.
     pub(super) fn fail(&mut self, trouble: Trouble, why: &str, undo_from: Option<(u64, i64)>) {
@@ -197,15 +200,13 @@ impl Writer {
         }
         // Without the lock: appending must not wait for the disk.
         let ledger = self.shared.lock().ledger.clone();
-        if let Err(error) = copy::write(
-            &self.file,
-            (&self.mark, open, self.shared.schema.version),
-            store.dictionary(),
-            &ledger,
-        ) {
+        let head = (&self.mark, open, self.shared.schema.version);
+        let written = copy::write(&self.file, head, store.dictionary(), &ledger);
+        if let Err(error) = &written {
             tracing::debug!(%error, "the copy of the small tables cannot be written");
         }
-        (self.copied, self.copy_due) = (Some(state), self.now + COPY_EVERY);
+        let again = if written.is_ok() { COPY_EVERY } else { COPY_AGAIN };
+        (self.copied, self.copy_due) = (Some(state), self.now + again);
     }
 
     /// Searches what was set aside and not searched to its end; `found`: what was wrong with the newest.
