@@ -13,6 +13,7 @@ use super::directory::{self, Lock};
 use super::ledger::Ledger;
 use super::open;
 use super::ring;
+use super::salvage::{self, LogFault};
 use super::source::Source;
 use super::store::{self, FILE, Found, RunUpdate, Store, StoreError, Trouble, Work, found};
 use super::{SpoolSettings, schema};
@@ -140,6 +141,9 @@ fn take(directory: &Path) -> Result<(PathBuf, Lock), SpoolError> {
     if aside::unfinished(directory) {
         let what = "it was being set aside when the power went; the next start completes that".to_owned();
         return Err(SpoolError::Damaged { file, what });
+    }
+    if salvage::log_fault(&file) == Some(LogFault::Foreign) {
+        return Err(refusal(&file, &open::foreign_log(&file)));
     }
     Ok((file, lock))
 }

@@ -19,7 +19,7 @@ use super::ledger::{Ledger, RunBooks};
 use super::records::Mark;
 use super::rescue::{Said, say_again};
 use super::ring;
-use super::salvage;
+use super::salvage::{self, LogFault};
 use super::schema::Schema;
 use super::shared::{Inner, Shared};
 use super::store::{Found, RunUpdate, Store, StoreError, Trouble, Work};
@@ -67,9 +67,13 @@ pub(super) fn begin(file: &Path, settings: &SpoolSettings, known: &Schema) -> Be
     let after = |counter: u32| RunId { counter: counter.saturating_add(1).min(99_999_999), random };
     let open = || -> Result<(Store, Found), StoreError> {
         aside::finish(&settings.directory)?;
-        if salvage::log_is_damaged(file) {
+        match salvage::log_fault(file) {
             // SQLite leaves out, without a word, what stands behind a damaged frame.
-            return Err(StoreError::Foreign("its log is damaged in the middle".to_owned()));
+            Some(LogFault::Damaged) => {
+                return Err(StoreError::Foreign("its log is damaged in the middle".to_owned()));
+            }
+            Some(LogFault::Foreign) => return Err(foreign_log(file)),
+            None => {}
         }
         // The life before may have ended over a failed fsync.
         directory::write_log_again(file)?;
@@ -111,6 +115,15 @@ pub(super) fn begin(file: &Path, settings: &SpoolSettings, known: &Schema) -> Be
     let known = opened.as_ref().map_or(0, counter);
     let run = after(sidecar.max(known));
     Begun { run, store: opened.map_err(|error| error.to_string()), damaged, log_missing }
+}
+
+/// The log beside the file is that of another spool. Where its own is nobody knows; it may hold what was stored last.
+pub(super) fn foreign_log(file: &Path) -> StoreError {
+    let mut why = "the log beside it is that of another spool".to_owned();
+    if Copy::head(file).open {
+        why.push_str(": what was stored last is lost with its own");
+    }
+    StoreError::Foreign(why)
 }
 
 /// Runs that only the missing log knew, as the copy knew them last.

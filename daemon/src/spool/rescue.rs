@@ -9,13 +9,19 @@
 //! are booked as damaged and recorded as gaps; run ends and gaps that cannot be found among the records are written again, since
 //! the receiver needs them for its proof.
 //!
+//! Pages that the disk does not give at the moment may come later: such a folder is searched again after a while, [`PAUSES`] times.
+//! Until then what is missing counts as waiting, because what a gap record has called lost must not turn up afterwards. What could
+//! not be read in the end is named in the report.
+//!
 //! A folder that was searched to its end gets a file `salvaged`, once the outcome is on the disk; one without is searched
 //! again after a restart. A newer file that was whole is removed instead.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::File;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::ledger::{Intervals, RunBooks, UNFOLDED};
 use super::records::Mark;
@@ -32,6 +38,9 @@ const PAGES_A_TURN: u32 = 1024;
 
 /// Records taken back in one commit.
 const RECORDS_A_TURN: usize = 256;
+
+/// After these pauses a folder is searched again, if the disk did not give all of it.
+const PAUSES: [Duration; 3] = [Duration::from_secs(10), Duration::from_secs(60), Duration::from_secs(300)];
 
 /// Name of the mark that a folder was searched to the end.
 const DONE: &str = "salvaged";
@@ -55,8 +64,8 @@ struct Learned {
 /// What records that were found say: it need not be said again.
 #[derive(Debug, Default)]
 pub(super) struct Said {
-    /// Runs that have an end record.
-    ended: BTreeSet<RunId>,
+    /// Runs that have an end record, and where it says that they end.
+    ended: BTreeMap<RunId, u64>,
     gaps: BTreeMap<RunId, Intervals>,
 }
 
@@ -81,6 +90,8 @@ impl Piece {
 pub(super) struct Searched {
     folder: PathBuf,
     remove: bool,
+    /// What could not be looked at, in words.
+    unread: Option<String>,
 }
 
 /// Folders being searched, one after the other.
@@ -93,6 +104,10 @@ pub(super) struct Rescue {
     folders: Vec<PathBuf>,
     search: Option<(PathBuf, Search)>,
     searched: Vec<Searched>,
+    /// Of which the disk did not give all, to be searched again.
+    later: Vec<PathBuf>,
+    /// How often that was done, and when it is done again.
+    again: (usize, Option<Instant>),
     /// What lies in the spool's own file already: of this life, or taken back before a restart.
     present: Option<BTreeMap<RunId, Intervals>>,
     saved: BTreeMap<RunId, Intervals>,
@@ -100,6 +115,8 @@ pub(super) struct Rescue {
     unstored: Option<Piece>,
     learned: Learned,
     records: Vec<Arc<Event>>,
+    /// Names of records that were found: a folder may be searched twice, and two may hold the same.
+    taken: HashSet<(RunId, u64)>,
     last_wall_us: BTreeMap<RunId, i64>,
     /// Up to where each run was durable.
     at_risk: BTreeMap<RunId, u64>,
@@ -128,11 +145,14 @@ impl Rescue {
             folders,
             search: None,
             searched: Vec::new(),
+            later: Vec::new(),
+            again: (0, None),
             present: None,
             saved: BTreeMap::new(),
             unstored: None,
             learned: Learned::default(),
             records: Vec::new(),
+            taken: HashSet::new(),
             last_wall_us: BTreeMap::new(),
             at_risk,
             folded: Vec::new(),
@@ -151,9 +171,27 @@ impl Rescue {
         self.present.is_some()
     }
 
-    /// What lies in the spool's own file.
-    pub(super) fn know_present(&mut self, present: BTreeMap<RunId, Intervals>) {
+    /// What lies in the spool's own file: readings, and records, of this life or taken back before a restart.
+    pub(super) fn know_present(&mut self, present: BTreeMap<RunId, Intervals>, records: &[Event]) {
         self.present = Some(present);
+        for event in records {
+            self.taken.insert((event.run, event.number));
+            self.said(&event.body);
+        }
+    }
+
+    /// This need not be said again.
+    fn said(&mut self, body: &Body) {
+        match *body {
+            Body::RunEnd { ended, next_seq, .. } => {
+                let end = self.said.ended.entry(ended).or_default();
+                *end = (*end).max(next_seq);
+            }
+            Body::Gap { of, first, next, .. } => {
+                self.said.gaps.entry(of).or_default().insert(first, next);
+            }
+            _ => {}
+        }
     }
 
     /// Nothing was left of a run: what turns up of it is history.
@@ -166,6 +204,27 @@ impl Rescue {
     fn is_present(&self, run: RunId, first: u64, next: u64) -> bool {
         let present = self.present.as_ref().and_then(|present| present.get(&run));
         present.is_some_and(|present| present.covers(first, next))
+    }
+
+    /// Whether there is nothing to do but to wait for the disk to give what it did not give.
+    pub(super) fn rests(&self) -> bool {
+        self.again.1.is_some()
+    }
+
+    /// Everything was looked at that could be: begins to wait, or to look again. `true`: nothing more can be done now.
+    pub(super) fn wait_for_the_disk(&mut self, now: Instant) -> bool {
+        let idle = self.search.is_none() && self.folders.is_empty() && self.records.is_empty();
+        if !idle || self.later.is_empty() || self.unstored.is_some() {
+            return false;
+        }
+        let (tries, due) = &mut self.again;
+        let pause = PAUSES.get(*tries).copied().unwrap_or_default();
+        if now < *due.get_or_insert(now + pause) {
+            return true;
+        }
+        self.again = (*tries + 1, None);
+        self.folders = std::mem::take(&mut self.later);
+        false
     }
 
     /// Searches on, for a turn. `None`: everything was looked at.
@@ -204,7 +263,8 @@ impl Rescue {
                 },
                 None => {
                     let Some(folder) = self.folders.pop() else {
-                        return (!self.records.is_empty()).then(Vec::new);
+                        let ended = self.records.is_empty() && self.later.is_empty();
+                        return (!ended).then(Vec::new);
                     };
                     self.begin_folder(folder);
                 }
@@ -216,7 +276,8 @@ impl Rescue {
         if is_newer(&folder) {
             match TakenBack::open(&folder.join(FILE), self.schema) {
                 Ok(mut file) => {
-                    self.said.ended.extend(std::mem::take(&mut file.ended));
+                    let ended = std::mem::take(&mut file.ended).into_iter();
+                    self.said.ended.extend(ended.map(|run| (run, u64::MAX)));
                     self.learned.books = std::mem::take(&mut file.books);
                     self.learned.mark = file.mark.clone();
                     tracing::info!(folder = %folder.display(), "a spool that was set aside can be read now; it is taken back");
@@ -236,8 +297,22 @@ impl Rescue {
             Ok(salvage) => self.search = Some((folder, Search::Pages(Box::new(salvage)))),
             Err(error) => {
                 tracing::error!(%error, folder = %folder.display(), "the damaged spool cannot be searched");
+                if error.kind() != io::ErrorKind::NotFound {
+                    self.unread(folder, format!("it could not be opened: {error}"));
+                }
             }
         }
+    }
+
+    /// The disk did not give everything: later, or never.
+    fn unread(&mut self, folder: PathBuf, what: String) {
+        tracing::warn!(folder = %folder.display(), error = %what, "a damaged spool could not be read whole");
+        if self.again.0 < PAUSES.len() {
+            self.later.push(folder);
+            return;
+        }
+        self.found = self.found.take().map(|found| format!("{found}; {what}")).or(Some(what.clone()));
+        self.searched.push(Searched { folder, remove: false, unread: Some(what) });
     }
 
     fn searched_pages(&mut self, folder: PathBuf, salvage: &Salvage) {
@@ -251,14 +326,17 @@ impl Rescue {
                 *durable = further;
             }
         }
-        self.searched.push(Searched { folder, remove: false });
+        match salvage.unread() {
+            0 => self.searched.push(Searched { folder, remove: false, unread: None }),
+            many => self.unread(folder, format!("{many} of its pages could not be read")),
+        }
     }
 
     fn read_in_order(&mut self, folder: PathBuf, file: &TakenBack) {
         if file.damaged > 0 {
             self.found.get_or_insert(format!("{} blocks of a newer spool are damaged", file.damaged));
         }
-        self.searched.push(Searched { folder, remove: file.damaged == 0 });
+        self.searched.push(Searched { folder, remove: file.damaged == 0, unread: None });
     }
 
     /// What the search has learned of books and records, given to those who keep them.
@@ -298,16 +376,8 @@ impl Rescue {
             }
         }
         for (event, sent) in records {
-            match event.body {
-                Body::RunEnd { ended, .. } => {
-                    self.said.ended.insert(ended);
-                }
-                Body::Gap { of, first, next, .. } => {
-                    self.said.gaps.entry(of).or_default().insert(first, next);
-                }
-                _ => {}
-            }
-            if !sent {
+            self.said(&event.body);
+            if self.taken.insert((event.run, event.number)) && !sent {
                 self.records.push(Arc::new(event));
             }
         }
@@ -404,11 +474,15 @@ impl Rescue {
 /// The outcome is on the disk: these folders need not be searched again.
 pub(super) fn mark(searched: Vec<Searched>) {
     off_the_lock();
-    for Searched { folder, remove } in searched {
+    for Searched { folder, remove, unread } in searched {
         let done = if remove {
             std::fs::remove_dir_all(&folder)
         } else {
-            File::create(folder.join(DONE)).and_then(|file| file.sync_all())
+            let text = unread.unwrap_or_default();
+            File::create(folder.join(DONE)).and_then(|mut file| {
+                file.write_all(text.as_bytes())?;
+                file.sync_all()
+            })
         };
         if let Err(error) = done {
             tracing::warn!(%error, folder = %folder.display(), "a searched folder cannot be marked: it is searched again after a restart");
@@ -436,7 +510,9 @@ pub(super) fn say_again(inner: &mut Inner, last_wall_us: &BTreeMap<RunId, i64>, 
         let gap = |(first, next)| Body::Gap { of: *run, first, next, cause: GapCause::Damaged };
         again.extend(recorded.iter().map(gap));
         // The end of a run that had been folded was sent, and is not known any more.
-        if *run != inner.run && books.durable < UNFOLDED && !said.ended.contains(run) {
+        // One that was said before everything was found falls short.
+        let told = said.ended.get(run).is_some_and(|end| *end >= books.durable);
+        if *run != inner.run && books.durable < UNFOLDED && !told {
             let (next_seq, last_wall_us) = (books.durable, last_wall_us.get(run).copied());
             again.push(Body::RunEnd { ended: *run, next_seq, clean: false, last_wall_us });
         }

@@ -26,6 +26,9 @@
 //! The JSON texts of `spool`, `run` and `event` are sealed with a checksum, see `records`; blocks have their own, and `shape` is proved
 //! by the blocks that use it. What shapes and books say stands once more beside the file, see `copy`.
 //!
+//! **The log.** The first commit of each log writes the page of `spool` (page 2), so that log and file can be held against each
+//! other before SQLite puts them together, see `salvage`.
+//!
 //! **Versions.** A file of an older version is migrated in one transaction when it is opened ([`Schema`]). A newer file is not
 //! touched: it is set aside into `newer/`, and taken back by the next program that knows its version.
 //!

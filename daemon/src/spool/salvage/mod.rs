@@ -11,6 +11,7 @@
 //! by the longest block, the small tables, and [`RECORDS_MAX`].
 
 mod pages;
+mod record;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
@@ -23,7 +24,8 @@ use super::ledger::{Intervals, RunBooks};
 use super::records::{Mark, books_of, event_of, mark_of, run_of};
 use crate::model::event::Event;
 use crate::model::{Batch, RunId};
-use pages::{Column, Pages, Record, View};
+use pages::{Pages, View};
+use record::{Column, Record};
 
 /// Records that are kept; the table holds fewer.
 const RECORDS_MAX: usize = 20_000;
@@ -90,9 +92,20 @@ impl std::fmt::Debug for Salvage {
     }
 }
 
-/// Whether the log beside a file is damaged where SQLite would silently leave out what was stored behind it.
-pub fn log_is_damaged(path: &Path) -> bool {
-    Pages::open(path).is_ok_and(|pages| pages.log_is_damaged())
+/// Why SQLite must not open a file together with its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFault {
+    /// It is that of another spool, and would be written into this one's file.
+    Foreign,
+    /// It is damaged where SQLite would silently leave out what was stored behind it.
+    Damaged,
+}
+
+/// What is wrong with the log beside a file, if it is anything that SQLite does not notice.
+pub fn log_fault(path: &Path) -> Option<LogFault> {
+    let pages = Pages::open(path).ok()?;
+    let damaged = pages.log_is_damaged().then_some(LogFault::Damaged);
+    if pages.log_is_foreign() { Some(LogFault::Foreign) } else { damaged }
 }
 
 impl Salvage {
@@ -126,6 +139,11 @@ impl Salvage {
             salvage.newer_books(run, books);
         }
         Ok(salvage)
+    }
+
+    /// How many pages of file and log the disk did not give so far: what stands there was not looked at.
+    pub fn unread(&self) -> u64 {
+        self.pages.unread()
     }
 
     /// Looks at so many pages; gives the batches it found. `None`: everything was looked at.

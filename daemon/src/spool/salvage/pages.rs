@@ -1,16 +1,22 @@
-//! Pages of a damaged file and of its log, and the records on them. Trusts no tree, no free list and no page's own list of cells.
+//! Pages of a damaged file and of its log, and the records on them ([`record`](super::record)). Trusts no tree, no free list and no page's own list of cells.
 //!
 //! SQLite's file format, sections 1.5, 1.6, 2.1 and 4.2. Three views, because each can hold what the others hide:
 //! * **whole**: what SQLite would see: the log's frames up to the last commit whose chain of checksums holds, over the file;
 //! * **file**: pages of the file that the log replaces, for a log that was damaged after it had been written back;
 //! * **loose**: every frame of the log by itself, with the nearest frames for its overflow pages: what lies behind a damaged
 //!   frame, and what is left of older rounds.
+//!
+//! A page that the disk does not give (EIO) is passed over and counted: that is no damage of the file, and another try may get it.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+
+use super::record::{Record, columns, is_block, name_on, takes, varint};
+use crate::spool::ledger::Intervals;
 
 /// No record of ours is longer: a block of texts at their longest.
 const RECORD_MAX: usize = 64 * 1024 * 1024;
@@ -18,6 +24,9 @@ const RECORD_MAX: usize = 64 * 1024 * 1024;
 /// Our own page size, for a file whose first page is gone.
 const OUR_SIZE: u16 = 1024;
 const _: () = assert!(OUR_SIZE as u64 == crate::spool::schema::PAGE_SIZE);
+
+/// The page of table `spool`: the first table that was made (see `schema`), and one row never needs another root.
+const NAMED_PAGE: u32 = 2;
 
 /// A frame of the log: its head, then a page.
 const FRAME_HEAD: u64 = 24;
@@ -27,6 +36,12 @@ const FRAMES_AT: u64 = 32;
 
 /// How a record may begin before the magic of its block: payload length, row id, header and block number.
 const BEFORE_MAGIC: usize = 40;
+
+/// Numbers of the log's frames among those of pages.
+const LOG_PAGES: u64 = 1 << 32;
+
+/// Stretches of pages that could not be read which are told apart.
+const UNREAD_STRETCHES: usize = 4096;
 
 /// A way to look at file and log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,20 +66,13 @@ pub(super) struct Pages {
     frames_of: HashMap<u32, Vec<u32>>,
     /// A commit of the log's present round lies behind a frame that is damaged.
     torn: bool,
-}
-
-/// One value of a record.
-pub(super) enum Column {
-    Null,
-    Number(i64),
-    /// Text or blob.
-    Other(Vec<u8>),
-}
-
-/// One cell of a table's leaf.
-pub(super) struct Record {
-    pub(super) rowid: i64,
-    pub(super) columns: Vec<Column>,
+    /// Pages that the disk did not give, those of the log from [`LOG_PAGES`] on.
+    unread: RefCell<Intervals>,
+    /// Pages that the disk is to refuse.
+    #[cfg(test)]
+    refused: HashSet<u32>,
+    /// The log names another spool than the file does: it is left out of every view.
+    foreign: bool,
 }
 
 fn word(bytes: &[u8], at: usize) -> u32 {
@@ -96,8 +104,13 @@ impl Pages {
             frames: Vec::new(),
             frames_of: HashMap::new(),
             torn: false,
+            unread: RefCell::default(),
+            #[cfg(test)]
+            refused: tests::refused(path),
+            foreign: false,
         };
         pages.read_log();
+        pages.leave_out_a_foreign_log();
         pages.count = in_file.max(pages.newer.keys().max().copied().unwrap_or_default());
         Ok(pages)
     }
@@ -105,9 +118,12 @@ impl Pages {
     /// Frames of the log: all of them, and those up to the last commit as far as the checksums hold.
     fn read_log(&mut self) {
         let Some(log) = &self.log else { return };
+        let length = log.metadata().map_or(0, |found| found.len());
         let mut header = [0; 32];
-        if log.read_exact_at(&mut header, 0).is_err() {
-            return;
+        match read_whole(log, &mut header, 0) {
+            Read::All => {}
+            Read::End => return,
+            Read::Failed => return self.could_not_read(LOG_PAGES),
         }
         let big_endian = word(&header, 0) == 0x377f_0683;
         let mut sum = checksum(big_endian, (0, 0), &header[..24]);
@@ -118,7 +134,16 @@ impl Pages {
         let mut frame = vec![0; 24 + self.size];
         let mut place = FRAMES_AT;
         let (mut pending, mut commits_behind, mut more_behind) = (Vec::new(), false, false);
-        while log.read_exact_at(&mut frame, place).is_ok() {
+        loop {
+            match read_whole(log, &mut frame, place) {
+                Read::All => {}
+                // Nobody knows what it is. It is not for the chain, and its head is no other frame's.
+                Read::Failed if place < length => {
+                    self.could_not_read(LOG_PAGES + self.frames.len() as u64);
+                    frame.fill(0);
+                }
+                Read::End | Read::Failed => break,
+            }
             let page = word(&frame, 0);
             let ours = frame[8..16] == header[16..24];
             if holds {
@@ -142,6 +167,32 @@ impl Pages {
         }
         // One commit without a sync may be torn by a power cut. The next one begins when it is on the disk.
         self.torn = more_behind || (!whole_header && !self.frames.is_empty());
+        // A disk that does not read is no damage: SQLite will say so too.
+        self.torn &= self.unread.borrow().total() == 0;
+    }
+
+    /// A log goes by its place alone: laid beside another spool, SQLite would write it into that one's file. Both must
+    /// say who they are for this; what cannot be read says nothing.
+    fn leave_out_a_foreign_log(&mut self) {
+        let named = |view| {
+            let mut page = vec![0; self.size];
+            let there = view == View::File || self.newer.contains_key(&NAMED_PAGE);
+            (there && self.read((view, 0), NAMED_PAGE, &mut page)).then(|| name_on(&page)).flatten()
+        };
+        let (Some(own), Some(other)) = (named(View::File), named(View::Whole)) else { return };
+        if own == other {
+            return;
+        }
+        self.foreign = true;
+        self.log = None;
+        self.newer.clear();
+        self.frames.clear();
+        self.frames_of.clear();
+    }
+
+    /// The log belongs to another spool.
+    pub(super) fn log_is_foreign(&self) -> bool {
+        self.foreign
     }
 
     /// Readings that were on the disk may stand in the log behind a damaged frame, where SQLite does not look.
@@ -158,13 +209,36 @@ impl Pages {
         }
     }
 
+    /// How many pages and frames the disk did not give.
+    pub(super) fn unread(&self) -> u64 {
+        self.unread.borrow().total()
+    }
+
+    fn could_not_read(&self, page: u64) {
+        let mut unread = self.unread.borrow_mut();
+        // Beyond that the number is what it was: many.
+        if unread.count() < UNREAD_STRETCHES {
+            unread.insert(page, page + 1);
+        }
+    }
+
     fn read_from_log(&self, place: u64, bytes: &mut [u8]) -> bool {
-        self.log.as_ref().is_some_and(|log| log.read_exact_at(bytes, place).is_ok())
+        let Some(log) = &self.log else { return false };
+        let read = read_whole(log, bytes, place);
+        if read == Read::Failed {
+            self.could_not_read(LOG_PAGES + (place - FRAMES_AT) / (FRAME_HEAD + self.size as u64));
+        }
+        read == Read::All
     }
 
     fn read_from_file(&self, page: u32, bytes: &mut [u8]) -> bool {
         let at = (u64::from(page.max(1)) - 1) * self.size as u64;
         bytes.fill(0);
+        #[cfg(test)]
+        if self.refused.contains(&page) {
+            self.could_not_read(u64::from(page));
+            return false;
+        }
         // What is cut off reads as zeros.
         let mut filled = 0;
         while filled < bytes.len() {
@@ -172,7 +246,10 @@ impl Pages {
                 Ok(read @ 1..) => filled += read,
                 Ok(0) => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return false,
+                Err(_) => {
+                    self.could_not_read(u64::from(page));
+                    return false;
+                }
             }
         }
         filled > 0
@@ -268,81 +345,22 @@ impl Pages {
     }
 }
 
-fn is_block(record: &Record) -> bool {
-    matches!(&*record.columns, [Column::Null, Column::Number(_), Column::Other(head), ..]
-        if head.starts_with(&crate::spool::block::MAGIC))
+/// What reading gave.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Read {
+    All,
+    /// The file ends there.
+    End,
+    /// The disk does not give it.
+    Failed,
 }
 
-/// SQLite's varint: 7 bits a byte, highest first; the ninth byte gives all eight.
-fn varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut number = 0;
-    for at in 0..9 {
-        let (byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        if at == 8 {
-            return Some(number << 8 | u64::from(*byte));
-        }
-        number = number << 7 | u64::from(byte & 0x7f);
-        if byte & 0x80 == 0 {
-            break;
-        }
+fn read_whole(file: &File, bytes: &mut [u8], at: u64) -> Read {
+    match file.read_exact_at(bytes, at) {
+        Ok(()) => Read::All,
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Read::End,
+        Err(_) => Read::Failed,
     }
-    Some(number)
-}
-
-/// Whether the head of a record accounts for all its bytes.
-fn takes(payload: &[u8], length: usize) -> bool {
-    let mut rest = payload;
-    let Some(header) = varint(&mut rest).and_then(|header| usize::try_from(header).ok()) else {
-        return false;
-    };
-    let Some(mut types) = payload.get(payload.len() - rest.len()..header) else { return false };
-    let mut sum = header;
-    while !types.is_empty() {
-        let Some(kind) = varint(&mut types) else { return false };
-        let bytes = match kind {
-            1..=6 => [1, 2, 3, 4, 6, 8][usize::try_from(kind).unwrap_or(1) - 1],
-            0 | 8 | 9 => 0,
-            7 | 10 | 11 => return false,
-            kind => usize::try_from((kind - 12) / 2).unwrap_or(usize::MAX),
-        };
-        sum = sum.saturating_add(bytes);
-    }
-    sum == length
-}
-
-/// The columns of a record.
-fn columns(payload: &[u8]) -> Option<Vec<Column>> {
-    let mut rest = payload;
-    let header = usize::try_from(varint(&mut rest)?).ok()?;
-    let mut types = payload.get(payload.len() - rest.len()..header)?;
-    let mut body = payload.get(header..)?;
-    let mut columns = Vec::new();
-    while !types.is_empty() {
-        let (column, length) = match varint(&mut types)? {
-            0 => (Column::Null, 0),
-            kind @ 1..=6 => {
-                let length = [1, 2, 3, 4, 6, 8][usize::try_from(kind).ok()? - 1];
-                (Column::Number(integer(body.get(..length)?)), length)
-            }
-            kind @ (8 | 9) => (Column::Number(i64::from(kind == 9)), 0),
-            // Floats and what is reserved: none of our tables has them.
-            7 | 10 | 11 => return None,
-            kind => {
-                let length = usize::try_from((kind - 12) / 2).ok()?;
-                (Column::Other(body.get(..length)?.to_vec()), length)
-            }
-        };
-        body = body.get(length..)?;
-        columns.push(column);
-    }
-    Some(columns)
-}
-
-/// A big-endian integer of up to eight bytes, with its sign.
-fn integer(bytes: &[u8]) -> i64 {
-    let sign = bytes.first().is_some_and(|first| first & 0x80 != 0);
-    bytes.iter().fold(if sign { -1 } else { 0 }, |number, byte| number << 8 | i64::from(*byte))
 }
 
 /// The running checksum of the log over whole pairs of words.
@@ -356,4 +374,16 @@ fn checksum(big_endian: bool, (mut first, mut second): (u32, u32), bytes: &[u8])
         second = second.wrapping_add(word(&pair[4..])).wrapping_add(first);
     }
     (first, second)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pages that a test lets the disk refuse: their numbers, one a line, in a file `unreadable` of the state directory.
+    pub(super) fn refused(path: &Path) -> HashSet<u32> {
+        let text =
+            path.ancestors().find_map(|folder| std::fs::read_to_string(folder.join("unreadable")).ok());
+        text.unwrap_or_default().lines().filter_map(|line| line.parse().ok()).collect()
+    }
 }

@@ -26,7 +26,7 @@ use super::records::{Mark, books_of, event_of, mark_of, mark_text, run_of};
 use super::ring::{self, Extent, Heading, Spot};
 use super::schema::{self, Schema};
 use super::shared::off_the_lock;
-use write::{CLOCKS_KEPT, Writing, put_again, put_dead, put_events, put_runs, small_pages};
+use write::{CLOCKS_KEPT, Writing, name_log, put_again, put_dead, put_events, put_runs, small_pages};
 
 use crate::model::event::{ClockCorrection, Event};
 use crate::model::{Batch, RunId};
@@ -400,9 +400,10 @@ impl Store {
     /// Does all of it or nothing. When it returns, it is on the disk.
     pub fn commit(&mut self, work: &Work<'_>) -> Result<Written, StoreError> {
         off_the_lock();
+        let log_begins = self.log_begins()?;
         let before = (self.ring, self.next_block, self.next_event);
         let mut shapes = Vec::new();
-        let done = self.transact(work, &mut shapes);
+        let done = self.transact(work, log_begins, &mut shapes);
         if done.is_err() {
             (self.ring, self.next_block, self.next_event) = before;
             for id in shapes {
@@ -415,7 +416,20 @@ impl Store {
         done
     }
 
-    fn transact(&mut self, work: &Work<'_>, shapes: &mut Vec<u32>) -> Result<Written, StoreError> {
+    /// Whether what is written next begins the log anew: nothing is in it, or all of it is in the file.
+    fn log_begins(&self) -> Result<bool, StoreError> {
+        let sql = "PRAGMA wal_checkpoint(NOOP)";
+        let count = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
+        let (frames, written_back) = self.connection.prepare_cached(sql)?.query_row([], count)?;
+        Ok(frames == written_back)
+    }
+
+    fn transact(
+        &mut self,
+        work: &Work<'_>,
+        log_begins: bool,
+        shapes: &mut Vec<u32>,
+    ) -> Result<Written, StoreError> {
         let mut writing = Writing {
             transaction: self.connection.unchecked_transaction()?,
             dictionary: &mut self.dictionary,
@@ -424,6 +438,9 @@ impl Store {
             next_block: self.next_block,
             floor: work.floor,
         };
+        if log_begins {
+            name_log(&writing.transaction)?;
+        }
         let mut written = Written::default();
         if let Some((block, event)) = work.undo_from {
             writing.undo(block)?;
@@ -451,7 +468,11 @@ impl Store {
 
     /// Makes damaged blocks empty, so that nobody believes what they say of themselves. Their numbers stay.
     pub fn make_empty(&self, spots: &[Spot]) -> Result<(), StoreError> {
+        let log_begins = self.log_begins()?;
         let transaction = self.connection.unchecked_transaction()?;
+        if log_begins {
+            name_log(&transaction)?;
+        }
         for spot in spots {
             let sql = "UPDATE block SET head = x'', body = x'' WHERE place = ?1 AND number = ?2";
             transaction.execute(sql, (spot.place, spot.number.cast_signed()))?;
@@ -513,6 +534,20 @@ pub fn told_of(connection: &Connection) -> Result<BTreeSet<RunId>, StoreError> {
         runs.extend(event.and_then(|event| event.body.about()));
     }
     Ok(runs)
+}
+
+/// All records, sent or not, that make sense.
+pub fn records(connection: &Connection) -> Result<Vec<Event>, StoreError> {
+    off_the_lock();
+    let mut statement = connection.prepare("SELECT run, number, body FROM event")?;
+    let mut rows = statement.query([])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let number = row.get::<_, i64>(1)?.cast_unsigned();
+        let text = row.get_ref(2)?.as_str().unwrap_or_default();
+        found.extend(event_of(run_of(row.get(0)?), number, text));
+    }
+    Ok(found)
 }
 
 /// Gap records that wait, with their rows.

@@ -235,6 +235,18 @@ pub(super) fn put_events(
     Ok(())
 }
 
+/// Writes the page with the spool's name, unchanged: the first commit of each log says whose it is, and a log that says otherwise
+/// than the file is not read into it (see `salvage`). Taken out and put in, because an update to the same text writes nothing.
+pub(super) fn name_log(transaction: &Transaction<'_>) -> Result<(), StoreError> {
+    let sql = "SELECT mark FROM spool WHERE id = 1";
+    let mark: Option<String> = transaction.query_row(sql, [], |row| row.get(0)).optional()?;
+    if let Some(mark) = mark {
+        transaction.execute("DELETE FROM spool WHERE id = 1", [])?;
+        transaction.execute("INSERT INTO spool (id, mark) VALUES (1, ?1)", [mark])?;
+    }
+    Ok(())
+}
+
 /// Lets the sent records about these runs wait again; gives how many.
 pub(super) fn put_again(transaction: &Transaction<'_>, runs: &[RunId]) -> Result<u64, StoreError> {
     if runs.is_empty() {

@@ -121,3 +121,89 @@ async fn a_block_that_is_whole_and_makes_no_sense_costs_itself_and_blocks_nobody
     assert_eq!(numbers(&waiting(&spool).await.0), (0..18).filter(|seq| !(6..8).contains(seq)).collect());
     assert_eq!(gaps(&after_salvage(&spool).await.1, run, GapCause::Damaged), (6..8).collect());
 }
+
+/// The logs of file and of somebody else's file: what lies beside `to` afterwards is that of `from`.
+fn lay_log(from: &Path, to: &Path) -> Vec<u8> {
+    let name = format!("{}-wal", store::FILE);
+    let log = std::fs::read(from.join(&name)).expect("there");
+    std::fs::write(to.join(&name), &log).expect("written");
+    log
+}
+
+#[tokio::test]
+async fn the_log_of_another_spool_is_set_aside_and_nothing_of_it_gets_into_ours() {
+    let other = tempfile::tempdir().expect("a directory");
+    let (Opened { spool: others, run: others_run, .. }, _) = open(settings(other.path()));
+    let mut plant = Plant::new(others_run);
+    for _ in 0..10 {
+        others.append(plant.batch());
+        flush(&others).await;
+    }
+    for closed in [true, false] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
+        let mut plant = Plant::new(run);
+        let all: Vec<_> = (0..20).map(|_| plant.batch()).collect();
+        for batch in &all {
+            spool.append(batch.clone());
+            flush(&spool).await;
+        }
+        let _left = if closed {
+            spool.close(true).await.expect("closes");
+            None
+        } else {
+            Some(spool)
+        };
+        let ours = tempfile::tempdir().expect("a directory");
+        for entry in std::fs::read_dir(directory.path()).expect("readable").flatten() {
+            if entry.path().is_file() && !entry.file_name().to_string_lossy().ends_with("-shm") {
+                std::fs::copy(entry.path(), ours.path().join(entry.file_name())).expect("copied");
+            }
+        }
+        let log = lay_log(other.path(), ours.path());
+        let refused = Offline::open(ours.path()).expect_err("the log is not its own");
+        assert!(refused.to_string().contains("another spool"), "{refused}");
+        let (Opened { spool, run: next, .. }, _) = open(settings(ours.path()));
+        let mut plant = Plant::new(next);
+        let late = plant.batch();
+        spool.append(late.clone());
+        let (batches, events) = after_salvage(&spool).await;
+        let found = events.iter().find_map(|event| match &event.body {
+            Body::Corruption { found, saved, lost } => Some((found.clone(), *saved, *lost)),
+            _ => None,
+        });
+        let (found, saved, lost) = found.expect("said");
+        assert!(found.contains("another spool"), "{found}");
+        // Who was not closed has lost its own log with what was in it, and says so.
+        assert_eq!(found.contains("lost with its own"), !closed, "{found}");
+        if closed {
+            assert_eq!((&batches[..20], saved, lost), (&all[..], 40, 0));
+        }
+        assert_eq!(batches.last(), Some(&late));
+        assert!(batches.iter().all(|batch| batch.run == run || batch.run == next), "nothing of the other");
+        assert!(!spool.shared.lock().ledger.runs.contains_key(&others_run));
+        let aside = ours.path().join("quarantine").join(next.to_string());
+        assert_eq!(std::fs::read(aside.join("spool.db-wal")).expect("there"), log, "as it was");
+    }
+}
+
+#[tokio::test]
+async fn each_log_says_from_its_first_commit_on_whose_it_is() {
+    use crate::spool::salvage::{LogFault, log_fault};
+    let other = tempfile::tempdir().expect("a directory");
+    let (Opened { spool, .. }, _) = open(settings(other.path()));
+    spool.close(true).await.expect("closes");
+    let directory = tempfile::tempdir().expect("a directory");
+    let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
+    let (shape, mut begun) = (big_shape(), BTreeSet::new());
+    for i in 0..700 {
+        spool.append(big(run, i * 10, &shape));
+        flush(&spool).await;
+        let log = lay_log(directory.path(), other.path());
+        begun.insert(log[12..24].to_vec());
+        assert_eq!(log_fault(&directory.path().join(store::FILE)), None, "our own after {i} commits");
+        let laid = log_fault(&other.path().join(store::FILE));
+        assert_eq!(laid, Some(LogFault::Foreign), "laid beside another after {i} commits");
+    }
+    assert!(begun.len() > 3, "the log began anew {} times", begun.len());
+}

@@ -5,6 +5,7 @@
 //! file of another program       faults::a_file_of_another_program_is_set_aside_untouched
 //! garbage file                  damage::a_garbage_file_is_set_aside_and_the_spool_goes_on
 //! damaged pages, bad block      damage::a_damaged_file_gives_back_all_blocks_but_the_damaged_ones and its neighbours
+//! EIO met by the search         damage::what_the_disk_does_not_give_now_is_not_lost_but_searched_for_again and its neighbour
 //! poison block                  faults::a_block_that_is_whole_and_makes_no_sense_costs_itself_and_blocks_nobody
 //! power cut in a quarantine     aside::tests, damage::a_power_cut_inside_a_quarantine_loses_no_stored_reading
 //! newer schema                  damage::a_newer_schema_is_set_aside_untouched
@@ -14,7 +15,7 @@
 //! old age                       retention
 //! gaps without number           gaps
 //! starts without number         folded
-//! log of another spool          none yet
+//! log of another spool          faults::the_log_of_another_spool_is_set_aside_and_nothing_of_it_gets_into_ours
 //!
 //! with the real binary and injected faults, in tests/storage.rs:
 //! EIO on fsync                  a_failed_fsync_is_not_believed_and_what_memory_drops_is_counted_exactly

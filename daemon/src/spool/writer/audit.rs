@@ -46,6 +46,9 @@ pub(super) struct Audit {
     unread: bool,
 }
 
+/// Stretches of readings: run, first, one past the last.
+type Held = Vec<(RunId, u64, u64)>;
+
 /// What is missing.
 struct Missing {
     run: RunId,
@@ -84,9 +87,11 @@ impl Audit {
             }
             self.hole |= heading.spot.number != self.at;
             self.at = heading.spot.number.max(self.at) + 1;
-            match self.header(store, &heading)? {
-                Some(header) => {
-                    self.covered.entry(header.run).or_default().insert(header.first, header.next);
+            match self.held(store, &heading)? {
+                Some(held) => {
+                    for (run, first, next) in held {
+                        self.covered.entry(run).or_default().insert(first, next);
+                    }
                 }
                 None if heading.bytes > 0 => self.bad.push(heading.spot),
                 // Made empty by an audit before.
@@ -96,13 +101,20 @@ impl Audit {
         Ok(false)
     }
 
-    fn header(&self, store: &Store, heading: &Heading) -> Result<Option<Header>, StoreError> {
+    /// The stretches that a block holds; `None`: it cannot be read. A heading alone tells only if nothing is missing between its
+    /// ends, as it is in a block of what a rescue has found.
+    fn held(&self, store: &Store, heading: &Heading) -> Result<Option<Held>, StoreError> {
         if !self.deep {
-            return Ok(heading.header);
+            let Some(Header { run, first, next, readings, .. }) = heading.header else { return Ok(None) };
+            if next.saturating_sub(first) == u64::from(readings) {
+                return Ok(Some(vec![(run, first, next)]));
+            }
         }
         let Some(block) = ring::block(store.connection(), heading.spot)? else { return Ok(None) };
         match block::decode(&block, store.dictionary()) {
-            Ok(_) => Ok(Header::read(&block).ok()),
+            Ok(batches) => {
+                Ok(Some(batches.iter().map(|batch| (batch.run, batch.seq, batch.end())).collect()))
+            }
             Err(fault @ BlockFault::Dictionary(_)) => Err(StoreError::Foreign(fault.to_string())),
             Err(_) => Ok(None),
         }

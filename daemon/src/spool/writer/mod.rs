@@ -250,8 +250,8 @@ impl Writer {
 
     /// Something to do that does not come from outside.
     pub(super) fn busy(&self) -> bool {
-        // On a full disk the rescue waits.
-        let held = self.full && self.rescue.is_some();
+        // On a full disk the rescue waits, and for a disk that does not read.
+        let held = self.rescue.as_ref().is_some_and(|rescue| self.full || rescue.rests());
         self.broken.is_some() || (!held && (self.rescue.is_some() || self.auditing.is_some() || self.unread))
     }
 

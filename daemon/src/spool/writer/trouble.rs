@@ -10,8 +10,9 @@ use crate::spool::SpoolError;
 use crate::spool::api::Confirmed;
 use crate::spool::aside;
 use crate::spool::rescue::{Rescue, at_risk};
+use crate::spool::salvage::{self, LogFault};
 use crate::spool::store::{DeadLetter, Store, StoreError, Trouble, Work};
-use crate::spool::{copy, directory, open, rescue, schema};
+use crate::spool::{copy, directory, open, rescue, schema, store};
 
 /// The longest pause between attempts to use a disk that failed: it is back within 60 s of its cause going away.
 const RETRY_MAX: Duration = Duration::from_secs(30);
@@ -112,6 +113,10 @@ impl Writer {
     pub(super) fn reopen(&mut self) -> Result<(), StoreError> {
         let arrived = aside::finish(self.directory())?;
         directory::write_log_again(&self.file)?;
+        if salvage::log_fault(&self.file) == Some(LogFault::Foreign) {
+            // Somebody has put another file in the place of ours, beside our log.
+            return Err(open::foreign_log(&self.file));
+        }
         let (mut store, found) =
             Store::open_as(&self.file, self.bytes_max, &open::random_id(), self.shared.schema)?;
         self.full &= directory::is_full(self.directory());
@@ -235,7 +240,19 @@ impl Writer {
                 self.rescue = Some(rescue);
                 return;
             };
-            rescue.know_present(present);
+            let records =
+                self.store.as_ref().map_or(Ok(Vec::new()), |store| store::records(store.connection()));
+            match records {
+                Ok(records) => rescue.know_present(present, &records),
+                Err(error) => {
+                    self.rescue = Some(rescue);
+                    return self.fail(error.trouble(), &error.to_string(), None);
+                }
+            }
+        }
+        if rescue.wait_for_the_disk(self.now) {
+            self.rescue = Some(rescue);
+            return;
         }
         let shared = self.shared.clone();
         let back = if let Some(back) = rescue.take_unstored() {
