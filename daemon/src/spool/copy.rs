@@ -14,7 +14,8 @@
 //!   {"run": .., "durable": .., ...}            the books of a run, as in table `run`
 //! ```
 //!
-//! It may be older than the spool. That does no harm: shapes never change, and what was settled stays settled.
+//! It may be older than the spool. That does no harm: shapes never change, what was settled stays settled, and books that know of a
+//! later request to send again count as newer.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};

@@ -219,6 +219,9 @@ pub struct RunBooks {
     pub losses: Losses,
     /// Settled readings that are counted in the sums of folded runs: of a run that was folded, and of which some wait again.
     pub folded: Intervals,
+    /// How often settled readings of it were let wait again. Only grows: of two copies of its books with the same `durable` the one with
+    /// more is newer, though less is settled in it.
+    pub resends: u64,
     /// It was folded in this life: its row is gone, and a new one must say that the run has ended.
     pub unfolded: bool,
 }
@@ -287,8 +290,9 @@ impl RunBooks {
     /// apart.
     #[must_use]
     pub fn for_disk(&self) -> Self {
-        let (durable, losses, folded) = (self.durable, self.losses, self.folded.clone());
-        let mut kept = Self { durable, losses, folded, ..Self::default() };
+        let (durable, losses, folded, resends) =
+            (self.durable, self.losses, self.folded.clone(), self.resends);
+        let mut kept = Self { durable, losses, folded, resends, ..Self::default() };
         for (first, next) in self.settled.iter().filter(|(first, _)| *first < self.durable) {
             kept.settled.insert(first, next.min(self.durable));
         }
@@ -370,7 +374,9 @@ impl Ledger {
         }
         let Some(books) = self.runs.get_mut(&run) else { return 0 };
         self.folded_confirmed = self.folded_confirmed.saturating_sub(books.folded.remove(first, next));
-        books.settled.remove(first, next)
+        let again = books.settled.remove(first, next);
+        books.resends += u64::from(again > 0);
+        again
     }
 
     /// Over all runs.

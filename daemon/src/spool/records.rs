@@ -102,6 +102,13 @@ struct StoredBooks {
     losses: Vec<u64>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     folded: Vec<(u64, u64)>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    resends: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Losses as a row keeps them.
@@ -132,6 +139,7 @@ pub fn books_text(run: RunId, books: &RunBooks) -> String {
         lost: books.lost.iter().collect(),
         losses: losses_row(&books.losses),
         folded: books.folded.iter().collect(),
+        resends: books.resends,
     };
     seal(serde_json::to_string(&stored).expect("numbers are always JSON"))
 }
@@ -142,8 +150,12 @@ pub fn books_of(run: RunId, text: &str) -> Option<RunBooks> {
     if stored.run != run_key(run) {
         return None;
     }
-    let mut books =
-        RunBooks { durable: stored.durable, losses: losses_of(&stored.losses), ..RunBooks::default() };
+    let mut books = RunBooks {
+        durable: stored.durable,
+        losses: losses_of(&stored.losses),
+        resends: stored.resends,
+        ..RunBooks::default()
+    };
     for (first, next) in stored.settled {
         books.settled.insert(first, next);
     }

@@ -13,7 +13,8 @@
 //!                        `run`, `ended` (0 runs, 1 ended without warning, 2 ended in order), `last_wall_us`,
 //!                        `books` JSON: {"durable": n, "settled": [[first, next], ..], "lost": [[first, next], ..],
 //!                        "losses": [evicted, dropped, unstored, damaged, dead_lettered, expired],
-//!                        "folded": [[first, next], ..]: settled ones that stand in the sums above; absent if none}. `durable` may lag behind the blocks
+//!                        "folded": [[first, next], ..]: settled ones that stand in the sums above; absent if none,
+//!                        "resends": how often settled ones were let wait again; absent if never}. `durable` may lag behind the blocks
 //!                        of the newest run: its newest block says more
 //! shape  dictionary      `id`, `body` JSON, see `dictionary`
 //! block  the ring        `place`, `number`, `head` (68 bytes) and `body`: together one block, see `block`. Both are empty if

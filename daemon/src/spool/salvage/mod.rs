@@ -238,16 +238,17 @@ impl Salvage {
     }
 
     fn newer_mark(&mut self, mark: Option<Mark>) {
-        let age = |mark: &Mark| (mark.counter, mark.confirmed, mark.floor);
+        let age = |mark: &Mark| (mark.counter, mark.running_s, mark.confirmed, mark.floor);
         if let Some(mark) = mark.filter(|mark| age(mark) > age(&self.mark)) {
             self.mark = mark;
         }
     }
 
-    /// Free pages and the log hold older copies: what was settled stays settled, so the longest is the newest.
+    /// Free pages and the log hold older copies: what was settled stays settled until it is to be sent again, so of as many
+    /// requests the longest is the newest.
     fn newer_books(&mut self, run: RunId, books: RunBooks) {
         let newest = self.books.entry(run).or_default();
-        let age = |books: &RunBooks| (books.durable, books.settled.total());
+        let age = |books: &RunBooks| (books.durable, books.resends, books.settled.total());
         if age(&books) >= age(newest) {
             *newest = books;
         }

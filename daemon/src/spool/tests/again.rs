@@ -59,6 +59,26 @@ async fn confirmed_readings_wait_again_under_their_names_until_they_are_confirme
 }
 
 #[tokio::test]
+async fn what_waits_again_still_waits_after_the_file_was_damaged() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (spool, run, batches) = confirmed(directory.path(), 50).await;
+    spool.close(true).await.expect("closes");
+    // The copy beside the file, written now, knows nothing of the request; so do old pages.
+    let (Opened { spool, .. }, _) = open(settings(directory.path()));
+    flush(&spool).await;
+    assert_eq!(resend(&spool, Asked::Stretch { run, first: 20, next: 41 }).await.readings, 22);
+    let cut = copy(&spool, directory.path());
+    let mut bytes = std::fs::read(cut.path().join(store::FILE)).expect("there");
+    bytes[..1024].fill(0);
+    std::fs::write(cut.path().join(store::FILE), bytes).expect("written");
+    let (Opened { spool, .. }, _) = open(settings(cut.path()));
+    let (found, events) = after_salvage(&spool).await;
+    assert_eq!(found, batches[10..21]);
+    let report = |event: &&Arc<Event>| matches!(event.body, Body::Corruption { saved: 22, lost: 0, .. });
+    assert_eq!(events.iter().filter(report).count(), 1, "{events:?}");
+}
+
+#[tokio::test]
 async fn what_is_confirmed_and_not_yet_stored_is_sent_again_too() {
     let directory = tempfile::tempdir().expect("a directory");
     let slow = SpoolSettings { commit_every: SOON, ..settings(directory.path()) };

@@ -1,6 +1,7 @@
 //! Damage: garbage, a newer file, bad blocks and pages, and what is saved of them.
 
 use super::*;
+use crate::spool::shared::Command;
 use crate::spool::stepped::Stepped;
 
 #[tokio::test]
@@ -298,4 +299,67 @@ fn what_the_disk_never_gives_is_named_in_the_report() {
     assert_eq!(kept.union(&lost_ones).copied().collect::<BTreeSet<_>>(), (0..1000).collect());
     let said = std::fs::read_to_string(&searched).expect("marked");
     assert!(said.contains("could not be read"), "{said}");
+}
+
+#[tokio::test]
+async fn three_quarantines_in_quick_succession_lose_nothing_and_never_stop_sampling() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (Opened { spool, run: first, .. }, _) = open(settings(directory.path()));
+    let (shape, many) = (big_shape(), 600);
+    for i in 0..many {
+        spool.append(big(first, i * 10, &shape));
+        if i % 50 == 0 {
+            flush(&spool).await;
+        }
+    }
+    spool.close(true).await.expect("closes");
+    let file = directory.path().join(store::FILE);
+    let damage = || {
+        use std::os::unix::fs::FileExt;
+        let opened = std::fs::File::options().write(true).open(&file).expect("there");
+        opened.write_all_at(&[0; 1024], 0).expect("written");
+    };
+    damage();
+    let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
+    let mut plant = Plant::new(run);
+    // Twice more while the search of the first is under way, or has just ended.
+    for _ in 0..2 {
+        for _ in 0..20 {
+            spool.append(plant.batch());
+        }
+        flush(&spool).await;
+        damage();
+        let generation = spool.shared.generation.load(std::sync::atomic::Ordering::Acquire);
+        let what = "file is not a database".to_owned();
+        spool.shared.command(Command::FileDamaged { generation, what });
+        let until = Instant::now() + SOON;
+        while spool.shared.generation.load(std::sync::atomic::Ordering::Acquire) == generation {
+            assert!(Instant::now() < until, "a fresh file begins");
+            spool.append(plant.batch());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    let folders = || std::fs::read_dir(directory.path().join("quarantine")).expect("there").flatten();
+    let until = Instant::now() + SOON;
+    while !folders().all(|folder| folder.path().join("salvaged").exists()) {
+        assert!(Instant::now() < until, "all are searched to their end");
+        spool.append(plant.batch());
+        flush(&spool).await;
+    }
+    assert_eq!(folders().count(), 3);
+    assert!(folders().all(|folder| folder.path().join(store::FILE).exists()), "each with its file");
+    let (batches, events) = waiting(&spool).await;
+    let of = |run: RunId| numbers(&batches.iter().filter(|b| b.run == run).cloned().collect::<Vec<_>>());
+    assert_eq!((of(first).len() as u64, of(run).len() as u64), (many * 10, plant.seq));
+    assert_eq!(batches.len() as u64, many + plant.seq / 2, "each once");
+    let Sums { waiting: waits, losses, .. } = sums(&spool);
+    assert_eq!((waits, losses.total()), (many * 10 + plant.seq, 0));
+    let reports = |event: &&Arc<Event>| matches!(event.body, Body::Corruption { .. });
+    let reports: Vec<_> = events.iter().filter(reports).map(|event| event.body.clone()).collect();
+    assert!(
+        matches!(reports.last(), Some(Body::Corruption { lost: 0, saved, .. }) if *saved >= many * 10),
+        "{reports:?}"
+    );
+    let ends = |event: &&Arc<Event>| matches!(event.body, Body::RunEnd { ended, .. } if ended == first);
+    assert_eq!(events.iter().filter(ends).count(), 1, "{events:?}");
 }

@@ -6,6 +6,8 @@
 //! garbage file                  damage::a_garbage_file_is_set_aside_and_the_spool_goes_on
 //! damaged pages, bad block      damage::a_damaged_file_gives_back_all_blocks_but_the_damaged_ones and its neighbours
 //! EIO met by the search         damage::what_the_disk_does_not_give_now_is_not_lost_but_searched_for_again and its neighbour
+//! three quarantines in a row     damage::three_quarantines_in_quick_succession_lose_nothing_and_never_stop_sampling
+//! resend, then quarantine       again::what_waits_again_still_waits_after_the_file_was_damaged
 //! poison block                  faults::a_block_that_is_whole_and_makes_no_sense_costs_itself_and_blocks_nobody
 //! power cut in a quarantine     aside::tests, damage::a_power_cut_inside_a_quarantine_loses_no_stored_reading
 //! newer schema                  damage::a_newer_schema_is_set_aside_untouched
