@@ -92,7 +92,7 @@ fn like_meters_share_one_list_and_one_that_differs_has_its_own() {
     let power = |info: &crate::config::DeviceInfo| {
         info.points.iter().find(|point| &*point.name == "power").expect("power").unit.to_string()
     };
-    assert_eq!((power(&c), power(&a) == "kW"), ("kW".to_owned(), false));
+    assert_eq!((power(c), power(a) == "kW"), ("kW".to_owned(), false));
 }
 
 #[test]
