@@ -19,6 +19,7 @@ mod copy;
 pub mod dictionary;
 mod directory;
 mod error;
+mod forgotten;
 pub mod ledger;
 mod meter;
 pub mod offline;
@@ -60,6 +61,7 @@ pub(crate) use open::durability;
 use crate::model::event::{Body, ClockCorrection};
 use crate::model::{Batch, RunId, Stamp};
 use crate::status::Board;
+use copy::Copy;
 use ledger::{Ledger, RunBooks};
 use reader::{QUESTIONS_MAX, Question, Reader};
 use schema::Schema;
@@ -320,12 +322,16 @@ impl Parts {
         let not_durable = open::durability(&settings)?;
         board.update(|status| status.spool.not_durable = not_durable);
         let file = settings.directory.join(store::FILE);
-        let begun = open::begin(&file, &settings, known);
+        let mut begun = open::begin(&file, &settings, known);
         let run = begun.run;
         let sidecar = directory::write_sidecar(&settings.directory, run);
         if let Err(error) = &sidecar {
             tracing::warn!(%error, "the run cannot be remembered beside the spool");
         }
+        let forgotten = match &mut begun.store {
+            Ok((_, found)) if !begun.log_missing => forgotten::recall(found, Copy::read(&file)),
+            _ => Vec::new(),
+        };
         let mut next_event = 0;
         let own = RunBooks::default();
         let entered = begun.store.and_then(|(mut store, found)| {
@@ -345,6 +351,11 @@ impl Parts {
             tracing::error!("the spool's log is missing: what was stored last is lost with it");
             let found = "the log of the spool is missing: what was stored last is lost with it".to_owned();
             open::add_runs_of_copy(&file, &mut inner, &stamp);
+            inner.must_record(Body::Corruption { found, saved: 0, lost: 0 }, stamp());
+        }
+        if !forgotten.is_empty() {
+            tracing::error!(runs = forgotten.len(), "the disk has lost what it had called written");
+            let found = format!("runs that the disk had called written and has lost: {}", forgotten.len());
             inner.must_record(Body::Corruption { found, saved: 0, lost: 0 }, stamp());
         }
         let shared = Arc::new(Shared::new(inner, board, stamp, known));

@@ -232,3 +232,43 @@ fn a_confirmation_that_comes_before_its_commit_is_on_the_disk_10_s_later() {
     let span = spool.span(Cursor::START).expect("readable").expect("the run end waits");
     assert!(matches!(&*span.items, [Item::Event(_)]), "no reading comes a second time: {:?}", span.items);
 }
+
+/// A card that lies: after the cut the file is as it was one life ago, sound and older than its copy.
+#[tokio::test]
+async fn a_life_that_the_disk_has_forgotten_is_told_as_far_as_the_copy_knows_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path();
+    let (Opened { spool, .. }, _) = open(settings(path));
+    spool.close(true).await.expect("closes");
+    let file = path.join(store::FILE);
+    let before = std::fs::read(&file).expect("there");
+    let (Opened { spool, run, .. }, _) = open(settings(path));
+    let mut plant = Plant::new(run);
+    let batches: Vec<_> = (0..10).map(|_| plant.batch()).collect();
+    for batch in &batches {
+        spool.append(batch.clone());
+    }
+    flush(&spool).await;
+    spool.confirm(&[Confirmed::from(&*batches[0])]);
+    spool.close(true).await.expect("closes");
+    drop(std::fs::remove_file(path.join("spool.db-wal")));
+    std::fs::write(&file, before).expect("written");
+    let (Opened { spool, .. }, board) = open(settings(path));
+    let told = |events: &[Arc<Event>]| gaps(events, run, GapCause::Damaged);
+    let until = Instant::now() + SOON;
+    let events = loop {
+        flush(&spool).await;
+        let (found, events) = waiting(&spool).await;
+        assert_eq!(found, []);
+        if told(&events) == (2..20).collect() {
+            break events;
+        }
+        assert!(Instant::now() < until, "the loss is told: {events:?}");
+    };
+    let end = Body::RunEnd { ended: run, next_seq: 20, clean: false, last_wall_us: None };
+    assert!(events.iter().any(|event| event.body == end), "{events:?}");
+    let forgotten = "runs that the disk had called written and has lost: 1".to_owned();
+    let forgotten = Body::Corruption { found: forgotten, saved: 0, lost: 0 };
+    assert!(events.iter().any(|event| event.body == forgotten), "{events:?}");
+    assert_eq!(board.snapshot().spool.damaged, 18);
+}

@@ -315,13 +315,17 @@ impl Bench {
 
     fn judge(&mut self) -> Verdict<()> {
         self.turn(0)?;
-        for _ in 0..if self.plan.lies() || self.plan.faults.failed_syncs > 0.0 { 400 } else { 0 } {
-            if !self.searching() && self.board.read(|status| status.spool.state == "ok") {
+        let patient = self.plan.lies() || self.plan.faults.failed_syncs > 0.0;
+        self.settle(if patient { 400 } else { 0 })?;
+        let mut given = self.given()?;
+        // Damage that was found while it was read is told once it was looked at.
+        for _ in 0..20 {
+            if !patient || !self.spool().busy() {
                 break;
             }
-            self.turn(1_000_000)?;
+            self.settle(400)?;
+            given = self.given()?;
         }
-        let given = self.given()?;
         let (run, cut_us) = (self.run(), self.cut_us);
         let repeats = if self.plan.lies() {
             let (repeats, losses) = self.book.assess(&given, run, cut_us)?;
@@ -339,6 +343,18 @@ impl Bench {
         self.tally.quarantines = self.tally.quarantines.max(aside);
         self.tally.repeats_worst = self.tally.repeats_worst.max(repeats);
         self.tally.evicted = given.status.evicted;
+        Ok(())
+    }
+
+    /// Until the spool has nothing left to look for.
+    fn settle(&mut self, turns: u32) -> Verdict<()> {
+        for _ in 0..turns {
+            let calm = !self.searching() && !self.spool().busy();
+            if calm && self.board.read(|status| status.spool.state == "ok") {
+                break;
+            }
+            self.turn(1_000_000)?;
+        }
         Ok(())
     }
 
