@@ -348,9 +348,13 @@ impl Parts {
             (store, entered.mark)
         });
         if begun.log_missing {
-            tracing::error!("the spool's log is missing: what was stored last is lost with it");
-            let found = "the log of the spool is missing: what was stored last is lost with it".to_owned();
-            open::add_runs_of_copy(&file, &mut inner, &stamp);
+            // Somebody who opened the file with a tool of SQLite has written it back, and nothing is lost.
+            tracing::error!("the spool's log is missing: what was stored last may be lost with it");
+            let found =
+                "the log of the spool is missing: what was stored last may be lost with it".to_owned();
+            if entered.is_ok() {
+                open::add_runs_of_copy(&file, &mut inner, &stamp);
+            }
             inner.must_record(Body::Corruption { found, saved: 0, lost: 0 }, stamp());
         }
         if !forgotten.is_empty() {

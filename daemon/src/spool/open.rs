@@ -129,6 +129,10 @@ pub(super) fn foreign_log(file: &Path) -> StoreError {
 /// Runs that only the missing log knew, as the copy knew them last.
 pub(super) fn add_runs_of_copy(file: &Path, inner: &mut Inner, stamp: &dyn Fn() -> Stamp) {
     for (run, books) in Copy::read(file).books {
+        // The copy may be an hour older than the file.
+        if inner.ledger.is_folded(run) {
+            continue;
+        }
         let new = !inner.ledger.runs.contains_key(&run);
         let known = inner.ledger.runs.entry(run).or_insert_with(|| books.clone());
         known.durable = known.durable.max(books.durable);

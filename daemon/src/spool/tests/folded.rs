@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::spool::ledger::{FOLDED_MAX, Ledger, Losses, RunBooks};
+use crate::spool::stepped::Stepped;
 
 fn rows(directory: &Path) -> i64 {
     let file = rusqlite::Connection::open(directory.join(store::FILE)).expect("opens");
@@ -82,6 +83,68 @@ async fn a_run_whose_end_was_not_sent_or_whose_readings_wait_is_not_folded() {
     let known: Vec<_> = spool.shared.lock().ledger.runs.keys().copied().collect();
     assert!(known.contains(&waits) && known.contains(&unsaid), "{known:?}");
     assert_eq!(waiting(&spool).await.0, [batch]);
+}
+
+/// Everything that waits, confirmed.
+fn confirm_all(spool: &mut Stepped) -> (u64, Vec<Arc<Event>>) {
+    let (mut readings, mut events, mut cursor) = (0, Vec::new(), Cursor::START);
+    while let Some(span) = spool.span(cursor).expect("readable") {
+        cursor = span.next;
+        for item in span.items {
+            match item {
+                Item::Batch(batch) => {
+                    readings += batch.n();
+                    spool.confirm(&[Confirmed::from(&*batch)]);
+                }
+                Item::Event(event) => {
+                    spool.confirm(&[Confirmed::from(&*event)]);
+                    events.push(event);
+                }
+            }
+        }
+    }
+    (readings, events)
+}
+
+#[test]
+fn a_run_that_was_folded_since_the_copy_is_not_lost_with_a_log_that_somebody_wrote_back() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut now = Instant::now();
+    let open =
+        |now| Stepped::open(settings(directory.path()), Board::default(), || stamp(0), now).expect("opens");
+    let mut spool = open(now);
+    let mut plant = Plant::new(spool.run);
+    (0..5).for_each(|_| spool.append(plant.batch(), now));
+    spool.turn(now);
+    drop(spool);
+    // The copy of this life says that they wait. Then they are sent, and nothing is left of the run.
+    let mut spool = open(now);
+    assert_eq!(confirm_all(&mut spool).0, 10);
+    let mut plant = Plant::new(spool.run);
+    for _ in 0..2 {
+        now += Duration::from_secs(61);
+        spool.append(plant.batch(), now);
+        spool.turn(now);
+    }
+    drop(spool);
+    assert_eq!(rows(directory.path()), 1, "folded");
+    assert!(
+        !directory.path().join(format!("{}-wal", store::FILE)).exists(),
+        "looking has written the log back"
+    );
+    let mut spool = open(now);
+    spool.turn(now);
+    while spool.busy() {
+        now += Duration::from_secs(1);
+        spool.turn(now);
+    }
+    let (readings, events) = confirm_all(&mut spool);
+    assert_eq!(readings, 4, "of the life that folded it");
+    assert!(!directory.path().join("quarantine").exists(), "the file is sound");
+    let gap = |event: &Arc<Event>| matches!(event.body, Body::Gap { .. } | Body::Gaps { .. });
+    assert!(!events.iter().any(gap), "{events:?}");
+    let doubt = |event: &Arc<Event>| matches!(&event.body, Body::Corruption { found, .. } if found.contains("may be lost"));
+    assert_eq!(events.iter().filter(|event| doubt(event)).count(), 1, "{events:?}");
 }
 
 async fn lives_without_records(directory: &Path, many: u64) {
