@@ -206,6 +206,24 @@ pub struct SpoolStatus {
     pub unstored_seconds: f64,
     /// The state directory survives a power cut; if not, why (`tmpfs`, ...).
     pub not_durable: Option<String>,
+    /// The newest damage that was found, of earlier runs too, and what came of it.
+    pub salvage: Option<Salvage>,
+}
+
+/// What was saved from a damaged spool.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Salvage {
+    /// When it was found, or the search of it ended, wall clock µs.
+    pub at_us: i64,
+    /// What was wrong, in words.
+    pub found: String,
+    /// Readings saved; while it is being searched: so far.
+    pub saved: u64,
+    /// Readings known to be lost; not known before the end of the search.
+    pub lost: u64,
+    /// It is still being searched.
+    pub searching: bool,
 }
 
 /// The clock.

@@ -6,7 +6,7 @@ use super::table::{Table, wrapped};
 use crate::control::{PointNow, rows};
 use crate::page::problems::{Severity, summary};
 use crate::spool::{Asked, Resent};
-use crate::status::{BusStatus, CounterStatus, SpoolStatus, Status, UplinkStatus};
+use crate::status::{BusStatus, CounterStatus, Salvage, SpoolStatus, Status, UplinkStatus};
 
 /// Everything on one screen: is all well, what is wrong and what to do, then the facts.
 pub(super) fn status(status: &Status, now_us: i64, width: Option<usize>) -> String {
@@ -83,6 +83,14 @@ fn spool_lines(spool: &SpoolStatus, now_us: i64) -> Vec<(&'static str, String)> 
         lost.iter().filter(|(_, count)| *count > 0).map(|(what, count)| format!("{count} {what}")).collect();
     if !lost.is_empty() {
         lines.push(("Lost", lost.join(", ")));
+    }
+    if let Some(Salvage { at_us, found, saved, lost, searching }) = &spool.salvage {
+        let when = rows::minute_text(*at_us);
+        lines.push(if *searching {
+            ("Damaged", format!("{when}: {found}; being searched, {saved} readings saved so far"))
+        } else {
+            ("Damaged", format!("{when}: {found}; {saved} readings saved, {lost} known to be lost"))
+        });
     }
     lines
 }

@@ -20,6 +20,9 @@ const CERTIFICATE_DAYS: i64 = 30;
 /// Warn this long before waiting readings are dropped to make room.
 const FULL_HOURS: f64 = 24.0;
 
+/// So long after it, damage that was found is said among what is wrong.
+const SALVAGE_SAID_US: i64 = 7 * 86_400_000_000;
+
 /// Above this the disk lags, whatever `commit_every` is (at most 60 s).
 const UNSTORED_SECONDS: f64 = 65.0;
 
@@ -96,7 +99,7 @@ pub fn summary(status: &Status, now_us: i64) -> Summary {
     let mut problems = gateway(status);
     status.buses.iter().for_each(|bus| problems.extend(line(bus)));
     problems.extend(server(status, now_us));
-    problems.extend(store(status));
+    problems.extend(store(status, now_us));
     if !status.clock.synced && !status.gateway.idle {
         problems.push(Problem::new(Severity::Warning, words::clock_unset()));
     }
@@ -208,7 +211,7 @@ fn server(status: &Status, now_us: i64) -> Vec<Problem> {
     problems
 }
 
-fn store(status: &Status) -> Vec<Problem> {
+fn store(status: &Status, now_us: i64) -> Vec<Problem> {
     let spool = &status.spool;
     let mut problems = Vec::new();
     if !spool.state.is_empty() && spool.state != "ok" {
@@ -229,6 +232,16 @@ fn store(status: &Status) -> Vec<Problem> {
     }
     if let Some(why) = &spool.not_durable {
         problems.push(Problem::new(Severity::Warning, words::not_durable(why)));
+    }
+    match &spool.salvage {
+        Some(salvage) if salvage.searching => {
+            problems.push(Problem::new(Severity::Warning, words::salvaging(salvage.saved)));
+        }
+        // What was said for a week is history; the figures still tell it.
+        Some(salvage) if now_us.saturating_sub(salvage.at_us) < SALVAGE_SAID_US => {
+            problems.push(Problem::new(Severity::Note, words::salvaged(salvage.saved, salvage.lost)));
+        }
+        _ => {}
     }
     if spool.evicted + spool.expired + spool.damaged + spool.dropped > 0 {
         let said = words::lost(spool.evicted, spool.expired, spool.damaged, spool.dropped);

@@ -136,6 +136,11 @@ fn about_waiting(text: &mut String, status: &Status) {
     fact(text, "dropped", &grouped(spool.evicted));
     fact(text, "expired", &grouped(spool.expired));
     fact(text, "damaged", &grouped(spool.damaged));
+    if let Some(salvage) = &spool.salvage {
+        let n = label("readings").replace("{n}", &grouped(salvage.saved));
+        let value = label("salvaged_value").replace("{n}", &n).replace("{when}", &when(salvage.at_us));
+        fact(text, "salvaged", &value);
+    }
 }
 
 fn line(text: &mut String, content: &str) {

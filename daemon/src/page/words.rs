@@ -106,6 +106,8 @@ pub const LABELS: &[(&str, &str)] = &[
     ("dropped", "Dropped to make room"),
     ("expired", "Dropped because of their age"),
     ("damaged", "Lost to a damaged disk"),
+    ("salvaged", "Saved from a damaged store"),
+    ("salvaged_value", "{n}, {when}"),
     // clock and gateway
     ("clock", "Clock"),
     ("clock_set", "set by the network or vouched for"),
@@ -498,6 +500,31 @@ pub fn lost(dropped_to_make_room: u64, too_old: u64, damaged: u64, overflow: u64
     Said(
         format!("Some readings are gone: {}", parts.join(", ")),
         "Counted since the store was made, and reported to the server as gaps. Nothing to do here.".into(),
+    )
+}
+
+/// A damaged store is being searched.
+pub fn salvaging(saved: u64) -> Said {
+    Said(
+        format!(
+            "The store was damaged; what can still be read in it is being saved: {} so far",
+            count(saved, "reading", "readings")
+        ),
+        "New readings are stored and sent as ever. Leave the gateway switched on until this has ended."
+            .into(),
+    )
+}
+
+/// A damaged store was searched to its end.
+pub fn salvaged(saved: u64, lost: u64) -> Said {
+    let lost = match lost {
+        0 => "none is known to be lost".to_owned(),
+        1 => "1 is known to be lost".to_owned(),
+        n => format!("{} are known to be lost", grouped(n)),
+    };
+    Said(
+        format!("The store was damaged: {} saved from it, {lost}", count(saved, "reading", "readings")),
+        "Reported to the server. If it comes again, have the card or the disk replaced, and the power supply looked at.".into(),
     )
 }
 

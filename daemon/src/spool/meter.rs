@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::shared::Shared;
+use crate::status::Salvage;
 
 /// Rates are taken over this span of time.
 const SPAN: Duration = Duration::from_secs(60);
@@ -43,6 +44,8 @@ pub(super) struct View {
     pub(super) oldest_us: Option<i64>,
     /// Dead letters, and why the newest was refused.
     pub(super) letters: (u64, Option<String>),
+    /// Damage, and what was saved.
+    pub(super) salvage: Option<Salvage>,
 }
 
 impl Meter {
@@ -73,7 +76,7 @@ impl Meter {
 
     /// Writes the spool's section of the board.
     pub(super) fn show(&mut self, shared: &Shared, view: View) {
-        let View { broken, bytes, bytes_max, oldest_us, letters } = view;
+        let View { broken, bytes, bytes_max, oldest_us, letters, salvage } = view;
         let now = Instant::now();
         if self.asks_the_system(now) {
             let written = written_by_this_thread();
@@ -114,6 +117,7 @@ impl Meter {
             spool.dropped = sums.losses.dropped;
             spool.dead_lettered = sums.losses.dead_lettered;
             (spool.dead_letters, spool.dead_letter_reason) = letters;
+            spool.salvage = salvage;
             spool.bytes = bytes.unwrap_or(spool.bytes);
             spool.bytes_max = bytes_max;
             spool.hours_until_full = hours;

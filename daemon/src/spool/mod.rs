@@ -344,6 +344,7 @@ impl Parts {
             inner.floor = entered.mark.floor;
             inner.events_waiting = entered.events_waiting;
             inner.clocks = entered.clocks.into();
+            inner.salvage = entered.salvage;
             inner.ledger = entered.ledger;
             (store, entered.mark)
         });
@@ -397,6 +398,7 @@ fn inner(settings: SpoolSettings, run: RunId, next_event: u64) -> Inner {
         readings: 0,
         events: VecDeque::new(),
         clocks: VecDeque::new(),
+        salvage: None,
         next_event,
         numbered: 0,
         ledger,

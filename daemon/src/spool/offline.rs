@@ -18,7 +18,7 @@ use super::source::Source;
 use super::store::{self, FILE, Found, RunUpdate, Store, StoreError, Trouble, Work, found};
 use super::{SpoolSettings, schema};
 use crate::model::RunId;
-use crate::status::SpoolStatus;
+use crate::status::{Salvage, SpoolStatus};
 
 /// A spool, open for reading.
 #[derive(Debug)]
@@ -27,6 +27,7 @@ pub struct Offline {
     source: Source,
     ledger: Ledger,
     floor: u64,
+    salvage: Option<Salvage>,
     _lock: Lock,
 }
 
@@ -44,7 +45,8 @@ impl Offline {
         }
         let found = found(source.connection()).map_err(refuse)?;
         let ledger = ledger_of(source.connection(), &found).map_err(refuse)?;
-        Ok(Self { file, source, ledger, floor: found.mark.floor, _lock: lock })
+        let (floor, salvage) = (found.mark.floor, found.salvage);
+        Ok(Self { file, source, ledger, floor, salvage, _lock: lock })
     }
 
     /// What the board would say, with the cap of the configuration; rates are known to a daemon only.
@@ -72,6 +74,7 @@ impl Offline {
             bytes: length(&self.file) + length(&directory.join(format!("{FILE}-wal"))),
             bytes_max: open::bytes_max(&settings),
             not_durable: directory::not_durable(directory),
+            salvage: self.salvage.clone(),
             ..SpoolStatus::default()
         }
     }

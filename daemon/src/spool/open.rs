@@ -25,6 +25,7 @@ use super::shared::{Inner, Shared};
 use super::store::{Found, RunUpdate, Store, StoreError, Trouble, Work};
 use crate::model::event::{Body, ClockCorrection, Event, GapCause};
 use crate::model::{Batch, RunId, Stamp};
+use crate::status::Salvage;
 
 /// How far back the end of a run is looked for among the newest blocks.
 const LOOK_BACK: u64 = 4096;
@@ -162,6 +163,8 @@ pub(super) struct Adopted {
     pub(super) events_waiting: u64,
     /// What the records say of the clock.
     pub(super) clocks: Vec<ClockCorrection>,
+    /// The newest damage that they tell of.
+    pub(super) salvage: Option<Salvage>,
 }
 
 /// Makes a file ours: ends the runs that nobody ended, and enters this one, in one transaction. `next_event` numbers
@@ -204,7 +207,7 @@ pub(super) fn enter(
     let work = Work { events: &events, runs: &updates, mark: Some(&mark), ..Work::default() };
     let written = store.commit(&work)?;
     let events_waiting = found.events_waiting + written.event_ids.len() as u64;
-    Ok(Adopted { ledger, mark, events_waiting, clocks: found.clocks })
+    Ok(Adopted { ledger, mark, events_waiting, clocks: found.clocks, salvage: found.salvage })
 }
 
 /// How far a run came, by its blocks among the newest, and the wall clock there: the furthest block, not the newest, since

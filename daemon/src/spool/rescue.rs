@@ -166,6 +166,11 @@ impl Rescue {
         self.found
     }
 
+    /// What was wrong with a damaged file that is being searched, and how many readings were saved so far.
+    pub(super) fn so_far(&self) -> Option<(&str, u64)> {
+        Some((self.found.as_deref()?, self.saved.values().map(Intervals::total).sum()))
+    }
+
     /// Whether it is known what lies in the spool's own file.
     pub(super) fn knows_present(&self) -> bool {
         self.present.is_some()

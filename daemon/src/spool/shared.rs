@@ -22,7 +22,7 @@ use super::schema::Schema;
 use super::writer::Flush;
 use crate::model::event::{Body, CLOCKS_MAX, ClockCorrection, Event, GapCause};
 use crate::model::{BATCH_BYTES_MAX, Batch, Reading, RunId, Stamp};
-use crate::status::Board;
+use crate::status::{Board, Salvage};
 
 /// Bound of the memory ring.
 pub(super) const RING_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -126,6 +126,8 @@ pub(super) struct Inner {
     pub(super) events: VecDeque<Arc<Event>>,
     /// What the records say of the clock, oldest first, at most [`CLOCKS_MAX`].
     pub(super) clocks: VecDeque<ClockCorrection>,
+    /// The newest damage that a record tells of.
+    pub(super) salvage: Option<Salvage>,
     /// Number of the next record of this run.
     pub(super) next_event: u64,
     /// One past the last reading numbered in this run.
@@ -394,6 +396,7 @@ impl Inner {
         if self.closed {
             return;
         }
+        self.salvage = salvage_of(&body, stamp).or(self.salvage.take());
         self.clocks.extend(body.correction());
         if self.clocks.len() > CLOCKS_MAX {
             self.clocks.pop_front();
@@ -419,6 +422,7 @@ impl Inner {
 
     /// Takes a record that must not be lost: at most one for each run, and one for each file.
     pub(super) fn must_record(&mut self, body: Body, stamp: Stamp) {
+        self.salvage = salvage_of(&body, stamp).or(self.salvage.take());
         let event = Event { run: self.run, number: self.next_event, stamp, body };
         self.next_event += 1;
         self.events.push_back(Arc::new(event));
@@ -503,4 +507,11 @@ pub(super) fn text_bytes(batch: &Batch) -> usize {
 
 fn bytes_of(batch: &Batch) -> usize {
     size_of::<Batch>() + size_of::<Kept>() + batch.readings.len() * size_of::<Reading>() + text_bytes(batch)
+}
+
+/// What a record of damage says, for the board.
+pub(super) fn salvage_of(body: &Body, stamp: Stamp) -> Option<Salvage> {
+    let Body::Corruption { found, saved, lost } = body else { return None };
+    let found = found.clone();
+    Some(Salvage { at_us: stamp.wall_us, found, saved: *saved, lost: *lost, searching: false })
 }

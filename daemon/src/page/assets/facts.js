@@ -116,6 +116,7 @@ const server = (uplink, now_us) => {
 
 const waiting = (spool) => {
   const n = (amount) => fill(w.readings, { n: count(amount) });
+  const salvaged = spool.salvage;
   facts("waiting", [
     ["", spool.waiting > 0 ? n(spool.waiting) : w.waiting_none, "large"],
     [w.oldest, spool.waiting > 0 && spool.oldest_us ? time(spool.oldest_us) : null],
@@ -127,6 +128,7 @@ const waiting = (spool) => {
     [w.dropped, spool.evicted > 0 ? n(spool.evicted) : null, "warning"],
     [w.expired, spool.expired > 0 ? n(spool.expired) : null, "warning"],
     [w.damaged, spool.damaged > 0 ? n(spool.damaged) : null, "warning"],
+    [w.salvaged, salvaged ? fill(w.salvaged_value, { n: n(salvaged.saved), when: time(salvaged.at_us) }) : null],
   ]);
 };
 

@@ -205,6 +205,30 @@ fn times_from_before_the_clock_was_set_are_not_shown_as_times() {
 }
 
 #[test]
+fn what_was_saved_from_a_damaged_store_is_said_for_a_week_and_stays_in_the_report() {
+    let damaged = |saved, lost, searching, days_ago: i64| {
+        let (at_us, found) = (NOW_US - days_ago * 86_400_000_000, "file is not a database".to_owned());
+        said(|status| {
+            status.spool.salvage = Some(crate::status::Salvage { at_us, found, saved, lost, searching });
+        })
+    };
+    let (judged, text) = damaged(1200, 0, true, 0);
+    assert_eq!(judged.severity, Some(Severity::Warning), "{text}");
+    assert!(text.contains("is being saved: 1\u{202f}200 readings so far"), "{text}");
+    let (judged, text) = damaged(1200, 40, false, 1);
+    assert_eq!(judged.severity, None, "nothing to do: {text}");
+    assert!(text.contains("1\u{202f}200 readings saved from it, 40 are known to be lost"), "{text}");
+    assert!(damaged(1, 0, false, 1).1.contains("1 reading saved from it, none is known to be lost"));
+    assert!(!damaged(1200, 40, false, 8).1.contains("store was damaged"));
+    let mut status = well();
+    let found = "file is not a database".to_owned();
+    let salvage = crate::status::Salvage { at_us: NOW_US, found, saved: 12, lost: 0, searching: false };
+    status.spool.salvage = Some(salvage);
+    let report = report::report(&status, &summary(&status, NOW_US), NOW_US);
+    assert!(report.contains("Saved from a damaged store: 12 readings, 2026-"), "{report}");
+}
+
+#[test]
 fn no_word_of_the_source_code_reaches_the_technician() {
     let mut texts: Vec<String> = words::LABELS.iter().map(|(_, text)| (*text).to_owned()).collect();
     let (_, all) = said(|status| {

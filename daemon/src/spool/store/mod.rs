@@ -25,11 +25,12 @@ use super::ledger::RunBooks;
 use super::records::{Mark, books_of, event_of, mark_of, mark_text, run_of};
 use super::ring::{self, Extent, Heading, Spot};
 use super::schema::{self, Schema};
-use super::shared::off_the_lock;
+use super::shared::{off_the_lock, salvage_of};
 use write::{CLOCKS_KEPT, Writing, name_log, put_again, put_dead, put_events, put_runs, small_pages};
 
 use crate::model::event::{ClockCorrection, Event};
 use crate::model::{Batch, RunId};
+use crate::status::Salvage;
 
 /// Name of the file in the state directory.
 pub const FILE: &str = "spool.db";
@@ -244,6 +245,8 @@ pub struct Found {
     pub newest_event: i64,
     /// What its records say of the clock, oldest first.
     pub clocks: Vec<ClockCorrection>,
+    /// The newest damage that they tell of.
+    pub salvage: Option<Salvage>,
 }
 
 impl Store {
@@ -515,8 +518,9 @@ pub fn found(connection: &Connection) -> Result<Found, StoreError> {
     let events = "SELECT coalesce(sum(sent = 0), 0), coalesce(max(id), 0) FROM event";
     let (waiting, newest): (i64, i64) =
         connection.query_row(events, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let clocks = clocks(connection)?;
-    Ok(Found { mark, runs, events_waiting: waiting.cast_unsigned(), newest_event: newest, clocks })
+    let (clocks, salvage) = (clocks(connection)?, damage(connection)?);
+    let events_waiting = waiting.cast_unsigned();
+    Ok(Found { mark, runs, events_waiting, newest_event: newest, clocks, salvage })
 }
 
 /// Runs that a waiting run end or gap record is about.
@@ -579,6 +583,17 @@ fn clocks(connection: &Connection) -> Result<Vec<ClockCorrection>, StoreError> {
     }
     clocks.reverse();
     Ok(clocks)
+}
+
+/// The newest record of damage.
+fn damage(connection: &Connection) -> Result<Option<Salvage>, StoreError> {
+    let sql = "SELECT run, number, body FROM event WHERE body LIKE '%\"kind\":\"corruption\"%' ORDER BY id DESC LIMIT 1";
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let number = row.get::<_, i64>(1)?.cast_unsigned();
+    let event = event_of(run_of(row.get(0)?), number, row.get_ref(2)?.as_str().unwrap_or_default());
+    Ok(event.and_then(|event| salvage_of(&event.body, event.stamp)))
 }
 
 fn mark(connection: &Connection) -> Result<Mark, StoreError> {

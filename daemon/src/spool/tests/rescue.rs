@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::spool::shared::Command;
+use crate::spool::stepped::Stepped;
 use std::sync::atomic::Ordering;
 
 /// What the writer is told by a reader that finds the file damaged.
@@ -92,4 +93,60 @@ async fn what_came_back_into_a_fresh_file_is_told_to_who_walks_the_backlog() {
         "the old place lies behind what came back"
     );
     assert_ne!(spool.committed().borrow().resends, resends, "begin anew");
+}
+
+#[tokio::test]
+async fn what_was_saved_and_lost_is_on_the_board_and_is_known_after_a_restart_and_without_a_daemon() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (spool, board, _, _) = twenty(directory.path()).await;
+    assert_eq!(board.read(|status| status.spool.salvage.clone()), None);
+    find_damage(&spool);
+    after_salvage(&spool).await;
+    let salvage = |board: &Board| board.read(|status| status.spool.salvage.clone());
+    let ended = async {
+        loop {
+            if let Some(salvage) = salvage(&board).filter(|salvage| !salvage.searching) {
+                return salvage;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let said = tokio::time::timeout(SOON, ended).await.expect("the board says it");
+    assert!(said.found.contains("a page is damaged"), "{said:?}");
+    assert_eq!((said.saved, said.lost), (40, 0));
+    spool.close(true).await.expect("closes");
+    let offline = Offline::open(directory.path()).expect("free");
+    assert_eq!(offline.status(None).salvage.as_ref(), Some(&said));
+    drop(offline);
+    let (Opened { spool, .. }, board) = open(settings(directory.path()));
+    flush(&spool).await;
+    assert_eq!(salvage(&board).as_ref(), Some(&said));
+}
+
+#[test]
+fn while_a_damaged_file_is_searched_the_board_says_how_far_it_is() {
+    let (directory, now) = (tempfile::tempdir().expect("a directory"), Instant::now());
+    let (board, shape) = (Board::default(), big_shape());
+    let mut spool =
+        Stepped::open(settings(directory.path()), Board::default(), || stamp(0), now).expect("opens");
+    for i in 0..100 {
+        spool.append(big(spool.run, i * 10, &shape), now);
+        spool.turn(now);
+    }
+    spool.close(true, now).expect("closes");
+    let file = directory.path().join(store::FILE);
+    let mut bytes = std::fs::read(&file).expect("there");
+    bytes[..1024].fill(0);
+    std::fs::write(&file, bytes).expect("written");
+    let mut spool =
+        Stepped::open(settings(directory.path()), board.clone(), || stamp(7), now).expect("opens");
+    let mut so_far = Vec::new();
+    while spool.busy() {
+        let salvage = board.read(|status| status.spool.salvage.clone()).expect("found at the start");
+        assert_eq!((salvage.searching, salvage.lost, salvage.at_us), (true, 0, stamp(7).wall_us));
+        so_far.push(salvage.saved);
+        spool.turn(now);
+    }
+    assert!(so_far.is_sorted() && so_far.first() == Some(&0) && so_far.last() == Some(&1000), "{so_far:?}");
+    assert!(board.read(|status| !status.spool.salvage.as_ref().expect("said").searching));
 }

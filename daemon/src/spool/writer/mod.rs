@@ -32,6 +32,7 @@ use super::shared::{Command, Inner, Shared};
 use super::store::{self, DeadLetter, Store, Trouble};
 use crate::model::RunId;
 use crate::model::event::{Body, Event};
+use crate::status::Salvage;
 use audit::Audit;
 pub(super) use flush::Flush;
 #[cfg(test)]
@@ -113,6 +114,8 @@ pub(super) struct Writer {
     resent_records: u64,
     meter: Meter,
     rescue: Option<Rescue>,
+    /// When it began, wall clock µs.
+    damaged_us: i64,
     /// Folders whose outcome is to be committed before they are marked.
     searched: Vec<Searched>,
     auditing: Option<Audit>,
@@ -173,6 +176,7 @@ impl Writer {
             resent_records: 0,
             meter: Meter::new(now),
             rescue: None,
+            damaged_us: 0,
             searched: Vec::new(),
             auditing: None,
             unread: false,
@@ -396,7 +400,14 @@ impl Writer {
         let file = self.store.as_ref().filter(|_| due);
         let bytes = file.map(|_| length(self.file.clone()) + length(self.log()));
         let (bytes_max, oldest_us, letters) = (self.bytes_max, self.oldest_us(), self.letters_kept.clone());
-        self.meter.show(&self.shared, View { broken: state, bytes, bytes_max, oldest_us, letters });
+        let salvage = match self.rescue.as_ref().and_then(Rescue::so_far) {
+            Some((found, saved)) => {
+                let (found, at_us) = (found.to_owned(), self.damaged_us);
+                Some(Salvage { at_us, found, saved, lost: 0, searching: true })
+            }
+            None => self.shared.lock().salvage.clone(),
+        };
+        self.meter.show(&self.shared, View { broken: state, bytes, bytes_max, oldest_us, letters, salvage });
     }
 
     /// The log beside the file.

@@ -223,6 +223,7 @@ impl Writer {
         let at_risk = at_risk(&self.shared.lock());
         self.rescue = Rescue::begin(self.directory(), found, known, at_risk);
         if self.rescue.is_some() {
+            self.damaged_us = (self.shared.now)().wall_us;
             self.auditing = None;
         }
     }
