@@ -1,6 +1,8 @@
 //! One turn of the writer is bounded, whatever the plant brings meanwhile.
 
+use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::task::{Context, Wake};
 
 use tokio::sync::oneshot;
 
@@ -136,6 +138,37 @@ fn a_flush_is_not_answered_before_all_that_came_before_it_is_stored() {
     busy.turn();
     answer.try_recv().expect("answered").expect("stored");
     assert_eq!(shared.committed.borrow().next_seq, 10_000);
+}
+
+/// Looks, at the moment when it is woken, up to where records may be read.
+struct Looks {
+    shared: Arc<Shared>,
+    newest: i64,
+    found: OnceLock<i64>,
+}
+
+impl Wake for Looks {
+    fn wake(self: Arc<Self>) {
+        assert!(self.found.set(self.shared.handed_out.give(self.newest)).is_ok());
+    }
+}
+
+#[test]
+fn who_is_told_that_all_is_stored_can_read_all_records_at_once() {
+    let mut busy = Busy::open(Duration::ZERO, |_, _, _| ());
+    let shared = busy.parts.shared.clone();
+    busy.append();
+    shared.lock().lose(busy.parts.run, 100, 102, GapCause::Overflow);
+    busy.turn();
+    // The next commit may let the gap record grow, and nobody is given it meanwhile.
+    let newest = shared.newest_event.load(std::sync::atomic::Ordering::Acquire);
+    let (reply, mut answer) = oneshot::channel();
+    let looks = Arc::new(Looks { shared: shared.clone(), newest, found: OnceLock::new() });
+    shared.flush(Instant::now() + SOON, reply);
+    let waker = looks.clone().into();
+    assert!(Pin::new(&mut answer).poll(&mut Context::from_waker(&waker)).is_pending());
+    busy.turn();
+    assert_eq!(looks.found.get(), Some(&newest));
 }
 
 #[test]

@@ -111,12 +111,13 @@ impl Writer {
                 self.store = Some(store);
                 self.proved();
                 self.committed(window, &written);
-                self.answer_flushes();
                 if let Some(found) = found {
                     // Which records the failed commit had marked as sent, the file knows.
                     self.shared.lock().events_waiting = found.events_waiting;
                 }
                 self.shared.handed_out.end();
+                // Who waited may read at once, and finds every record.
+                self.answer_flushes();
                 self.bound_log()
             }
             Err(error) => {
