@@ -91,6 +91,9 @@ impl Offline {
 /// the next start sends them. All of it in one transaction.
 pub fn resend(directory: &Path, asked: Asked) -> Result<Resent, SpoolError> {
     let (file, _lock) = take(directory)?;
+    if let Some(what) = evidence(&file) {
+        return Err(SpoolError::Damaged { what, file });
+    }
     let refuse = |error: StoreError| refusal(&file, &error);
     let bytes_max = open::bytes_max(&SpoolSettings::new(directory));
     let (mut store, found) = Store::open(&file, bytes_max, &open::random_id()).map_err(refuse)?;
@@ -116,6 +119,21 @@ pub fn resend(directory: &Path, asked: Asked) -> Result<Resent, SpoolError> {
     let written = store.commit(&work).map_err(refuse)?;
     store.empty_log().map_err(refuse)?;
     Ok(search.finish(&ledger, written.again))
+}
+
+/// What a commit would wipe out: SQLite leaves out what stands behind a damaged frame of the log, and the log is emptied then. A start
+/// of the daemon looks at it first.
+fn evidence(file: &Path) -> Option<String> {
+    let fault = if salvage::log_fault(file).is_some() {
+        "its log is damaged in the middle"
+    } else if open::log_is_missing(file) {
+        "its log is missing"
+    } else {
+        return None;
+    };
+    Some(format!(
+        "{fault}; nothing was changed. Start the daemon first: it saves what can be saved, and can send again then"
+    ))
 }
 
 /// The books of all runs. Of one that nobody ended the blocks say more than its row.

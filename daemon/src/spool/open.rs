@@ -146,7 +146,7 @@ pub(super) fn add_runs_of_copy(file: &Path, inner: &mut Inner, stamp: &dyn Fn() 
 }
 
 /// The copy says that the spool was not closed, so it must have a log: what was stored last stands there alone.
-fn log_is_missing(file: &Path) -> bool {
+pub(super) fn log_is_missing(file: &Path) -> bool {
     let mut log = file.as_os_str().to_owned();
     log.push("-wal");
     file.metadata().is_ok_and(|found| found.len() > 0) && !Path::new(&log).exists() && Copy::head(file).open

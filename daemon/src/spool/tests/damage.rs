@@ -160,6 +160,37 @@ async fn salvage_loses_nothing_to_a_commit_that_fails_meanwhile() {
 }
 
 #[tokio::test]
+async fn a_stopped_spool_whose_log_is_damaged_or_missing_is_not_written_to() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
+    let mut plant = Plant::new(run);
+    let all: Vec<_> = (0..20).map(|_| plant.batch()).collect();
+    for batch in &all {
+        spool.append(batch.clone());
+        flush(&spool).await;
+    }
+    let cut = copy(&spool, directory.path());
+    let (file, log) = (cut.path().join(store::FILE), cut.path().join("spool.db-wal"));
+    let mut damaged = std::fs::read(&log).expect("there");
+    // A frame of 1 024 bytes and its head, with many behind it.
+    damaged[32 + 8 * 1048 + 500] ^= 1;
+    std::fs::write(&log, &damaged).expect("written");
+    let before = std::fs::read(&file).expect("there");
+    let asked = crate::spool::Asked::Stretch { run, first: 0, next: 2 };
+    let refused = crate::spool::offline::resend(cut.path(), asked).expect_err("evidence").to_string();
+    assert!(refused.contains("damaged in the middle") && refused.contains("Start the daemon"), "{refused}");
+    assert!(std::fs::read(&log).expect("there") == damaged && std::fs::read(&file).expect("there") == before);
+    let (Opened { spool, .. }, _) = open(settings(cut.path()));
+    let (batches, _) = after_salvage(&spool).await;
+    assert_eq!(batches.last(), all.last(), "what lay behind the damage is saved");
+
+    let cut = copy(&spool, directory.path());
+    std::fs::remove_file(cut.path().join("spool.db-wal")).expect("there");
+    let refused = crate::spool::offline::resend(cut.path(), asked).expect_err("evidence").to_string();
+    assert!(refused.contains("log is missing"), "{refused}");
+}
+
+#[tokio::test]
 async fn an_unreadable_shape_does_not_stop_the_spool() {
     let directory = tempfile::tempdir().expect("a directory");
     let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
