@@ -139,6 +139,10 @@ pub(super) fn resent(resent: &Resent, asked: &Asked, running: bool) -> String {
     line(format!("{} readings in {} batches {when}", resent.readings, resent.batches));
     let others = [
         (resent.records, "run ends, gaps and clock records with them"),
+        (
+            resent.pressed,
+            "of them are the oldest of a full spool: lost if they are not sent before new readings need the room",
+        ),
         (resent.already, "readings asked for waited already"),
         (resent.gone, "are no longer stored, and cannot be sent"),
         (resent.lost, "were lost before they were sent: the receiver has their gap records"),

@@ -9,6 +9,9 @@
 //! the ring cannot be sent; the answer counts both. The run ends, gaps and clock records that are still known of the
 //! runs concerned are sent again too, because a receiver that lost readings may have lost those.
 //!
+//! In a full ring the oldest blocks make room for new readings, also those that wait again: what was asked for then is sent before, or
+//! lost with a gap record. New readings exist once, these were acknowledged before. The answer says how many are next.
+//!
 //! Used by the writer while the daemon runs, and by [`offline`](super::offline) on the file itself. Pure but for reading the file.
 
 use std::collections::BTreeMap;
@@ -22,7 +25,7 @@ use super::ledger::{EXCEPTIONS_MAX, Intervals, Ledger, RunBooks, UNFOLDED};
 use super::records::{event_of, run_of};
 use super::ring::{self, Heading};
 use super::shared::off_the_lock;
-use super::store::StoreError;
+use super::store::{Store, StoreError};
 use crate::model::event::Body;
 use crate::model::{Batch, BootId, ClockQuality, RunId, Stamp};
 
@@ -36,6 +39,9 @@ const STEP_BYTES: u64 = 512 * 1024;
 /// Settled stretches of a run beyond which no more of it is let wait again: a small part of what the disk keeps
 /// ([`EXCEPTIONS_MAX`]), since what is beyond that is forgotten with the next restart. Readings that were never written to disk (`keep = "unsent"`) make such holes.
 const STRETCHES_MAX: usize = EXCEPTIONS_MAX / 16 - 8;
+
+/// What is stored next is taken to be so long.
+const NEXT_BYTES: u64 = 16 * 1024;
 
 /// Runs named one by one in the answer.
 const RUNS_SAID: usize = 100;
@@ -246,15 +252,27 @@ impl Search {
         changed
     }
 
+    /// How many readings of the runs concerned wait in blocks that have to make room for the next ones.
+    pub(super) fn pressed(&self, store: &Store, ledger: &Ledger, floor: u64) -> Result<u64, StoreError> {
+        let victims = store.victims(NEXT_BYTES, floor)?;
+        let headers = victims.unsettled.iter().filter_map(|heading| heading.header);
+        let waiting = headers.filter(|header| self.found.contains_key(&header.run)).flat_map(|header| {
+            let books = ledger.runs.get(&header.run);
+            books.map_or(Vec::new(), |books| books.settled.missing(header.first, header.next))
+        });
+        Ok(waiting.map(|(first, next)| next - first).sum())
+    }
+
     /// The runs concerned, for their records.
     pub(super) fn runs(&self) -> Vec<RunId> {
         self.found.keys().copied().collect()
     }
 
-    /// The answer, once everything was looked at. `records`: how many are sent again.
-    pub(super) fn finish(self, ledger: &Ledger, records: u64) -> Resent {
+    /// The answer, once everything was looked at. `records`: how many are sent again; `pressed`: see there.
+    pub(super) fn finish(self, ledger: &Ledger, (records, pressed): (u64, u64)) -> Resent {
         let mut resent = Resent {
             records,
+            pressed,
             damaged: self.damaged,
             oldest_us: self.oldest_us,
             runs_concerned: self.found.len() as u64,

@@ -271,6 +271,10 @@ pub struct Resent {
     pub readings: u64,
     /// ... in so many batches.
     pub batches: u64,
+    /// Those of them that lie in the oldest blocks of a full spool: what is stored next takes their place, and they are lost with a gap
+    /// record, if they are not sent before.
+    #[serde(default)]
+    pub pressed: u64,
     /// Readings asked for that waited already.
     pub already: u64,
     /// Readings asked for that were lost, each in a gap record: they do not come back.

@@ -118,7 +118,8 @@ pub fn resend(directory: &Path, asked: Asked) -> Result<Resent, SpoolError> {
     let work = Work { again: &again, runs: &runs, mark: Some(&mark), floor, ..Work::default() };
     let written = store.commit(&work).map_err(refuse)?;
     store.empty_log().map_err(refuse)?;
-    Ok(search.finish(&ledger, written.again))
+    let pressed = search.pressed(&store, &ledger, floor).map_err(refuse)?;
+    Ok(search.finish(&ledger, (written.again, pressed)))
 }
 
 /// What a commit would wipe out: SQLite leaves out what stands behind a damaged frame of the log, and the log is emptied then. A start

@@ -142,10 +142,17 @@ async fn a_block_that_waits_again_is_not_overwritten_without_a_gap_record() {
         flush(&spool).await;
         spool.confirm(&[Confirmed::from(&*batch)]);
     }
+    let newest = resend(&spool, Asked::Stretch { run, first: 9_900, next: 10_000 }).await;
+    assert_eq!((newest.readings, newest.pressed), (100, 0), "confirmed history goes before them");
     let resent = resend(&spool, Asked::Stretch { run, first: 0, next: 10_000 }).await;
     assert!(resent.readings > 1000 && resent.gone > 1000, "{resent:?}");
     let before = numbers(&waiting(&spool).await.0);
-    for i in 1000..1100 {
+    spool.append(big(run, 10_000, &shape));
+    flush(&spool).await;
+    let next_gone = sums(&spool).losses.evicted;
+    assert!((1..=resent.pressed).contains(&next_gone), "{next_gone} went next, {resent:?}");
+    assert!(resent.pressed < 300, "no more than what is next: {resent:?}");
+    for i in 1001..1100 {
         spool.append(big(run, i * 10, &shape));
         flush(&spool).await;
     }

@@ -86,7 +86,8 @@ impl Writer {
         }
         resend.progress.send_replace(resend.search.progress());
         if ended {
-            let resent = resend.search.finish(&self.shared.lock().ledger, self.resent_records);
+            let pressed = self.pressed(&resend.search);
+            let resent = resend.search.finish(&self.shared.lock().ledger, (self.resent_records, pressed));
             tracing::info!(count = resent.readings, "confirmed readings are sent again");
             self.shared.committed.send_modify(|committed| committed.resends += 1);
             // Who asked may have gone; it is done all the same.
@@ -94,6 +95,16 @@ impl Writer {
         } else {
             self.resends.push_front(resend);
         }
+    }
+
+    /// How many are next to make room. A file that cannot be read for that says so to the next commit.
+    fn pressed(&self, search: &Search) -> u64 {
+        let Some(store) = &self.store else { return 0 };
+        let (ledger, floor) = {
+            let inner = self.shared.lock();
+            (inner.ledger.clone(), inner.floor)
+        };
+        search.pressed(store, &ledger, floor).unwrap_or_default()
     }
 
     /// The disk failed in the middle: what was found before waits again, and the person asks once more.
