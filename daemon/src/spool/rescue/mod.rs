@@ -9,65 +9,34 @@
 //! are booked as damaged and recorded as gaps; run ends and gaps that cannot be found among the records are written again, since
 //! the receiver needs them for its proof.
 //!
-//! Pages that the disk does not give at the moment may come later: such a folder is searched again after a while, [`PAUSES`] times.
+//! Pages that the disk does not give at the moment may come later: such a folder is searched again after a while, some times.
 //! Until then what is missing counts as waiting, because what a gap record has called lost must not turn up afterwards. What could
 //! not be read in the end is named in the report.
 //!
 //! A folder that was searched to its end gets a file `salvaged`, once the outcome is on the disk; one without is searched
 //! again after a restart. A newer file that was whole is removed instead.
 
+mod folders;
+mod said;
+mod search;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::fs::File;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::ledger::{Intervals, RunBooks, UNFOLDED};
-use super::records::Mark;
-use super::salvage::{Salvage, Small};
+use super::ledger::{Intervals, RunBooks};
 use super::schema::Schema;
 use super::shared::{Inner, off_the_lock};
-use super::store::{self, FILE};
-use super::taken_back::TakenBack;
 use crate::model::event::{Body, Event, GapCause};
 use crate::model::{Batch, RunId, Stamp};
-
-/// Salvage runs beside sampling: so many pages a turn.
-const PAGES_A_TURN: u32 = 1024;
+pub(super) use folders::{Searched, is_done, mark};
+use folders::{is_newer, unfinished};
+pub(super) use said::{Said, say_again};
+use search::{Learned, Search};
 
 /// Records taken back in one commit.
 const RECORDS_A_TURN: usize = 256;
-
-/// After these pauses a folder is searched again, if the disk did not give all of it.
-const PAUSES: [Duration; 3] = [Duration::from_secs(10), Duration::from_secs(60), Duration::from_secs(300)];
-
-/// Name of the mark that a folder was searched to the end.
-const DONE: &str = "salvaged";
-
-/// A file being searched.
-#[derive(Debug)]
-enum Search {
-    Pages(Box<Salvage>),
-    InOrder(Box<TakenBack>),
-}
-
-/// What a search has learned and nobody has taken yet.
-#[derive(Debug, Default)]
-struct Learned {
-    books: BTreeMap<RunId, RunBooks>,
-    mark: Mark,
-    settled: BTreeMap<RunId, Intervals>,
-    records: Vec<(Event, bool)>,
-}
-
-/// What records that were found say: it need not be said again.
-#[derive(Debug, Default)]
-pub(super) struct Said {
-    /// Runs that have an end record, and where it says that they end.
-    ended: BTreeMap<RunId, u64>,
-    gaps: BTreeMap<RunId, Intervals>,
-}
 
 /// What goes back into the spool in one commit.
 #[derive(Debug, Default)]
@@ -83,15 +52,6 @@ impl Piece {
     pub(super) fn is_empty(&self) -> bool {
         self.batches.is_empty() && self.events.is_empty()
     }
-}
-
-/// What is to be done with a folder once the outcome is on the disk.
-#[derive(Debug)]
-pub(super) struct Searched {
-    folder: PathBuf,
-    remove: bool,
-    /// What could not be looked at, in words.
-    unread: Option<String>,
 }
 
 /// Folders being searched, one after the other.
@@ -181,21 +141,7 @@ impl Rescue {
         self.present = Some(present);
         for event in records {
             self.taken.insert((event.run, event.number));
-            self.said(&event.body);
-        }
-    }
-
-    /// This need not be said again.
-    fn said(&mut self, body: &Body) {
-        match *body {
-            Body::RunEnd { ended, next_seq, .. } => {
-                let end = self.said.ended.entry(ended).or_default();
-                *end = (*end).max(next_seq);
-            }
-            Body::Gap { of, first, next, .. } => {
-                self.said.gaps.entry(of).or_default().insert(first, next);
-            }
-            _ => {}
+            self.said.hear(&event.body);
         }
     }
 
@@ -209,139 +155,6 @@ impl Rescue {
     fn is_present(&self, run: RunId, first: u64, next: u64) -> bool {
         let present = self.present.as_ref().and_then(|present| present.get(&run));
         present.is_some_and(|present| present.covers(first, next))
-    }
-
-    /// Whether there is nothing to do but to wait for the disk to give what it did not give.
-    pub(super) fn rests(&self) -> bool {
-        self.again.1.is_some()
-    }
-
-    /// Everything was looked at that could be: begins to wait, or to look again. `true`: nothing more can be done now.
-    pub(super) fn wait_for_the_disk(&mut self, now: Instant) -> bool {
-        let idle = self.search.is_none() && self.folders.is_empty() && self.records.is_empty();
-        if !idle || self.later.is_empty() || self.unstored.is_some() {
-            return false;
-        }
-        let (tries, due) = &mut self.again;
-        let pause = PAUSES.get(*tries).copied().unwrap_or_default();
-        if now < *due.get_or_insert(now + pause) {
-            return true;
-        }
-        self.again = (*tries + 1, None);
-        self.folders = std::mem::take(&mut self.later);
-        false
-    }
-
-    /// Searches on, for a turn. `None`: everything was looked at.
-    pub(super) fn search(&mut self) -> Option<Vec<Batch>> {
-        off_the_lock();
-        loop {
-            match self.search.take() {
-                Some((folder, Search::Pages(mut salvage))) => {
-                    let found = salvage.step(PAGES_A_TURN);
-                    if let Some(Small { books, mark, records }) = salvage.learned() {
-                        self.learned = Learned { books, mark, records, ..Learned::default() };
-                    }
-                    self.learned.settled = std::mem::take(&mut salvage.settled);
-                    match found {
-                        Some(found) => {
-                            self.search = Some((folder, Search::Pages(salvage)));
-                            return Some(found);
-                        }
-                        None => self.searched_pages(folder, &salvage),
-                    }
-                    // What was learned is taken before the next folder is begun.
-                    return Some(Vec::new());
-                }
-                Some((folder, Search::InOrder(mut file))) => match file.step() {
-                    Ok(Some(found)) => {
-                        self.learned.records = std::mem::take(&mut file.records);
-                        self.search = Some((folder, Search::InOrder(file)));
-                        return Some(found);
-                    }
-                    Ok(None) => self.read_in_order(folder, &file),
-                    Err(error) => {
-                        tracing::warn!(%error, folder = %folder.display(), "a newer spool is damaged; it is searched page by page");
-                        self.found.get_or_insert(error.to_string());
-                        self.begin_pages(folder);
-                    }
-                },
-                None => {
-                    let Some(folder) = self.folders.pop() else {
-                        let ended = self.records.is_empty() && self.later.is_empty();
-                        return (!ended).then(Vec::new);
-                    };
-                    self.begin_folder(folder);
-                }
-            }
-        }
-    }
-
-    fn begin_folder(&mut self, folder: PathBuf) {
-        if is_newer(&folder) {
-            match TakenBack::open(&folder.join(FILE), self.schema) {
-                Ok(mut file) => {
-                    let ended = std::mem::take(&mut file.ended).into_iter();
-                    self.said.ended.extend(ended.map(|run| (run, u64::MAX)));
-                    self.learned.books = std::mem::take(&mut file.books);
-                    self.learned.mark = file.mark.clone();
-                    tracing::info!(folder = %folder.display(), "a spool that was set aside can be read now; it is taken back");
-                    self.search = Some((folder, Search::InOrder(Box::new(file))));
-                    return;
-                }
-                Err(error) => {
-                    self.found.get_or_insert(error.to_string());
-                }
-            }
-        }
-        self.begin_pages(folder);
-    }
-
-    fn begin_pages(&mut self, folder: PathBuf) {
-        match Salvage::open(&folder.join(FILE)) {
-            Ok(salvage) => self.search = Some((folder, Search::Pages(Box::new(salvage)))),
-            Err(error) => {
-                tracing::error!(%error, folder = %folder.display(), "the damaged spool cannot be searched");
-                if error.kind() != io::ErrorKind::NotFound {
-                    self.unread(folder, format!("it could not be opened: {error}"));
-                }
-            }
-        }
-    }
-
-    /// The disk did not give everything: later, or never.
-    fn unread(&mut self, folder: PathBuf, what: String) {
-        tracing::warn!(folder = %folder.display(), error = %what, "a damaged spool could not be read whole");
-        if self.again.0 < PAUSES.len() {
-            self.later.push(folder);
-            return;
-        }
-        self.found = self.found.take().map(|found| format!("{found}; {what}")).or(Some(what.clone()));
-        self.searched.push(Searched { folder, remove: false, unread: Some(what) });
-    }
-
-    fn searched_pages(&mut self, folder: PathBuf, salvage: &Salvage) {
-        for (run, claims) in &salvage.claims {
-            // A damaged newest block is known by what it says of itself, if it goes on where the books end.
-            let Some(durable) = self.at_risk.get_mut(run).filter(|_| !salvage.ended.contains(run)) else {
-                continue;
-            };
-            let next = |at: u64| claims.range(..=at).map(|(_, next)| *next).find(|next| *next > at);
-            while let Some(further) = next(*durable) {
-                *durable = further;
-            }
-        }
-        match salvage.unread() {
-            0 => self.searched.push(Searched { folder, remove: false, unread: None }),
-            many => self.unread(folder, format!("{many} of its pages could not be read")),
-        }
-    }
-
-    fn read_in_order(&mut self, folder: PathBuf, file: &TakenBack) {
-        if file.damaged > 0 {
-            self.found.get_or_insert(format!("{} blocks of a newer spool are damaged", file.damaged));
-        }
-        self.searched.push(Searched { folder, remove: file.damaged == 0, unread: None });
     }
 
     /// What the search has learned of books and records, given to those who keep them.
@@ -381,7 +194,7 @@ impl Rescue {
             }
         }
         for (event, sent) in records {
-            self.said(&event.body);
+            self.said.hear(&event.body);
             if self.taken.insert((event.run, event.number)) && !sent {
                 self.records.push(Arc::new(event));
             }
@@ -476,77 +289,7 @@ impl Rescue {
     }
 }
 
-/// The outcome is on the disk: these folders need not be searched again.
-pub(super) fn mark(searched: Vec<Searched>) {
-    off_the_lock();
-    for Searched { folder, remove, unread } in searched {
-        let done = if remove {
-            std::fs::remove_dir_all(&folder)
-        } else {
-            let text = unread.unwrap_or_default();
-            File::create(folder.join(DONE)).and_then(|mut file| {
-                file.write_all(text.as_bytes())?;
-                file.sync_all()
-            })
-        };
-        if let Err(error) = done {
-            tracing::warn!(%error, folder = %folder.display(), "a searched folder cannot be marked: it is searched again after a restart");
-        }
-    }
-}
-
 /// How far each run is durable now.
 pub(super) fn at_risk(inner: &Inner) -> BTreeMap<RunId, u64> {
     inner.ledger.runs.iter().map(|(run, books)| (*run, books.durable)).collect()
-}
-
-/// Run ends and gaps that may have waited in a file that is gone are recorded again: the receiver needs them for its proof.
-/// What is only booked yet, and not recorded, is recorded by the next commit and not here.
-pub(super) fn say_again(inner: &mut Inner, last_wall_us: &BTreeMap<RunId, i64>, said: &Said, stamp: Stamp) {
-    let mut again = Vec::new();
-    for (run, books) in &inner.ledger.runs {
-        let mut recorded = books.lost.clone();
-        for (_, first, next, _) in inner.gaps.iter().filter(|(of, ..)| of == run) {
-            recorded.remove(*first, *next);
-        }
-        for (first, next) in said.gaps.get(run).into_iter().flat_map(Intervals::iter) {
-            recorded.remove(first, next);
-        }
-        let gap = |(first, next)| Body::Gap { of: *run, first, next, cause: GapCause::Damaged };
-        again.extend(recorded.iter().map(gap));
-        // The end of a run that had been folded was sent, and is not known any more.
-        // One that was said before everything was found falls short.
-        let told = said.ended.get(run).is_some_and(|end| *end >= books.durable);
-        if *run != inner.run && books.durable < UNFOLDED && !told {
-            let (next_seq, last_wall_us) = (books.durable, last_wall_us.get(run).copied());
-            again.push(Body::RunEnd { ended: *run, next_seq, clean: false, last_wall_us });
-        }
-    }
-    for body in again {
-        inner.must_record(body, stamp);
-    }
-}
-
-fn is_newer(folder: &Path) -> bool {
-    folder.parent().and_then(Path::file_name).is_some_and(|name| name == "newer")
-}
-
-/// Whether a folder was searched to its end.
-pub(super) fn is_done(folder: &Path) -> bool {
-    folder.join(DONE).exists()
-}
-
-/// Folders that were not searched to their end and can be, oldest first: they are named by run.
-fn unfinished(directory: &Path, schema: &Schema) -> Vec<PathBuf> {
-    let all = ["newer", "quarantine"].into_iter().flat_map(|kind| {
-        let folders = std::fs::read_dir(directory.join(kind)).into_iter().flatten().flatten();
-        folders.map(|entry| entry.path()).collect::<Vec<_>>()
-    });
-    let readable = |folder: &PathBuf| {
-        let file = folder.join(FILE);
-        file.exists() && !is_done(folder) && (!is_newer(folder) || store::newer(&file, schema).is_none())
-    };
-    let mut folders: Vec<_> = all.filter(readable).collect();
-    folders.sort_by(|a, b| a.file_name().cmp(&b.file_name()));
-    folders
 }

@@ -1,0 +1,64 @@
+//! The folders of what was set aside: which are still to be searched, and what becomes of those that were.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use crate::spool::schema::Schema;
+use crate::spool::shared::off_the_lock;
+use crate::spool::store::{self, FILE};
+
+/// Name of the mark that a folder was searched to the end.
+const DONE: &str = "salvaged";
+
+/// What is to be done with a folder once the outcome is on the disk.
+#[derive(Debug)]
+pub(in crate::spool) struct Searched {
+    pub(super) folder: PathBuf,
+    pub(super) remove: bool,
+    /// What could not be looked at, in words.
+    pub(super) unread: Option<String>,
+}
+
+/// The outcome is on the disk: these folders need not be searched again.
+pub(in crate::spool) fn mark(searched: Vec<Searched>) {
+    off_the_lock();
+    for Searched { folder, remove, unread } in searched {
+        let done = if remove {
+            std::fs::remove_dir_all(&folder)
+        } else {
+            let text = unread.unwrap_or_default();
+            File::create(folder.join(DONE)).and_then(|mut file| {
+                file.write_all(text.as_bytes())?;
+                file.sync_all()
+            })
+        };
+        if let Err(error) = done {
+            tracing::warn!(%error, folder = %folder.display(), "a searched folder cannot be marked: it is searched again after a restart");
+        }
+    }
+}
+
+pub(super) fn is_newer(folder: &Path) -> bool {
+    folder.parent().and_then(Path::file_name).is_some_and(|name| name == "newer")
+}
+
+/// Whether a folder was searched to its end.
+pub(in crate::spool) fn is_done(folder: &Path) -> bool {
+    folder.join(DONE).exists()
+}
+
+/// Folders that were not searched to their end and can be, oldest first: they are named by run.
+pub(super) fn unfinished(directory: &Path, schema: &Schema) -> Vec<PathBuf> {
+    let all = ["newer", "quarantine"].into_iter().flat_map(|kind| {
+        let folders = std::fs::read_dir(directory.join(kind)).into_iter().flatten().flatten();
+        folders.map(|entry| entry.path()).collect::<Vec<_>>()
+    });
+    let readable = |folder: &PathBuf| {
+        let file = folder.join(FILE);
+        file.exists() && !is_done(folder) && (!is_newer(folder) || store::newer(&file, schema).is_none())
+    };
+    let mut folders: Vec<_> = all.filter(readable).collect();
+    folders.sort_by(|a, b| a.file_name().cmp(&b.file_name()));
+    folders
+}

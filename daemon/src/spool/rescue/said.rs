@@ -1,0 +1,68 @@
+//! What has been said of runs and need not be said again, and what must be: the receiver needs an end and the gaps of each run
+//! for its proof, and nothing that contradicts them.
+
+use std::collections::BTreeMap;
+
+use crate::model::event::{Body, GapCause};
+use crate::model::{RunId, Stamp};
+use crate::spool::ledger::{Intervals, UNFOLDED};
+use crate::spool::shared::Inner;
+
+/// What records that were found say: it need not be said again.
+#[derive(Debug, Default)]
+pub(in crate::spool) struct Said {
+    /// Runs that have an end record, and where it says that they end.
+    ended: BTreeMap<RunId, u64>,
+    gaps: BTreeMap<RunId, Intervals>,
+}
+
+impl Said {
+    /// This run was said to end there.
+    pub(super) fn end(&mut self, run: RunId, next_seq: u64) {
+        let end = self.ended.entry(run).or_default();
+        *end = (*end).max(next_seq);
+    }
+
+    /// This need not be said again.
+    pub(super) fn hear(&mut self, body: &Body) {
+        match *body {
+            Body::RunEnd { ended, next_seq, .. } => self.end(ended, next_seq),
+            Body::Gap { of, first, next, .. } => {
+                self.gaps.entry(of).or_default().insert(first, next);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Run ends and gaps that may have waited in a file that is gone are recorded again: the receiver needs them for its proof.
+/// What is only booked yet, and not recorded, is recorded by the next commit and not here.
+pub(in crate::spool) fn say_again(
+    inner: &mut Inner,
+    last_wall_us: &BTreeMap<RunId, i64>,
+    said: &Said,
+    stamp: Stamp,
+) {
+    let mut again = Vec::new();
+    for (run, books) in &inner.ledger.runs {
+        let mut recorded = books.lost.clone();
+        for (_, first, next, _) in inner.gaps.iter().filter(|(of, ..)| of == run) {
+            recorded.remove(*first, *next);
+        }
+        for (first, next) in said.gaps.get(run).into_iter().flat_map(Intervals::iter) {
+            recorded.remove(first, next);
+        }
+        let gap = |(first, next)| Body::Gap { of: *run, first, next, cause: GapCause::Damaged };
+        again.extend(recorded.iter().map(gap));
+        // The end of a run that had been folded was sent, and is not known any more.
+        // One that was said before everything was found falls short.
+        let told = said.ended.get(run).is_some_and(|end| *end >= books.durable);
+        if *run != inner.run && books.durable < UNFOLDED && !told {
+            let (next_seq, last_wall_us) = (books.durable, last_wall_us.get(run).copied());
+            again.push(Body::RunEnd { ended: *run, next_seq, clean: false, last_wall_us });
+        }
+    }
+    for body in again {
+        inner.must_record(body, stamp);
+    }
+}

@@ -1,0 +1,176 @@
+//! The search of the rescue: one folder after the other, in order or page by page, and once more where the disk did not give
+//! all of it. It reads, and changes nothing in the spool; what it learned lies ready for who keeps the books.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::Rescue;
+use super::folders::{Searched, is_newer};
+use crate::model::event::Event;
+use crate::model::{Batch, RunId};
+use crate::spool::ledger::{Intervals, RunBooks};
+use crate::spool::records::Mark;
+use crate::spool::salvage::{Salvage, Small};
+use crate::spool::shared::off_the_lock;
+use crate::spool::store::FILE;
+use crate::spool::taken_back::TakenBack;
+
+/// Salvage runs beside sampling: so many pages a turn.
+const PAGES_A_TURN: u32 = 1024;
+
+/// After these pauses a folder is searched again, if the disk did not give all of it.
+const PAUSES: [Duration; 3] = [Duration::from_secs(10), Duration::from_secs(60), Duration::from_secs(300)];
+
+/// A file being searched.
+#[derive(Debug)]
+pub(super) enum Search {
+    Pages(Box<Salvage>),
+    InOrder(Box<TakenBack>),
+}
+
+/// What a search has learned and nobody has taken yet.
+#[derive(Debug, Default)]
+pub(super) struct Learned {
+    pub(super) books: BTreeMap<RunId, RunBooks>,
+    pub(super) mark: Mark,
+    pub(super) settled: BTreeMap<RunId, Intervals>,
+    pub(super) records: Vec<(Event, bool)>,
+}
+
+impl Rescue {
+    /// Whether there is nothing to do but to wait for the disk to give what it did not give.
+    pub(in crate::spool) fn rests(&self) -> bool {
+        self.again.1.is_some()
+    }
+
+    /// Everything was looked at that could be: begins to wait, or to look again. `true`: nothing more can be done now.
+    pub(in crate::spool) fn wait_for_the_disk(&mut self, now: Instant) -> bool {
+        let idle = self.search.is_none() && self.folders.is_empty() && self.records.is_empty();
+        if !idle || self.later.is_empty() || self.unstored.is_some() {
+            return false;
+        }
+        let (tries, due) = &mut self.again;
+        let pause = PAUSES.get(*tries).copied().unwrap_or_default();
+        if now < *due.get_or_insert(now + pause) {
+            return true;
+        }
+        self.again = (*tries + 1, None);
+        self.folders = std::mem::take(&mut self.later);
+        false
+    }
+
+    /// Searches on, for a turn. `None`: everything was looked at.
+    pub(in crate::spool) fn search(&mut self) -> Option<Vec<Batch>> {
+        off_the_lock();
+        loop {
+            match self.search.take() {
+                Some((folder, Search::Pages(mut salvage))) => {
+                    let found = salvage.step(PAGES_A_TURN);
+                    if let Some(Small { books, mark, records }) = salvage.learned() {
+                        self.learned = Learned { books, mark, records, ..Learned::default() };
+                    }
+                    self.learned.settled = std::mem::take(&mut salvage.settled);
+                    match found {
+                        Some(found) => {
+                            self.search = Some((folder, Search::Pages(salvage)));
+                            return Some(found);
+                        }
+                        None => self.searched_pages(folder, &salvage),
+                    }
+                    // What was learned is taken before the next folder is begun.
+                    return Some(Vec::new());
+                }
+                Some((folder, Search::InOrder(mut file))) => match file.step() {
+                    Ok(Some(found)) => {
+                        self.learned.records = std::mem::take(&mut file.records);
+                        self.search = Some((folder, Search::InOrder(file)));
+                        return Some(found);
+                    }
+                    Ok(None) => self.read_in_order(folder, &file),
+                    Err(error) => {
+                        tracing::warn!(%error, folder = %folder.display(), "a newer spool is damaged; it is searched page by page");
+                        self.found.get_or_insert(error.to_string());
+                        self.begin_pages(folder);
+                    }
+                },
+                None => {
+                    let Some(folder) = self.folders.pop() else {
+                        let ended = self.records.is_empty() && self.later.is_empty();
+                        return (!ended).then(Vec::new);
+                    };
+                    self.begin_folder(folder);
+                }
+            }
+        }
+    }
+
+    fn begin_folder(&mut self, folder: PathBuf) {
+        if is_newer(&folder) {
+            match TakenBack::open(&folder.join(FILE), self.schema) {
+                Ok(mut file) => {
+                    for run in std::mem::take(&mut file.ended) {
+                        self.said.end(run, u64::MAX);
+                    }
+                    self.learned.books = std::mem::take(&mut file.books);
+                    self.learned.mark = file.mark.clone();
+                    tracing::info!(folder = %folder.display(), "a spool that was set aside can be read now; it is taken back");
+                    self.search = Some((folder, Search::InOrder(Box::new(file))));
+                    return;
+                }
+                Err(error) => {
+                    self.found.get_or_insert(error.to_string());
+                }
+            }
+        }
+        self.begin_pages(folder);
+    }
+
+    fn begin_pages(&mut self, folder: PathBuf) {
+        match Salvage::open(&folder.join(FILE)) {
+            Ok(salvage) => self.search = Some((folder, Search::Pages(Box::new(salvage)))),
+            Err(error) => {
+                tracing::error!(%error, folder = %folder.display(), "the damaged spool cannot be searched");
+                if error.kind() != io::ErrorKind::NotFound {
+                    self.unread(folder, format!("it could not be opened: {error}"));
+                }
+            }
+        }
+    }
+
+    /// The disk did not give everything: later, or never.
+    fn unread(&mut self, folder: PathBuf, what: String) {
+        tracing::warn!(folder = %folder.display(), error = %what, "a damaged spool could not be read whole");
+        if self.again.0 < PAUSES.len() {
+            self.later.push(folder);
+            return;
+        }
+        self.found = self.found.take().map(|found| format!("{found}; {what}")).or(Some(what.clone()));
+        self.searched.push(Searched { folder, remove: false, unread: Some(what) });
+    }
+
+    fn searched_pages(&mut self, folder: PathBuf, salvage: &Salvage) {
+        for (run, claims) in &salvage.claims {
+            // A damaged newest block is known by what it says of itself, if it goes on where the books end.
+            let Some(durable) = self.at_risk.get_mut(run).filter(|_| !salvage.ended.contains(run)) else {
+                continue;
+            };
+            let next = |at: u64| claims.range(..=at).map(|(_, next)| *next).find(|next| *next > at);
+            while let Some(further) = next(*durable) {
+                *durable = further;
+            }
+        }
+        match salvage.unread() {
+            0 => self.searched.push(Searched { folder, remove: false, unread: None }),
+            many => self.unread(folder, format!("{many} of its pages could not be read")),
+        }
+    }
+
+    fn read_in_order(&mut self, folder: PathBuf, file: &TakenBack) {
+        if file.damaged > 0 {
+            self.found.get_or_insert(format!("{} blocks of a newer spool are damaged", file.damaged));
+        }
+        self.searched.push(Searched { folder, remove: file.damaged == 0, unread: None });
+    }
+}
