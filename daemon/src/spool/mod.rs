@@ -334,8 +334,9 @@ impl Parts {
         };
         let mut next_event = 0;
         let own = RunBooks::default();
+        let salvaging = rescue::awaits(&settings.directory, known);
         let entered = begun.store.and_then(|(mut store, found)| {
-            let entered = open::enter(&mut store, found, (run, &own), stamp(), &mut next_event);
+            let entered = open::enter(&mut store, found, (run, &own, salvaging), stamp(), &mut next_event);
             entered.map(|entered| (store, entered)).map_err(|error| error.to_string())
         });
         let volatile = entered.is_err() && sidecar.is_err();

@@ -168,19 +168,21 @@ pub(super) struct Adopted {
 }
 
 /// Makes a file ours: ends the runs that nobody ended, and enters this one, in one transaction. `next_event` numbers
-/// the records.
+/// the records. `salvaging`: runs before the newest are of a rescue that was cut off; it says how they ended.
 pub(super) fn enter(
     store: &mut Store,
     found: Found,
-    (run, own): (RunId, &RunBooks),
+    (run, own, salvaging): (RunId, &RunBooks, bool),
     stamp: Stamp,
     next_event: &mut u64,
 ) -> Result<Adopted, StoreError> {
     let mut mark = found.mark;
     let mut ledger = mark.ledger();
     let (mut events, mut updates) = (Vec::new(), Vec::new());
+    let newest = found.runs.last().map(|row| row.run);
     for mut row in found.runs {
-        if !row.ended && row.run != run {
+        let later = salvaging && Some(row.run) != newest;
+        if !row.ended && row.run != run && !later {
             let (next, wall_us) = last_of(store.connection(), (row.run, row.books.durable))?;
             row.books.durable = row.books.settled_on(next);
             row.last_wall_us = wall_us.or(row.last_wall_us);
@@ -270,7 +272,7 @@ pub(super) fn adopt(
     inner.next_event = reserved;
     drop(guard);
     // Nobody who appends waits for the disk.
-    let adopted = enter(store, found, (run, &own), stamp, &mut next_event)?;
+    let adopted = enter(store, found, (run, &own, salvaging), stamp, &mut next_event)?;
     let mut inner = shared.lock();
     if inner.next_event == reserved {
         inner.next_event = next_event;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::api::{Cursor, Item};
-use super::ledger::{Ledger, RunBooks};
+use super::ledger::{Intervals, Ledger, RunBooks};
 use super::open;
 use super::records::Mark;
 use super::schema::Schema;
@@ -32,6 +32,7 @@ pub(super) struct TakenBack {
     pub(super) records: Vec<(Event, bool)>,
     /// Blocks that could not be read.
     pub(super) damaged: u64,
+    covered: BTreeMap<RunId, Intervals>,
 }
 
 impl TakenBack {
@@ -58,6 +59,7 @@ impl TakenBack {
             ended,
             records: Vec::new(),
             damaged: 0,
+            covered: BTreeMap::new(),
         })
     }
 
@@ -78,6 +80,29 @@ impl TakenBack {
             Item::Batch(batch) => Some(Batch::clone(&batch)),
             Item::Event(_) => None,
         };
-        Ok((!items.is_empty()).then(|| items.into_iter().filter_map(batch).collect()))
+        let ended = items.is_empty();
+        let batches: Vec<_> = items.into_iter().filter_map(batch).collect();
+        for batch in &batches {
+            self.covered.entry(batch.run).or_default().insert(batch.seq, batch.end());
+        }
+        Ok((!ended).then_some(batches))
+    }
+
+    /// Books of its runs.
+    pub(super) fn runs(&self) -> &BTreeMap<RunId, RunBooks> {
+        &self.ledger.runs
+    }
+
+    /// Readings that wait by the books and did not turn up. SQLite does not notice blocks that no page points to any more, and heads are
+    /// believed without a checksum.
+    pub(super) fn missing(&self) -> u64 {
+        let none = Intervals::default();
+        let missing = |(run, books): (&RunId, &RunBooks)| {
+            let covered = self.covered.get(run).unwrap_or(&none);
+            let waiting = books.settled.missing(0, books.durable).into_iter();
+            let missing = waiting.flat_map(|(first, next)| covered.missing(first, next));
+            missing.map(|(first, next)| next - first).sum::<u64>()
+        };
+        self.ledger.runs.iter().map(missing).sum()
     }
 }

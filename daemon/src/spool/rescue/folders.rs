@@ -48,6 +48,11 @@ pub(in crate::spool) fn is_done(folder: &Path) -> bool {
     folder.join(DONE).exists()
 }
 
+/// Whether a rescue is to begin, or to go on, with this state directory.
+pub(in crate::spool) fn awaits(directory: &Path, schema: &Schema) -> bool {
+    !unfinished(directory, schema).is_empty()
+}
+
 /// Folders that were not searched to their end and can be, oldest first: they are named by run.
 pub(super) fn unfinished(directory: &Path, schema: &Schema) -> Vec<PathBuf> {
     let all = ["newer", "quarantine"].into_iter().flat_map(|kind| {

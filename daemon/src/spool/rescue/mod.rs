@@ -9,12 +9,16 @@
 //! are booked as damaged and recorded as gaps; run ends and gaps that cannot be found among the records are written again, since
 //! the receiver needs them for its proof.
 //!
+//! What is set aside is safe where it is. So a reading that finds no room waits for it, while the drain makes some; nothing that
+//! waits in the spool's own file goes for it, and what is known of the runs is told before. What this file and those that were whole
+//! have said of a run is not said again: a receiver takes a second, other end of a run for a fault.
+//!
 //! Pages that the disk does not give at the moment may come later: such a folder is searched again after a while, some times.
 //! Until then what is missing counts as waiting, because what a gap record has called lost must not turn up afterwards. What could
 //! not be read in the end is named in the report.
 //!
 //! A folder that was searched to its end gets a file `salvaged`, once the outcome is on the disk; one without is searched
-//! again after a restart. A newer file that was whole is removed instead.
+//! again after a restart. A newer file that held all that its books tell is removed instead.
 
 mod folders;
 mod said;
@@ -25,12 +29,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::ledger::{Intervals, RunBooks};
+use super::ledger::Intervals;
 use super::schema::Schema;
 use super::shared::{Inner, off_the_lock};
+use super::store::RunRow;
 use crate::model::event::{Body, Event, GapCause};
 use crate::model::{Batch, RunId, Stamp};
-pub(super) use folders::{Searched, is_done, mark};
+pub(super) use folders::{Searched, awaits, is_done, mark};
 use folders::{is_newer, unfinished};
 pub(super) use said::{Said, say_again};
 use search::{Learned, Search};
@@ -47,17 +52,23 @@ pub(super) struct Piece {
     pub(super) events: Vec<Arc<Event>>,
 }
 
-impl Piece {
-    /// Nothing to write.
-    pub(super) fn is_empty(&self) -> bool {
-        self.batches.is_empty() && self.events.is_empty()
-    }
+/// What lies in the spool's own file when a rescue begins: of this life, or taken back before a restart.
+#[derive(Debug)]
+pub(super) struct Present {
+    /// Readings that wait.
+    pub(super) readings: BTreeMap<RunId, Intervals>,
+    /// Rows of its runs.
+    pub(super) rows: Vec<RunRow>,
+    /// Records, sent or not.
+    pub(super) records: Vec<Event>,
 }
 
 /// Folders being searched, one after the other.
 #[derive(Debug)]
 pub(super) struct Rescue {
     schema: &'static Schema,
+    /// The present life: how far it came is known better than any file tells.
+    own: RunId,
     /// What was wrong with the file, in words; `None` while nothing is known to be damaged.
     found: Option<String>,
     /// Not yet begun; the newest, which knows most, last.
@@ -71,8 +82,9 @@ pub(super) struct Rescue {
     /// What lies in the spool's own file already: of this life, or taken back before a restart.
     present: Option<BTreeMap<RunId, Intervals>>,
     saved: BTreeMap<RunId, Intervals>,
-    /// Found, and not stored yet because the commit failed.
+    /// Found, and not stored yet because the commit failed, or there is no room.
     unstored: Option<Piece>,
+    waits_for_room: bool,
     learned: Learned,
     records: Vec<Arc<Event>>,
     /// Names of records that were found: a folder may be searched twice, and two may hold the same.
@@ -93,7 +105,7 @@ impl Rescue {
         directory: &Path,
         found: Option<String>,
         schema: &'static Schema,
-        at_risk: BTreeMap<RunId, u64>,
+        (own, at_risk): (RunId, BTreeMap<RunId, u64>),
     ) -> Option<Self> {
         off_the_lock();
         let folders = unfinished(directory, schema);
@@ -101,6 +113,7 @@ impl Rescue {
         let found = found.or_else(|| damaged.then(|| "a salvage that had not ended".to_owned()));
         (!folders.is_empty()).then(|| Self {
             schema,
+            own,
             found,
             folders,
             search: None,
@@ -110,6 +123,7 @@ impl Rescue {
             present: None,
             saved: BTreeMap::new(),
             unstored: None,
+            waits_for_room: false,
             learned: Learned::default(),
             records: Vec::new(),
             taken: HashSet::new(),
@@ -136,11 +150,34 @@ impl Rescue {
         self.present.is_some()
     }
 
-    /// What lies in the spool's own file: readings, and records, of this life or taken back before a restart.
-    pub(super) fn know_present(&mut self, present: BTreeMap<RunId, Intervals>, records: &[Event]) {
-        self.present = Some(present);
+    /// What lies in the spool's own file. Runs that have readings there and no books yet begin theirs: until they are
+    /// found, what waits must be known to wait.
+    pub(super) fn know_present(&mut self, present: Present, inner: &mut Inner) {
+        let Present { readings, rows, records } = present;
+        for (run, held) in readings.iter().filter(|(run, _)| **run != self.own) {
+            if self.is_folded(*run, inner) {
+                continue;
+            }
+            if !inner.ledger.runs.contains_key(run) {
+                self.unknown.insert(*run);
+            }
+            let end = held.iter().map(|(_, next)| next).max().unwrap_or_default();
+            let books = inner.ledger.runs.entry(*run).or_default();
+            books.durable = books.durable.max(end);
+            let at_risk = self.at_risk.entry(*run).or_default();
+            *at_risk = (*at_risk).max(end);
+        }
+        self.present = Some(readings);
+        for row in rows.iter().filter(|row| row.run != self.own && row.ended) {
+            self.said.whole(row.run, &row.books);
+        }
+        self.taken.extend(records.iter().map(|event| (event.run, event.number)));
+        self.hear(&records);
+    }
+
+    /// These records lie in the spool's own file.
+    pub(super) fn hear(&mut self, records: &[Event]) {
         for event in records {
-            self.taken.insert((event.run, event.number));
             self.said.hear(&event.body);
         }
     }
@@ -173,12 +210,21 @@ impl Rescue {
             if inner.ledger.is_folded(run) {
                 continue;
             }
-            let at_risk = self.at_risk.entry(run).or_insert(books.durable);
-            *at_risk = (*at_risk).max(books.durable);
+            if run != self.own {
+                let at_risk = self.at_risk.entry(run).or_insert(books.durable);
+                *at_risk = (*at_risk).max(books.durable);
+            }
             if self.unknown.remove(&run) || !inner.ledger.runs.contains_key(&run) {
-                let durable = inner.ledger.runs.get(&run).map_or(0, |known| known.durable);
-                let durable = books.durable.max(durable);
-                inner.ledger.runs.insert(run, RunBooks { durable, ..books });
+                let meanwhile = inner.ledger.runs.insert(run, books).unwrap_or_default();
+                let known = inner.ledger.runs.entry(run).or_default();
+                known.durable = known.durable.max(meanwhile.durable);
+                for (first, next) in meanwhile.settled.iter() {
+                    known.settled.insert(first, next);
+                }
+                for (first, next) in meanwhile.lost.iter() {
+                    known.lost.insert(first, next);
+                }
+                known.losses.add(&meanwhile.losses);
                 inner.dirty.insert(run);
             }
         }
@@ -211,12 +257,13 @@ impl Rescue {
             if self.is_folded(run, inner) {
                 continue;
             }
-            if inner.ledger.is_folded(run) {
+            // Of this life: memory has what was not on the disk for certain, and stores it by itself.
+            if run == self.own && first >= self.at_risk.get(&run).copied().unwrap_or_default() {
                 continue;
             }
             let wall_us = self.last_wall_us.entry(run).or_insert(batch.stamp.wall_us);
             *wall_us = (*wall_us).max(batch.stamp.wall_us);
-            if run != inner.run {
+            if run != self.own {
                 if !inner.ledger.runs.contains_key(&run) {
                     self.unknown.insert(run);
                 }
@@ -250,13 +297,19 @@ impl Rescue {
         }
     }
 
-    /// This could not be stored now, and is tried again before the search goes on.
-    pub(super) fn keep_unstored(&mut self, piece: Piece) {
-        self.unstored = Some(piece);
+    /// This could not be stored now, and is tried again before the search goes on. `for_room`: not before there is room.
+    pub(super) fn keep_unstored(&mut self, piece: Piece, for_room: bool) {
+        (self.unstored, self.waits_for_room) = (Some(piece), for_room);
+    }
+
+    /// Whether there is nothing to do but to wait for room.
+    pub(super) fn waits_for_room(&self) -> bool {
+        self.waits_for_room
     }
 
     /// What has to be tried again.
     pub(super) fn take_unstored(&mut self) -> Option<Piece> {
+        self.waits_for_room = false;
         self.unstored.take()
     }
 
@@ -279,6 +332,15 @@ impl Rescue {
             }
         }
         say_again(inner, &self.last_wall_us, &self.said, stamp);
+        // From now on each of their rows says that the run has ended.
+        let runs: Vec<_> = inner.ledger.runs.keys().copied().collect();
+        inner.dirty.extend(runs);
+        if lost > 0 {
+            // Somebody may want to look for it.
+            self.searched.iter_mut().for_each(|searched| searched.remove = false);
+            self.found
+                .get_or_insert("not all that was stored in a file that was set aside was found".to_owned());
+        }
         if let Some(found) = self.found {
             tracing::warn!(saved, lost, error = %found, "the damaged spool was searched to its end");
             inner.must_record(Body::Corruption { found, saved, lost }, stamp);

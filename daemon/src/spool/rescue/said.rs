@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::model::event::{Body, GapCause};
 use crate::model::{RunId, Stamp};
-use crate::spool::ledger::{Intervals, UNFOLDED};
+use crate::spool::ledger::{Intervals, RunBooks, UNFOLDED};
 use crate::spool::shared::Inner;
 
 /// What records that were found say: it need not be said again.
@@ -27,10 +27,25 @@ impl Said {
     pub(super) fn hear(&mut self, body: &Body) {
         match *body {
             Body::RunEnd { ended, next_seq, .. } => self.end(ended, next_seq),
-            Body::Gap { of, first, next, .. } => {
+            // In a stretch of gaps it does not matter any more which are lost: they are counted there.
+            Body::Gap { of, first, next, .. } | Body::Gaps { of, first, next, .. } => {
                 self.gaps.entry(of).or_default().insert(first, next);
             }
             _ => {}
+        }
+    }
+
+    /// A whole file has these books of a run that ended: what they tell has been recorded with them, and may have been sent long ago.
+    pub(super) fn whole(&mut self, run: RunId, books: &RunBooks) {
+        self.end(run, books.durable);
+        self.losses(run, books);
+    }
+
+    /// So it is with the losses of a run that has no end yet.
+    pub(super) fn losses(&mut self, run: RunId, books: &RunBooks) {
+        let gaps = self.gaps.entry(run).or_default();
+        for (first, next) in books.lost.iter() {
+            gaps.insert(first, next);
         }
     }
 }

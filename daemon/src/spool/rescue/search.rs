@@ -17,9 +17,6 @@ use crate::spool::shared::off_the_lock;
 use crate::spool::store::FILE;
 use crate::spool::taken_back::TakenBack;
 
-/// Salvage runs beside sampling: so many pages a turn.
-const PAGES_A_TURN: u32 = 1024;
-
 /// After these pauses a folder is searched again, if the disk did not give all of it.
 const PAUSES: [Duration; 3] = [Duration::from_secs(10), Duration::from_secs(60), Duration::from_secs(300)];
 
@@ -61,13 +58,13 @@ impl Rescue {
         false
     }
 
-    /// Searches on, for a turn. `None`: everything was looked at.
-    pub(in crate::spool) fn search(&mut self) -> Option<Vec<Batch>> {
+    /// Searches on, over so many pages. `None`: everything was looked at.
+    pub(in crate::spool) fn search(&mut self, pages: u32) -> Option<Vec<Batch>> {
         off_the_lock();
         loop {
             match self.search.take() {
                 Some((folder, Search::Pages(mut salvage))) => {
-                    let found = salvage.step(PAGES_A_TURN);
+                    let found = salvage.step(pages);
                     if let Some(Small { books, mark, records }) = salvage.learned() {
                         self.learned = Learned { books, mark, records, ..Learned::default() };
                     }
@@ -110,9 +107,6 @@ impl Rescue {
         if is_newer(&folder) {
             match TakenBack::open(&folder.join(FILE), self.schema) {
                 Ok(mut file) => {
-                    for run in std::mem::take(&mut file.ended) {
-                        self.said.end(run, u64::MAX);
-                    }
                     self.learned.books = std::mem::take(&mut file.books);
                     self.learned.mark = file.mark.clone();
                     tracing::info!(folder = %folder.display(), "a spool that was set aside can be read now; it is taken back");
@@ -151,7 +145,7 @@ impl Rescue {
     }
 
     fn searched_pages(&mut self, folder: PathBuf, salvage: &Salvage) {
-        for (run, claims) in &salvage.claims {
+        for (run, claims) in salvage.claims.iter().filter(|(run, _)| **run != self.own) {
             // A damaged newest block is known by what it says of itself, if it goes on where the books end.
             let Some(durable) = self.at_risk.get_mut(run).filter(|_| !salvage.ended.contains(run)) else {
                 continue;
@@ -167,10 +161,24 @@ impl Rescue {
         }
     }
 
+    /// A file that holds what its books say has said what its books say. One that does not is searched page by page.
     fn read_in_order(&mut self, folder: PathBuf, file: &TakenBack) {
-        if file.damaged > 0 {
-            self.found.get_or_insert(format!("{} blocks of a newer spool are damaged", file.damaged));
+        let missing = file.missing();
+        if file.damaged > 0 || missing > 0 {
+            let found = format!(
+                "{} blocks of a newer spool are damaged, {missing} of its readings are not in their place",
+                file.damaged
+            );
+            tracing::warn!(error = %found, folder = %folder.display(), "it is searched page by page");
+            self.found.get_or_insert(found);
+            return self.begin_pages(folder);
         }
-        self.searched.push(Searched { folder, remove: file.damaged == 0, unread: None });
+        for (run, books) in file.runs() {
+            if file.ended.contains(run) {
+                self.said.end(*run, u64::MAX);
+            }
+            self.said.losses(*run, books);
+        }
+        self.searched.push(Searched { folder, remove: true, unread: None });
     }
 }

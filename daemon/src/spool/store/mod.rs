@@ -50,6 +50,9 @@ const VICTIMS: usize = 64;
 /// ... or this share of the cap.
 const CHUNK_SHARE: u64 = 64;
 
+/// A rescue leaves this share of the cap to what comes.
+const SPARE_SHARE: u64 = 16;
+
 /// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -360,6 +363,18 @@ impl Store {
     pub fn pages(&self) -> Result<(u64, u64), StoreError> {
         off_the_lock();
         Ok(pages(&self.connection)?)
+    }
+
+    /// Whether there is room to spare, a sixteenth of the cap, without giving up anything from `floor` on. An estimate: all blocks are
+    /// taken for equally long.
+    pub fn has_room(&self, floor: u64) -> Result<bool, StoreError> {
+        let (used, _) = self.pages()?;
+        let settled = self.ring.map_or(0, |Extent { oldest, newest }| {
+            let all = (newest.number + 1).saturating_sub(oldest.number).max(1);
+            used * floor.saturating_sub(oldest.number).min(all) / all
+        });
+        let free = self.pages_max.saturating_sub(used + SLACK_PAGES);
+        Ok(free + settled >= self.pages_max / SPARE_SHARE)
     }
 
     /// What must go before `bytes` more fit: nothing while there is room, else the oldest blocks.

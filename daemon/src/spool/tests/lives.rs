@@ -270,5 +270,7 @@ async fn a_life_that_the_disk_has_forgotten_is_told_as_far_as_the_copy_knows_it(
     let forgotten = "runs that the disk had called written and has lost: 1".to_owned();
     let forgotten = Body::Corruption { found: forgotten, saved: 0, lost: 0 };
     assert!(events.iter().any(|event| event.body == forgotten), "{events:?}");
+    // The board is written at the end of the turn that answered.
+    spool.ping().await.expect("turns");
     assert_eq!(board.snapshot().spool.damaged, 18);
 }

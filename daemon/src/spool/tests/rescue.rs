@@ -1,6 +1,7 @@
 //! The rescue: what was set aside comes back, whatever happens on the way there and back.
 
 use super::*;
+use crate::spool::block;
 use crate::spool::shared::Command;
 use crate::spool::stepped::Stepped;
 use std::sync::atomic::Ordering;
@@ -149,4 +150,30 @@ fn while_a_damaged_file_is_searched_the_board_says_how_far_it_is() {
     }
     assert!(so_far.is_sorted() && so_far.first() == Some(&0) && so_far.last() == Some(&1000), "{so_far:?}");
     assert!(board.read(|status| !status.spool.salvage.as_ref().expect("said").searching));
+}
+
+/// A reading that the file has and the ledger does not know: what a commit that failed leaves, torn.
+fn leave_torn(directory: &Path, batch: &Arc<Batch>) {
+    let file = rusqlite::Connection::open(directory.join(store::FILE)).expect("opens");
+    let dictionary = store::dictionary(&file).expect("readable");
+    let mut bytes = Vec::new();
+    block::encode(std::slice::from_ref(batch), &dictionary, &mut bytes).expect("a block");
+    let (head, body) = bytes.split_at_mut(block::HEADER_LENGTH);
+    body[4] ^= 0xff;
+    let sql = "INSERT INTO block SELECT max(place) + 1, max(number) + 1, ?1, ?2 FROM block";
+    file.execute(sql, (&*head, &*body)).expect("written");
+}
+
+#[tokio::test]
+async fn a_torn_block_of_a_commit_that_failed_is_not_called_lost_when_memory_stores_it_again() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (spool, _, mut plant, mut all) = twenty(directory.path()).await;
+    let last = plant.batch();
+    leave_torn(directory.path(), &last);
+    find_damage(&spool);
+    spool.append(last.clone());
+    all.push(last);
+    let (batches, events) = after_salvage(&spool).await;
+    assert_eq!(gaps(&events, all[0].run, GapCause::Damaged), BTreeSet::new());
+    assert_eq!(numbers(&batches), numbers(&all));
 }

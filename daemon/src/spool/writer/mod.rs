@@ -10,6 +10,7 @@ mod expire;
 mod flush;
 mod fold;
 mod gaps;
+mod rescue;
 mod resend;
 mod trouble;
 mod window;
@@ -254,8 +255,9 @@ impl Writer {
 
     /// Something to do that does not come from outside.
     pub(super) fn busy(&self) -> bool {
-        // On a full disk the rescue waits, and for a disk that does not read.
-        let held = self.rescue.as_ref().is_some_and(|rescue| self.full || rescue.rests());
+        // On a full disk the rescue waits, for a disk that does not read, and for room.
+        let waits = |rescue: &Rescue| self.full || rescue.rests() || rescue.waits_for_room();
+        let held = self.rescue.as_ref().is_some_and(waits);
         self.broken.is_some() || (!held && (self.rescue.is_some() || self.auditing.is_some() || self.unread))
     }
 
@@ -290,6 +292,7 @@ impl Writer {
             Command::Resend { asked, progress, reply } => self.begin_resend(asked, progress, reply),
             Command::Damaged { spot, what } => {
                 tracing::warn!(block = spot.number, error = %what, "a stored block is damaged");
+                self.damaged_in_rescue(&what);
                 self.audit(true);
             }
             Command::NotFound => self.audit(false),

@@ -9,10 +9,9 @@ use crate::model::event::GapCause;
 use crate::spool::SpoolError;
 use crate::spool::api::Confirmed;
 use crate::spool::aside;
-use crate::spool::rescue::{Rescue, at_risk};
 use crate::spool::salvage::{self, LogFault};
-use crate::spool::store::{DeadLetter, Store, StoreError, Trouble, Work};
-use crate::spool::{copy, directory, open, rescue, schema, store};
+use crate::spool::store::{DeadLetter, Store, StoreError, Trouble};
+use crate::spool::{copy, directory, open, rescue, schema};
 
 /// The longest pause between attempts to use a disk that failed: it is back within 60 s of its cause going away.
 const RETRY_MAX: Duration = Duration::from_secs(30);
@@ -192,7 +191,7 @@ impl Writer {
         rescue::mark(std::mem::take(&mut self.searched));
     }
 
-    fn directory(&self) -> &Path {
+    pub(super) fn directory(&self) -> &Path {
         self.file.parent().unwrap_or(Path::new("."))
     }
 
@@ -212,82 +211,6 @@ impl Writer {
         }
         let again = if written.is_ok() { COPY_EVERY } else { COPY_AGAIN };
         (self.copied, self.copy_due) = (Some(state), self.now + again);
-    }
-
-    /// Searches what was set aside and not searched to its end; `found`: what was wrong with the newest.
-    pub(in crate::spool) fn begin_rescue(&mut self, found: Option<String>) {
-        // One that runs begins anew, with its reason; what was not marked yet is searched once more.
-        self.searched.clear();
-        let found = self.rescue.take().and_then(Rescue::reason).or(found);
-        let known = self.shared.schema;
-        let at_risk = at_risk(&self.shared.lock());
-        self.rescue = Rescue::begin(self.directory(), found, known, at_risk);
-        if self.rescue.is_some() {
-            self.damaged_us = (self.shared.now)().wall_us;
-            self.auditing = None;
-        }
-    }
-
-    /// One piece of the rescue.
-    pub(super) fn rescue(&mut self) {
-        // On a full disk it waits: there is no room, and nothing is lost where it lies. So it does while something has to be
-        // taken out first: that is everything from a number on.
-        if self.store.is_none() || self.full || self.undo_from().is_some() {
-            return;
-        }
-        let Some(mut rescue) = self.rescue.take() else { return };
-        if !rescue.knows_present() {
-            let Some(present) = self.walk() else {
-                self.rescue = Some(rescue);
-                return;
-            };
-            let records =
-                self.store.as_ref().map_or(Ok(Vec::new()), |store| store::records(store.connection()));
-            match records {
-                Ok(records) => rescue.know_present(present, &records),
-                Err(error) => {
-                    self.rescue = Some(rescue);
-                    return self.fail(error.trouble(), &error.to_string(), None);
-                }
-            }
-        }
-        if rescue.wait_for_the_disk(self.now) {
-            self.rescue = Some(rescue);
-            return;
-        }
-        let shared = self.shared.clone();
-        let back = if let Some(back) = rescue.take_unstored() {
-            back
-        } else if let Some(found) = rescue.search() {
-            rescue.take_back(found, &mut shared.lock())
-        } else {
-            self.searched = rescue.finish(&mut shared.lock(), (shared.now)());
-            self.books_due = self.now;
-            return;
-        };
-        let floor = self.mark.floor;
-        if let Some(store) = self.store.as_mut().filter(|_| !back.is_empty()) {
-            let next = store.next();
-            let work = Work { batches: &back.batches, events: &back.events, floor, ..Work::default() };
-            match store.commit(&work) {
-                Ok(written) => {
-                    rescue.stored(&back.batches);
-                    shared.lock().events_waiting += written.event_ids.len() as u64;
-                    if let Some(newest) = written.event_ids.last() {
-                        shared.newest_event.store(*newest, Ordering::Release);
-                    }
-                }
-                // No room but over readings that wait: the newer ones stay, these count as lost in the end.
-                Err(error @ (StoreError::NoRoom | StoreError::Unencodable(_))) => {
-                    tracing::warn!(%error, "salvaged readings cannot be stored");
-                }
-                Err(error) => {
-                    rescue.keep_unstored(back);
-                    self.fail(error.trouble(), &error.to_string(), Some(next));
-                }
-            }
-        }
-        self.rescue = Some(rescue);
     }
 
     pub(super) fn dead_letter(&mut self, refused: &[Confirmed], reason: &str) -> Result<(), SpoolError> {

@@ -237,8 +237,10 @@ impl Writer {
         for run in std::mem::take(&mut inner.dirty) {
             let Some(books) = inner.ledger.runs.get(&run) else { continue };
             let mut books = books.clone();
+            // The end of what a rescue found is said when all of it is found; all others have one.
+            let ended_before = books.ended() | u8::from(self.rescue.is_none());
             let mut update =
-                RunUpdate { run, ended: books.ended(), last_wall_us: None, books: books.for_disk() };
+                RunUpdate { run, ended: ended_before, last_wall_us: None, books: books.for_disk() };
             if run == own {
                 books.durable = books.durable.max(end.unwrap_or_default());
                 let last = window.batches.last().map(|batch| batch.stamp.wall_us);
@@ -412,7 +414,8 @@ impl Writer {
             let inner = self.shared.lock();
             (inner.floor, inner.ledger.sums().waiting)
         };
-        if waiting == 0 {
+        // What a rescue that was cut off has stored may wait, and have no books yet.
+        if waiting == 0 && self.rescue.is_none() {
             self.shared.lock().floor = extent.newest.number + 1;
             return Ok(());
         }

@@ -1,0 +1,190 @@
+//! An update, rolled back and made again: what waits in the newer file comes back, with its own records, and is said once.
+
+use super::*;
+use crate::spool::schema::{self, Schema, Step};
+use crate::spool::stepped::Stepped;
+
+/// The next version.
+static NEXT: Schema = Schema { version: 2, steps: &[Step { from: 1, apply: add }] };
+
+fn add(transaction: &rusqlite::Transaction<'_>) -> rusqlite::Result<()> {
+    transaction.execute_batch("CREATE TABLE extra (id INTEGER PRIMARY KEY) STRICT")
+}
+
+/// A spool that is taken step by step.
+struct Life {
+    spool: Stepped,
+    now: Instant,
+}
+
+impl Life {
+    fn begin(settings: SpoolSettings, known: &'static Schema) -> Self {
+        let now = Instant::now();
+        let spool = Stepped::open_as(settings, (Board::default(), known), || stamp(0), now);
+        Self { spool: spool.expect("opens"), now }
+    }
+
+    fn turn(&mut self) {
+        self.now += Duration::from_millis(100);
+        self.spool.turn(self.now);
+    }
+
+    fn store(&mut self, batch: &Arc<Batch>) {
+        self.spool.append(batch.clone(), self.now);
+        self.turn();
+    }
+
+    /// Until there is nothing more to be done now.
+    fn settle(&mut self) {
+        let mut quiet = 0;
+        for _ in 0..100_000 {
+            self.turn();
+            quiet = if self.spool.busy() { 0 } else { quiet + 1 };
+            if quiet > 3 {
+                return;
+            }
+        }
+        panic!("it does not come to rest");
+    }
+
+    fn waiting(&mut self) -> (Vec<Arc<Batch>>, Vec<Arc<Event>>) {
+        let (mut batches, mut events) = (Vec::new(), Vec::new());
+        let mut cursor = Cursor::START;
+        while let Some(span) = self.spool.span(cursor).expect("readable") {
+            cursor = span.next;
+            for item in span.items {
+                match item {
+                    Item::Batch(batch) => batches.push(batch),
+                    Item::Event(event) => events.push(event),
+                }
+            }
+        }
+        (batches, events)
+    }
+
+    fn close(mut self) {
+        self.now += Duration::from_secs(20);
+        self.spool.close(true, self.now).expect("closes");
+    }
+}
+
+fn folders(directory: &Path, kind: &str) -> usize {
+    std::fs::read_dir(directory.join(kind)).map_or(0, Iterator::count)
+}
+
+#[test]
+fn what_finds_no_room_waits_in_its_folder_and_not_one_reading_is_lost() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let small = SpoolSettings { bytes_max: Some(BYTES_MAX_LEAST), ..settings(directory.path()) };
+    let mut all = BTreeSet::new();
+    let mut ends = BTreeSet::new();
+    for known in [&NEXT, &schema::CURRENT] {
+        let mut life = Life::begin(small.clone(), known);
+        let shape = big_shape();
+        for i in 0..250 {
+            life.store(&big(life.spool.run, i * 10, &shape));
+            all.insert((life.spool.run, i * 10));
+        }
+        ends.insert(life.spool.run);
+        life.close();
+    }
+    let mut life = Life::begin(small, &NEXT);
+    life.settle();
+    let ended = |life: &mut Life| {
+        let end = |event: &Arc<Event>| match event.body {
+            Body::RunEnd { ended, clean: true, next_seq: 2500, .. } => Some(ended),
+            ref other => panic!("{other:?}"),
+        };
+        life.waiting().1.iter().filter_map(end).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(ended(&mut life), ends, "what is known of the runs is told at once");
+    assert_eq!(folders(directory.path(), "newer"), 1);
+    // The drain makes room.
+    let mut seen = BTreeSet::new();
+    for _ in 0..100 {
+        let (batches, _) = life.waiting();
+        for batch in &batches {
+            assert!(seen.insert((batch.run, batch.seq)), "{} {} comes twice", batch.run, batch.seq);
+        }
+        let done: Vec<_> = batches.iter().map(|batch| Confirmed::from(&**batch)).collect();
+        life.spool.confirm(&done);
+        life.now += Duration::from_secs(11);
+        life.settle();
+    }
+    assert_eq!(seen, all);
+    assert_eq!(ended(&mut life), ends, "and nothing is said to be lost");
+    assert_eq!(folders(directory.path(), "newer"), 0, "taken back");
+}
+
+#[test]
+fn what_was_said_of_a_run_is_neither_said_again_nor_contradicted_by_a_rescue_or_a_restart() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut newer = Life::begin(settings(directory.path()), &NEXT);
+    let mut plant = Plant::new(newer.spool.run);
+    (0..20).for_each(|_| newer.store(&plant.batch()));
+    newer.close();
+    let mut older = Life::begin(settings(directory.path()), &schema::CURRENT);
+    let mut own = Plant::new(older.spool.run);
+    let batches: Vec<_> = (0..20).map(|_| own.batch()).collect();
+    for batch in &batches {
+        older.store(batch);
+    }
+    let now = older.now;
+    older.spool.dead_letter(vec![Confirmed::from(&*batches[3])], "no", now).expect("stored");
+    older.turn();
+    older.close();
+    for _ in 0..3 {
+        let mut life = Life::begin(settings(directory.path()), &NEXT);
+        life.settle();
+        assert_eq!(folders(directory.path(), "newer"), 0);
+        let said = life.waiting().1.into_iter().filter_map(|event| match event.body {
+            Body::RunEnd { ended, next_seq, clean, .. } if ended <= own.run => {
+                Some((ended, next_seq, if clean { "in order" } else { "without warning" }))
+            }
+            Body::RunEnd { .. } => None,
+            Body::Gap { of, first, cause, .. } => Some((of, first, cause.word())),
+            ref other => panic!("{other:?}"),
+        });
+        let mut said: Vec<_> = said.collect();
+        said.sort_unstable();
+        let mut expected = vec![
+            (plant.run, 40, "in order"),
+            (own.run, 6, GapCause::DeadLetter.word()),
+            (own.run, 40, "in order"),
+        ];
+        expected.sort_unstable();
+        assert_eq!(said, expected);
+        life.now += Duration::from_secs(11);
+        life.settle();
+    }
+}
+
+#[test]
+fn a_newer_file_whose_head_lies_is_searched_page_by_page_and_kept() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut newer = Life::begin(settings(directory.path()), &NEXT);
+    let mut plant = Plant::new(newer.spool.run);
+    let batches: Vec<_> = (0..20).map(|_| plant.batch()).collect();
+    for batch in &batches {
+        newer.store(batch);
+    }
+    newer.spool.confirm(&[Confirmed::from(&*batches[0])]);
+    newer.close();
+    Life::begin(settings(directory.path()), &schema::CURRENT).close();
+    let mut aside = std::fs::read_dir(directory.path().join("newer")).expect("there").flatten();
+    let folder = aside.next().expect("one").path();
+    // In the log alone: the page in the file still has the truth.
+    let file = rusqlite::Connection::open(folder.join(store::FILE)).expect("opens");
+    file.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).expect("set");
+    let lie = "UPDATE block SET head = (SELECT head FROM block WHERE number = 1) WHERE number = 9";
+    assert_eq!(file.execute(lie, []).expect("written"), 1);
+    drop(file);
+    let mut life = Life::begin(settings(directory.path()), &NEXT);
+    life.settle();
+    let (waiting, events) = life.waiting();
+    assert_eq!(numbers(&waiting), (2..40).collect());
+    assert_eq!(gaps(&events, plant.run, GapCause::Damaged), BTreeSet::new());
+    let corruption = |event: &&Arc<Event>| matches!(event.body, Body::Corruption { lost: 0, .. });
+    assert_eq!(events.iter().filter(corruption).count(), 1);
+    assert!(folder.join("salvaged").exists(), "kept, to be looked at");
+}

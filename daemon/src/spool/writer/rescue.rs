@@ -1,0 +1,159 @@
+//! The rescue, as the writer takes its turns in it: a piece each turn, beside sampling, and only into room that is free.
+//!
+//! What was set aside lies safe where it is. So it waits while nothing can be stored, and while it could be stored only in the place
+//! of something that waits to be sent, or of what comes next. Its records need next to no room and do not wait.
+
+use std::sync::atomic::Ordering;
+
+use super::Writer;
+use crate::spool::rescue::{Piece, Present, Rescue, at_risk};
+use crate::spool::schema;
+use crate::spool::store::{self, Store, StoreError, Trouble, Work};
+
+/// Pages looked at in a turn, at most, and the share of the cap that they are in a small spool.
+const PAGES_A_TURN: u64 = 1024;
+const SHARE_A_TURN: u64 = 64;
+
+impl Writer {
+    /// Searches what was set aside and not searched to its end; `found`: what was wrong with the newest.
+    pub(in crate::spool) fn begin_rescue(&mut self, found: Option<String>) {
+        // One that runs begins anew, with its reason; what was not marked yet is searched once more.
+        self.searched.clear();
+        let found = self.rescue.take().and_then(Rescue::reason).or(found);
+        let known = self.shared.schema;
+        let (own, at_risk) = {
+            let inner = self.shared.lock();
+            (inner.run, at_risk(&inner))
+        };
+        self.rescue = Rescue::begin(self.directory(), found, known, (own, at_risk));
+        if self.rescue.is_some() {
+            self.damaged_us = (self.shared.now)().wall_us;
+            self.auditing = None;
+        }
+    }
+
+    /// One piece of the rescue.
+    pub(super) fn rescue(&mut self) {
+        // On a full disk it waits: there is no room, and nothing is lost where it lies. So it does while something has to be
+        // taken out first: that is everything from a number on.
+        if self.store.is_none() || self.full || self.undo_from().is_some() {
+            return;
+        }
+        let Some(mut rescue) = self.rescue.take() else { return };
+        match self.rescue_on(&mut rescue) {
+            Ok(true) => {
+                self.searched = rescue.finish(&mut self.shared.lock(), (self.shared.now)());
+                self.books_due = self.now;
+            }
+            Ok(false) => self.rescue = Some(rescue),
+            Err((error, undo_from)) => {
+                self.rescue = Some(rescue);
+                self.fail(error.trouble(), &error.to_string(), undo_from);
+            }
+        }
+    }
+
+    /// `true`: everything was looked at, and what was found is stored. An error of a commit comes with what it may have left.
+    fn rescue_on(&mut self, rescue: &mut Rescue) -> Result<bool, (StoreError, Option<(u64, i64)>)> {
+        let read = |error: StoreError| (error, None);
+        if !rescue.knows_present() {
+            // A walk that fails has said so.
+            let Some(readings) = self.walk() else { return Ok(false) };
+            let Some(store) = &self.store else { return Ok(false) };
+            let rows = store::found(store.connection()).map_err(read)?.runs;
+            let records = store::records(store.connection()).map_err(read)?;
+            rescue.know_present(Present { readings, rows, records }, &mut self.shared.lock());
+        }
+        if rescue.wait_for_the_disk(self.now) {
+            return Ok(false);
+        }
+        let piece = if let Some(piece) = rescue.take_unstored() {
+            piece
+        } else if let Some(found) = rescue.search(self.pages_a_turn()) {
+            rescue.take_back(found, &mut self.shared.lock())
+        } else if let Some(store) = &self.store {
+            // What was given up meanwhile has been said.
+            let records = store::records(store.connection()).map_err(read)?;
+            rescue.hear(&records);
+            return Ok(true);
+        } else {
+            return Ok(false);
+        };
+        self.store_piece(rescue, piece)?;
+        Ok(false)
+    }
+
+    fn pages_a_turn(&self) -> u32 {
+        let share = self.bytes_max / schema::PAGE_SIZE / SHARE_A_TURN;
+        u32::try_from(share.clamp(1, PAGES_A_TURN)).unwrap_or(1)
+    }
+
+    /// Stores what was found, as far as there is room for it, and keeps the rest.
+    fn store_piece(
+        &mut self,
+        rescue: &mut Rescue,
+        piece: Piece,
+    ) -> Result<(), (StoreError, Option<(u64, i64)>)> {
+        let floor = self.mark.floor.min(self.shared.lock().floor);
+        let Some(store) = self.store.as_mut() else {
+            rescue.keep_unstored(piece, false);
+            return Ok(());
+        };
+        let Piece { mut batches, events } = piece;
+        let next = store.next();
+        let (mut many, mut no_room) = (batches.len(), false);
+        let written = loop {
+            let work = Work { batches: &batches[..many], events: &events, floor, ..Work::default() };
+            if many == 0 && events.is_empty() {
+                break Ok(None);
+            }
+            match commit(store, &work) {
+                Err(StoreError::NoRoom) if many > 0 => {
+                    many /= 2;
+                    no_room = many == 0;
+                }
+                Err(StoreError::Unencodable(_)) if many > 1 => many /= 2,
+                Err(error @ StoreError::Unencodable(_)) if many == 1 => {
+                    tracing::warn!(%error, "salvaged readings cannot be stored");
+                    batches.remove(0);
+                    many = 0;
+                }
+                done => break done.map(Some),
+            }
+        };
+        match written {
+            Ok(written) => {
+                let rest = batches.split_off(many);
+                rescue.stored(&batches);
+                if !rest.is_empty() {
+                    rescue.keep_unstored(Piece { batches: rest, events: Vec::new() }, no_room);
+                }
+                let Some(written) = written else { return Ok(()) };
+                self.shared.lock().events_waiting += written.event_ids.len() as u64;
+                if let Some(newest) = written.event_ids.last() {
+                    self.shared.newest_event.store(*newest, Ordering::Release);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                rescue.keep_unstored(Piece { batches, events }, false);
+                Err((error, Some(next)))
+            }
+        }
+    }
+
+    /// A stored block is damaged while the rescue waits for room: nothing but this could keep it waiting for ever.
+    pub(super) fn damaged_in_rescue(&mut self, what: &str) {
+        if self.store.is_some() && self.rescue.as_ref().is_some_and(Rescue::waits_for_room) {
+            self.fail(Trouble::Damage, what, None);
+        }
+    }
+}
+
+/// Readings only where there is room to spare.
+fn commit(store: &mut Store, work: &Work<'_>) -> Result<store::Written, StoreError> {
+    if !work.batches.is_empty() && !store.has_room(work.floor)? {
+        return Err(StoreError::NoRoom);
+    }
+    store.commit(work)
+}
