@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::spool::schema;
-use crate::spool::verify::{Unverified, Verified, file};
+use crate::spool::verify::{Check, Unverified, Verified, file};
 
 fn verified(directory: &Path) -> Verified {
     file(&directory.join(store::FILE), |_| {}).expect("readable")
@@ -184,6 +184,43 @@ async fn a_file_of_rubbish_is_damaged_and_one_that_is_not_there_cannot_be_read()
     Connection::open(&path).expect("opens").pragma_update(None, "user_version", newer).expect("set");
     let error = file(&path, |_| {}).expect_err("newer");
     assert!(error.to_string().contains("a newer fieldspool made it"), "{error}");
+}
+
+#[tokio::test]
+async fn a_check_begins_without_walking_over_all_blocks_and_knows_how_far_it_is() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
+    let mut plant = Plant::new(run);
+    for _ in 0..200 {
+        spool.append(plant.batch());
+        flush(&spool).await;
+    }
+    spool.close(true).await.expect("closes");
+    let path = directory.path().join(store::FILE);
+    let none = |_: &mut dyn FnMut(&crate::spool::ledger::Ledger, u64, bool)| {};
+    let connection = Connection::open(&path).expect("opens");
+    let mut check = Check::begin(&path, &connection, &none, false).expect("readable");
+    let mut entries = store::dictionary(&connection).expect("readable");
+    let mut before = check.progress();
+    assert!(before < 0.01, "{before}");
+    while !check.step(&connection, &mut entries, &none, Duration::ZERO).expect("readable") {
+        assert!((before..=1.0).contains(&check.progress()));
+        before = check.progress();
+    }
+    assert!(before > 0.99, "{before}");
+    drop(connection);
+    // Whoever walks over all blocks meets a page that is no page.
+    let mut bytes = std::fs::read(&path).expect("there");
+    let leaf =
+        |page: &&mut [u8]| page[0] == 0x0d && page.windows(4).any(|four| four == crate::spool::block::MAGIC);
+    let mut leaves: Vec<_> = bytes.chunks_mut(1024).filter(leaf).collect();
+    let middle = leaves.len() / 2;
+    leaves[middle].fill(0);
+    std::fs::write(&path, bytes).expect("written");
+    let connection = Connection::open(&path).expect("opens");
+    let mut check = Check::begin(&path, &connection, &none, false).expect("it begins all the same");
+    let walks = (0..200).find_map(|_| check.step(&connection, &mut entries, &none, Duration::ZERO).err());
+    walks.expect("and finds it on the way");
 }
 
 #[tokio::test]

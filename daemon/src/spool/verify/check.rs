@@ -13,6 +13,7 @@ use crate::spool::block::{self, BlockFault, Header};
 use crate::spool::dictionary::Dictionary;
 use crate::spool::ledger::{Intervals, Ledger, RunBooks};
 use crate::spool::records::{books_of, event_of, mark_of, run_of};
+use crate::spool::ring;
 use crate::spool::store::{StoreError, dictionary};
 
 /// Stretches of a run remembered.
@@ -34,7 +35,7 @@ pub(in crate::spool) struct Check {
     first: Option<u64>,
     /// The newest block lies before the oldest in the order of places: passed that point.
     turned: bool,
-    /// How many blocks there were when it began, for the progress.
+    /// How many blocks there were when it began, by their numbers, for the progress.
     all: u64,
     seen: BTreeMap<RunId, Intervals>,
     /// By the books when it began, and not found in a block yet.
@@ -59,9 +60,7 @@ impl Check {
             number: None,
             first: None,
             turned: false,
-            all: connection
-                .query_row("SELECT count(*) FROM block", [], |row| row.get::<_, i64>(0))?
-                .cast_unsigned(),
+            all: blocks(connection),
             seen: BTreeMap::new(),
             waiting: BTreeMap::new(),
             found: Verified { file: file.to_owned(), ..Verified::default() },
@@ -365,6 +364,13 @@ impl Check {
             }
         }
     }
+}
+
+/// Counted, they would all have to be walked over in one transaction. It is a figure for the progress: where it cannot be known, what
+/// is wrong is found on the way.
+fn blocks(connection: &Connection) -> u64 {
+    let extent = ring::extent(connection).ok().flatten();
+    extent.map_or(0, |extent| (extent.newest.number + 1).saturating_sub(extent.oldest.number))
 }
 
 /// What a head says and its batches do not.
