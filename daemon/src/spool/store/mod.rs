@@ -178,6 +178,8 @@ pub struct Work<'a> {
     pub sent: &'a [(RunId, u64)],
     /// Sent records about these runs wait again, see [`again`](super::again).
     pub again: &'a [RunId],
+    /// Damaged blocks are made empty, so that nobody believes what they say of themselves. Their numbers stay.
+    pub empty: &'a [Spot],
     /// Rows of runs.
     pub runs: &'a [RunUpdate],
     /// Runs of which nothing is left.
@@ -464,6 +466,10 @@ impl Store {
             writing.undo(block)?;
             writing.transaction.execute("DELETE FROM event WHERE id >= ?1", [event])?;
         }
+        for spot in work.empty {
+            let sql = "UPDATE block SET head = x'', body = x'' WHERE place = ?1 AND number = ?2";
+            writing.transaction.execute(sql, (spot.place, spot.number.cast_signed()))?;
+        }
         writing.expire(work.expired)?;
         writing.shapes(work.batches, shapes)?;
         for batch in work.dead.iter().filter_map(|letter| letter.batch.as_ref()) {
@@ -482,20 +488,6 @@ impl Store {
         transaction.commit()?;
         (self.ring, self.next_block, self.next_event) = (ring, next_block, next_event);
         Ok(written)
-    }
-
-    /// Makes damaged blocks empty, so that nobody believes what they say of themselves. Their numbers stay.
-    pub fn make_empty(&self, spots: &[Spot]) -> Result<(), StoreError> {
-        let log_begins = self.log_begins()?;
-        let transaction = self.connection.unchecked_transaction()?;
-        if log_begins {
-            name_log(&transaction)?;
-        }
-        for spot in spots {
-            let sql = "UPDATE block SET head = x'', body = x'' WHERE place = ?1 AND number = ?2";
-            transaction.execute(sql, (spot.place, spot.number.cast_signed()))?;
-        }
-        Ok(transaction.commit()?)
     }
 
     /// Closes after an error, without another word to the disk: an ordinary close would sync the log once more, believe it, and

@@ -213,10 +213,8 @@ impl Writer {
             tracing::warn!(lost = readings, error = %found, "damage in the spool");
             inner.must_record(Body::Corruption { found, saved: 0, lost: readings }, (shared.now)());
         }
-        drop(inner);
-        let emptied = self.store.as_ref().map_or(Ok(()), |store| store.make_empty(&audit.bad));
-        if let Err(error) = emptied {
-            self.fail(error.trouble(), &error.to_string(), None);
-        }
+        // With the commit that books the loss: emptied before it, and cut in between, they would make the file look as if it hid
+        // what was in them.
+        self.emptying.extend(&audit.bad);
     }
 }

@@ -28,7 +28,7 @@ use super::meter::{Meter, View};
 use super::open;
 use super::records::Mark;
 use super::rescue::{Rescue, Searched};
-use super::ring;
+use super::ring::{self, Spot};
 use super::shared::{Command, Inner, Shared};
 use super::store::{self, DeadLetter, Store, Trouble};
 use crate::model::RunId;
@@ -120,6 +120,8 @@ pub(super) struct Writer {
     /// Folders whose outcome is to be committed before they are marked.
     searched: Vec<Searched>,
     auditing: Option<Audit>,
+    /// Damaged blocks whose loss goes to disk with the next commit.
+    emptying: Vec<Spot>,
     /// A damaged block was given up: nobody knows what was in it until a walk finds what is missing.
     unread: bool,
     /// The state that the copy shows, and when it is written anew all the same.
@@ -180,6 +182,7 @@ impl Writer {
             damaged_us: 0,
             searched: Vec::new(),
             auditing: None,
+            emptying: Vec::new(),
             unread: false,
             copied: None,
             copy_due: now,
@@ -270,6 +273,7 @@ impl Writer {
             || (records && inner.ring.is_empty())
             || !self.flushes.is_empty()
             || !self.dead.is_empty()
+            || !self.emptying.is_empty()
             || self.undo_from().is_some()
             || (books && now >= self.books_due)
             || self.has_expired(inner, now)

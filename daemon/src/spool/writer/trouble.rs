@@ -131,7 +131,7 @@ impl Writer {
             let why = arrived.and(self.broken.as_ref().map(|broken| broken.why.clone()));
             self.begin_rescue(why);
             open::adopt(&self.shared, &mut store, found, self.rescue.is_some())?;
-            self.open_gap = None;
+            (self.open_gap, self.emptying) = (None, Vec::new());
             if let Some(broken) = &mut self.broken {
                 broken.undo_from = None;
             }

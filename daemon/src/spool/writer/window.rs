@@ -11,7 +11,7 @@ use crate::model::{Batch, RunId};
 use crate::spool::api::Keep;
 use crate::spool::block::Header;
 use crate::spool::records::Mark;
-use crate::spool::ring::{self, Heading};
+use crate::spool::ring::{self, Heading, Spot};
 use crate::spool::schema;
 use crate::spool::shared::{Inner, Kept, WINDOW_BYTES, WINDOW_READINGS, text_bytes};
 use crate::spool::store::{self, DeadLetter, RunUpdate, Store, StoreError, Victims, Work, Written};
@@ -49,6 +49,8 @@ pub(super) struct Window {
     dead: Vec<DeadLetter>,
     /// Runs whose sent records wait again.
     again: Vec<RunId>,
+    /// Damaged blocks.
+    empty: Vec<Spot>,
     /// The gap record that may still grow after this commit: its place in `events`.
     pub(super) open_gap: Option<usize>,
     /// Confirmations are written too.
@@ -138,7 +140,8 @@ impl Writer {
     /// Takes the window out of the shared state.
     fn take(&mut self, now: Instant) -> Window {
         let (dead, again) = (std::mem::take(&mut self.dead), std::mem::take(&mut self.again));
-        let mut window = Window { dead, again, ..Window::default() };
+        let empty = std::mem::take(&mut self.emptying);
+        let mut window = Window { dead, again, empty, ..Window::default() };
         let mut inner = self.shared.lock();
         let unsent = inner.settings.keep == Keep::Unsent;
         if inner.due(now) || !self.flushes.is_empty() || inner.closed {
@@ -279,6 +282,7 @@ impl Writer {
             && window.runs.is_empty()
             && window.dead.is_empty()
             && window.again.is_empty()
+            && window.empty.is_empty()
             && window.mark.is_none()
             && !self.expires(store)
             && window.sent.is_empty()
@@ -293,6 +297,7 @@ impl Writer {
             gone: &window.gone,
             sent: &window.sent,
             again: &window.again,
+            empty: &window.empty,
             runs: &window.runs,
             folded: &window.folded,
             mark: window.mark.as_ref(),
@@ -403,6 +408,7 @@ impl Writer {
         self.open_gap = None;
         self.dead = window.dead;
         self.again = window.again;
+        self.emptying = window.empty;
         inner.bound();
     }
 
