@@ -48,6 +48,13 @@ fn an_update_in_two_transactions_is_found() {
     assert!(failure.what.contains("between two versions"), "{failure:?}");
 }
 
+/// The commit that failed was in the log all the same, and the floor moved over it: its number was given again to what waited.
+#[test]
+fn after_a_failed_sync_the_floor_stays_below_what_waits() {
+    let plan = Plan { faults: Faults { failed_syncs: 0.05, ..Faults::default() }, ..Plan::honest() };
+    assert_eq!(Scenes::make().schedule(194, plan).1, Ok(()));
+}
+
 #[test]
 fn the_same_number_gives_the_same_schedule() {
     let scenes = Scenes::make();

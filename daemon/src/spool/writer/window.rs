@@ -414,6 +414,10 @@ impl Writer {
 
     /// Moves the floor over settled blocks.
     fn move_floor(&mut self) -> Result<(), StoreError> {
+        if self.undo_from().is_some() {
+            // Blocks that go first leave their numbers to those that come in their place, and these wait.
+            return Ok(());
+        }
         let Some(store) = &self.store else { return Ok(()) };
         let Some(extent) = store.ring() else { return Ok(()) };
         let (mut floor, waiting) = {
