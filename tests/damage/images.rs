@@ -11,7 +11,7 @@ use fieldspool::spool::Confirmed;
 
 use crate::oracle::{self, Image, PAGE, Stretch};
 use crate::plant::{Plant, Random, Taken, copy};
-use crate::record;
+use crate::tally::Tally;
 
 /// A hang guard, on busy machines. What is promised is 5 s, and what is measured is printed.
 const START_GUARD: Duration = Duration::from_secs(60);
@@ -22,16 +22,16 @@ const SHARE: f64 = 0.99;
 /// The file, and its log.
 const NAMES: [&str; 2] = ["spool.db", "spool.db-wal"];
 
-type Name = (RunId, u64);
+pub(crate) type Name = (RunId, u64);
 
 /// A real spool, and what is true of it.
-struct Base {
+pub(crate) struct Base {
     directory: tempfile::TempDir,
-    image: Image,
+    pub(crate) image: Image,
     batches: BTreeMap<Name, Batch>,
-    waiting: BTreeSet<Name>,
+    pub(crate) waiting: BTreeSet<Name>,
     /// The last life was cut off: its log is there.
-    killed: bool,
+    pub(crate) killed: bool,
 }
 
 /// Two lives: the first confirms some and ends in order, the second is cut off, or ends in order too.
@@ -71,15 +71,15 @@ fn base(random: &mut Random) -> Base {
 }
 
 /// What was done to a copy.
-struct Damage {
-    kind: &'static str,
+pub(crate) struct Damage {
+    pub(crate) kind: &'static str,
     changed: Vec<Stretch>,
     /// Less of the file, or of the log, than there was.
     cut: (Option<usize>, Option<usize>),
 }
 
 impl Damage {
-    fn hits(&self, stretch: &Stretch) -> bool {
+    pub(crate) fn hits(&self, stretch: &Stretch) -> bool {
         let cut = if stretch.in_log { self.cut.1 } else { self.cut.0 };
         cut.is_some_and(|length| stretch.to > length)
             || self.changed.iter().any(|changed| {
@@ -238,52 +238,12 @@ fn in_log(files: &mut Files, kind: u64, random: &mut Random) -> &'static str {
     }
 }
 
-/// Sums over all images.
-#[derive(Debug, Default)]
-struct Tally {
-    waiting: usize,
-    saved: usize,
-    lost: usize,
-    unproved: usize,
-    again: usize,
-    blocks: usize,
-    undamaged: usize,
-    undamaged_saved: usize,
-    slowest: Duration,
-    by_kind: BTreeMap<&'static str, (usize, usize, usize)>,
-}
-
-impl Tally {
-    fn count_blocks(&mut self, base: &Base, damage: &Damage, sent: &BTreeSet<Name>) {
-        let of_kind = self.by_kind.entry(damage.kind).or_default();
-        of_kind.0 += 1;
-        for block in &base.image.blocks {
-            let run = RunId { counter: block.run.0, random: block.run.1 };
-            let names: Vec<_> = (block.first..block.next)
-                .map(|seq| (run, seq))
-                .filter(|name| base.waiting.contains(name))
-                .collect();
-            if names.is_empty() {
-                continue;
-            }
-            self.blocks += 1;
-            if !block.own.iter().any(|stretch| damage.hits(stretch)) {
-                self.undamaged += 1;
-                of_kind.1 += 1;
-                let saved = names.iter().all(|name| sent.contains(name));
-                self.undamaged_saved += usize::from(saved);
-                of_kind.2 += usize::from(saved);
-            }
-        }
-    }
-}
-
 /// What a receiver was told of the lives before the damage.
-struct Told {
-    sent: BTreeSet<Name>,
-    gaps: BTreeSet<Name>,
+pub(crate) struct Told {
+    pub(crate) sent: BTreeSet<Name>,
+    pub(crate) gaps: BTreeSet<Name>,
     /// Runs that are not proved to their end, and from where.
-    unproved: BTreeMap<RunId, u64>,
+    pub(crate) unproved: BTreeMap<RunId, u64>,
     /// Saved and lost, as the corruption records say.
     said: (usize, usize),
 }
@@ -319,16 +279,9 @@ fn told(base: &Base, now: RunId, batches: &[Arc<Batch>], events: &[Arc<Event>], 
 }
 
 impl Told {
-    /// Nothing is missing in silence, nothing is said twice, and nothing is said that was not.
+    /// Nothing is said twice, and nothing is said that was not.
     fn is_exact(&self, base: &Base, say: &str) {
         assert!(self.sent.is_disjoint(&self.gaps), "{say}: sent, and said to be lost");
-        for name in base.waiting.iter().filter(|name| !self.sent.contains(name) && !self.gaps.contains(name))
-        {
-            // Its run is not proved to its end, and the receiver is told so.
-            let known = base.killed && self.unproved.get(&name.0).is_some_and(|from| name.1 >= *from);
-            let from = self.unproved.get(&name.0);
-            assert!(known, "{say}: {name:?} is neither sent nor recorded; {from:?}, killed {}", base.killed);
-        }
         assert_eq!(self.said.1, self.gaps.len(), "{say}: the report counts what was lost");
         for name in &self.gaps {
             let known = base.batches.range(..=*name).next_back();
@@ -346,7 +299,6 @@ fn judge(base: &Base, random: &mut Random, tally: &mut Tally, say: &str) {
     let mut taken = Taken::open(directory.path());
     let took = started.elapsed();
     assert!(took < START_GUARD, "{say}: {took:?} to start");
-    tally.slowest = tally.slowest.max(took);
     let quarantine = directory.path().join("quarantine");
     let at_start = quarantine.exists();
     // Sampling goes on at once.
@@ -369,16 +321,10 @@ fn judge(base: &Base, random: &mut Random, tally: &mut Tally, say: &str) {
     assert_eq!(status.waiting as usize, sent.len() + new.readings.len(), "{say}: the books say what waits");
     assert_eq!(status.damaged as usize, gaps.len(), "{say}: the books say what is lost");
 
-    let again = sent.iter().chain(gaps).filter(|name| !base.waiting.contains(name)).count();
+    let again = tally.count(base, &damage, &told, took);
     if !base.killed {
         assert_eq!(again, 0, "{say}: saved and lost are together what was waiting");
     }
-    tally.again += again;
-    tally.unproved += base.waiting.iter().filter(|name| !sent.contains(name) && !gaps.contains(name)).count();
-    tally.waiting += base.waiting.len();
-    tally.saved += sent.len();
-    tally.lost += gaps.len();
-    tally.count_blocks(base, &damage, sent);
 }
 
 #[test]
@@ -398,37 +344,10 @@ fn a_damaged_spool_starts_at_once_and_nothing_of_it_goes_missing_in_silence() {
         let say = format!("image {image} of seed {seed}");
         judge(&spool, &mut random, &mut tally, &say);
     }
-    let share = tally.undamaged_saved as f64 / tally.undamaged as f64;
-    report(images, &seed, share, &tally);
-    assert!(share >= SHARE, "{share}");
+    tally.report(&seed);
     if images >= 1000 {
-        let often = format!(
-            "{images}; {:.2} % of undamaged blocks came back; slowest start {:.1} s",
-            share * 100.0,
-            tally.slowest.as_secs_f64()
-        );
-        record::row("damaged spool", &[&often, &seed, "0", &tally.again.to_string(), "`make crash`"]);
+        tally.row(&seed);
     }
-}
-
-// The figures are what the table of tests/README.md quotes.
-#[allow(clippy::print_stdout)]
-fn report(images: u64, seed: &str, share: f64, tally: &Tally) {
-    for (kind, (images, undamaged, saved)) in &tally.by_kind {
-        println!("  {kind}: {images} images, {saved} of {undamaged} undamaged blocks came back");
-    }
-    println!(
-        "{images} damaged spools, seed {seed}: {} readings waited, {} came back, {} recorded as lost, {} behind an end that \
-         is said to be unproved, {} confirmed ones sent again or recorded; {} of {} blocks undamaged, {:.3} % of these came back; \
-         slowest start {:.0} ms",
-        tally.waiting,
-        tally.saved,
-        tally.lost,
-        tally.unproved,
-        tally.again,
-        tally.undamaged,
-        tally.blocks,
-        share * 100.0,
-        tally.slowest.as_secs_f64() * 1000.0,
-    );
+    assert!(tally.share() >= SHARE, "{}", tally.share());
+    assert_eq!(tally.silent(), None, "went missing in silence");
 }

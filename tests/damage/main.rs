@@ -1,6 +1,6 @@
 //! Damage: what is left of the spool when its file is not what it was.
 //!
-//! `images`: seeded damage to copies of real spools, judged by an oracle that reads the file by itself (`oracle`).
+//! `images`: seeded damage to copies of real spools, judged by an oracle that reads the file by itself (`oracle`), and summed up (`tally`).
 //! `versions`: an update, and one that was rolled back. `format`: a reader in another language, written from the
 //! documentation alone, gives what `fieldspool spool export` gives.
 //!
@@ -18,4 +18,5 @@ mod plant;
 #[allow(unreachable_pub)] // shared with crates that have it public
 #[path = "../support/record.rs"]
 mod record;
+mod tally;
 mod versions;
