@@ -163,6 +163,8 @@ async fn the_log_of_another_spool_is_set_aside_and_nothing_of_it_gets_into_ours(
         let log = lay_log(other.path(), ours.path());
         let refused = Offline::open(ours.path()).expect_err("the log is not its own");
         assert!(refused.to_string().contains("another spool"), "{refused}");
+        let found = crate::spool::verify::file(&ours.path().join(store::FILE), |_| {}).expect("readable");
+        assert!(found.faults[0].contains("another spool"), "{found:?}");
         let (Opened { spool, run: next, .. }, _) = open(settings(ours.path()));
         let mut plant = Plant::new(next);
         let late = plant.batch();

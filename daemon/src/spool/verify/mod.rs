@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ledger::Ledger;
 use super::records::{books_of, mark_of, run_of};
+use super::salvage::{self, LogFault};
 use super::store::{StoreError, dictionary};
 use super::{open, schema};
 
@@ -106,10 +107,12 @@ pub fn file(path: &Path, mut progress: impl FnMut(f64)) -> Result<Verified, Unve
     File::open(path).map_err(|error| unreadable(error.to_string()))?;
     let damaged = |error: &StoreError| {
         let mut found = Verified { file: path.to_owned(), ..Verified::default() };
-        found.fault(format!("SQLite cannot read it: {error}"));
+        found.fault(format!("it cannot be read: {error}"));
         found
     };
-    let mut found = match quietly(path).and_then(|connection| all(path, &connection, &mut progress)) {
+    let foreign = salvage::log_fault(path) == Some(LogFault::Foreign);
+    let opened = if foreign { Err(open::foreign_log(path)) } else { quietly(path) };
+    let mut found = match opened.and_then(|connection| all(path, &connection, &mut progress)) {
         Ok(found) => found,
         Err(StoreError::Newer(version)) => {
             let known = schema::VERSION;

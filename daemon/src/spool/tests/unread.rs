@@ -1,0 +1,103 @@
+//! Pages of a damaged file that the disk does not give: tried again, and named in the end.
+
+use super::*;
+use crate::spool::stepped::Stepped;
+
+/// A spool of a hundred blocks that wait, closed; its first page is gone, and the disk refuses one in the middle.
+fn partly_unreadable(directory: &Path, now: Instant) -> RunId {
+    let mut spool = Stepped::open(settings(directory), Board::default(), || stamp(0), now).expect("opens");
+    let (run, shape) = (spool.run, big_shape());
+    for i in 0..100 {
+        spool.append(big(run, i * 10, &shape), now);
+        spool.turn(now);
+    }
+    spool.close(true, now).expect("closes");
+    let file = directory.join(store::FILE);
+    let mut bytes = std::fs::read(&file).expect("there");
+    bytes[..1024].fill(0);
+    std::fs::write(&file, &bytes).expect("written");
+    std::fs::write(directory.join("unreadable"), format!("{}\n", bytes.len() / 2048)).expect("written");
+    run
+}
+
+/// Turns until there is nothing to do at this time; everything that waits then.
+fn settle(spool: &mut Stepped, now: Instant) -> (Vec<Arc<Batch>>, Vec<Arc<Event>>) {
+    while spool.busy() {
+        spool.turn(now);
+    }
+    spool.turn(now);
+    let (mut batches, mut events, mut cursor) = (Vec::new(), Vec::new(), Cursor::START);
+    while let Some(span) = spool.span(cursor).expect("readable") {
+        cursor = span.next;
+        for item in span.items {
+            match item {
+                Item::Batch(batch) => batches.push(batch),
+                Item::Event(event) => events.push(event),
+            }
+        }
+    }
+    (batches, events)
+}
+
+fn corruption(events: &[Arc<Event>]) -> Option<(String, u64, u64)> {
+    events.iter().find_map(|event| match &event.body {
+        Body::Corruption { found, saved, lost } => Some((found.clone(), *saved, *lost)),
+        _ => None,
+    })
+}
+
+#[test]
+fn what_the_disk_does_not_give_now_is_not_lost_but_searched_for_again() {
+    let (directory, now) = (tempfile::tempdir().expect("a directory"), Instant::now());
+    let run = partly_unreadable(directory.path(), now);
+    let mut spool =
+        Stepped::open(settings(directory.path()), Board::default(), || stamp(0), now).expect("opens");
+    let searched = directory.path().join("quarantine").join(spool.run.to_string()).join("salvaged");
+    let (batches, events) = settle(&mut spool, now);
+    let kept = numbers(&batches);
+    assert!((900..1000).contains(&kept.len()), "{} of 1000 could be read", kept.len());
+    assert_eq!((corruption(&events), gaps(&events, run, GapCause::Damaged)), (None, BTreeSet::new()));
+    assert!(!searched.exists());
+    // A start in between tries again too.
+    drop(spool);
+    let mut spool =
+        Stepped::open(settings(directory.path()), Board::default(), || stamp(0), now).expect("opens");
+    assert_eq!(settle(&mut spool, now).0.len(), batches.len());
+    std::fs::remove_file(directory.path().join("unreadable")).expect("there");
+    let (batches, _) = settle(&mut spool, now + Duration::from_secs(9));
+    assert_eq!(numbers(&batches).len(), kept.len(), "not before its time");
+    spool.turn(now + Duration::from_secs(11));
+    let (batches, events) = settle(&mut spool, now + Duration::from_secs(11));
+    assert_eq!((batches.len(), numbers(&batches).len()), (100, 1000), "{events:?}");
+    let (found, saved, lost) = corruption(&events).expect("said");
+    assert!(!found.contains("could not be read"), "{found}");
+    assert_eq!((saved, lost), (1000, 0));
+    assert_eq!(std::fs::read_to_string(&searched).expect("marked"), "");
+    let ends = |event: &&Arc<Event>| matches!(event.body, Body::RunEnd { ended, .. } if ended == run);
+    assert_eq!(events.iter().filter(ends).count(), 1, "{events:?}");
+}
+
+#[test]
+fn what_the_disk_never_gives_is_named_in_the_report() {
+    let (directory, now) = (tempfile::tempdir().expect("a directory"), Instant::now());
+    let run = partly_unreadable(directory.path(), now);
+    let mut spool =
+        Stepped::open(settings(directory.path()), Board::default(), || stamp(0), now).expect("opens");
+    let searched = directory.path().join("quarantine").join(spool.run.to_string()).join("salvaged");
+    let mut at = now;
+    for pause in [10, 60, 300] {
+        assert_eq!(corruption(&settle(&mut spool, at).1), None);
+        assert!(!searched.exists());
+        at += Duration::from_secs(pause);
+        // The search begins again.
+        spool.turn(at);
+    }
+    let (batches, events) = settle(&mut spool, at);
+    let (found, saved, lost) = corruption(&events).expect("said");
+    assert!(found.contains("1 of its pages could not be read"), "{found}");
+    let (kept, lost_ones) = (numbers(&batches), gaps(&events, run, GapCause::Damaged));
+    assert_eq!((saved, lost), (kept.len() as u64, lost_ones.len() as u64));
+    assert_eq!(kept.union(&lost_ones).copied().collect::<BTreeSet<_>>(), (0..1000).collect());
+    let said = std::fs::read_to_string(&searched).expect("marked");
+    assert!(said.contains("could not be read"), "{said}");
+}
