@@ -77,7 +77,8 @@ pub fn run(arguments: &[String]) {
             let readings: Vec<Reading> = (0..points).map(|point| reading(device, point, window)).collect();
             let prev = (window > 0).then(|| seq - devices * points);
             let stamp = stamp(window);
-            let batch = Arc::new(Batch { run, seq, prev, stamp, shape: shape.clone(), readings });
+            let batch =
+                Arc::new(Batch { run, seq, prev, stamp, shape: shape.clone(), readings: readings.into() });
             seq += points;
             spool.append(batch.clone());
             if number(5) > 0 {
@@ -103,7 +104,7 @@ fn shape(device: u64, points: u64) -> Arc<Shape> {
         json_string: false,
     };
     let points = (0..points).map(point).collect();
-    Arc::new(Shape { gateway: "plant7-gw1".into(), device: format!("d{device}").into(), points })
+    Arc::new(Shape::new("plant7-gw1".into(), format!("d{device}").into(), points))
 }
 
 /// A register that moves a little, as the plant's do.

@@ -88,8 +88,14 @@ fn a_reader_written_from_the_documentation_reads_every_reading() {
                 let prev = (random.below(4) == 0).then(|| random.below(seq + 1));
                 // Some numbers are missing: dropped before they were stored.
                 seq += if random.below(6) == 0 { random.below(90) } else { 0 };
-                let batch =
-                    Batch { run: taken.spool.run, seq, prev, stamp: at, shape: shape.clone(), readings };
+                let batch = Batch {
+                    run: taken.spool.run,
+                    seq,
+                    prev,
+                    stamp: at,
+                    shape: shape.clone(),
+                    readings: readings.into(),
+                };
                 seq = batch.end();
                 taken.spool.append(Arc::new(batch), taken.now);
             }

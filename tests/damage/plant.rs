@@ -41,11 +41,7 @@ pub(crate) fn shape(device: &str, kinds: &[ValueKind]) -> Arc<Shape> {
         unit: "V".into(),
         json_string: false,
     };
-    Arc::new(Shape {
-        gateway: "plant7".into(),
-        device: device.into(),
-        points: kinds.iter().enumerate().map(point).collect(),
-    })
+    Arc::new(Shape::new("plant7".into(), device.into(), kinds.iter().enumerate().map(point).collect()))
 }
 
 /// Numbers the batches of one run.
@@ -81,7 +77,8 @@ impl Plant {
         let readings: Vec<_> = (0..shape.points.len() as u16)
             .map(|point| Reading { point, sample: Sample::good(value(point, random)) })
             .collect();
-        let batch = Batch { run: self.run, seq, prev: None, stamp: stamp(seq), shape, readings };
+        let batch =
+            Batch { run: self.run, seq, prev: None, stamp: stamp(seq), shape, readings: readings.into() };
         self.seq = batch.end();
         Arc::new(batch)
     }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use fieldspool_drivers::{Sample, Value};
 
-use crate::model::{BATCH_BYTES_MAX, BATCH_READINGS_MAX, Batch, Reading, RunId, Shape, Stamp};
+use crate::model::{BATCH_BYTES_MAX, BATCH_READINGS_MAX, Batch, Reading, Readings, RunId, Shape, Stamp};
 use rules::PointState;
 pub use rules::Rule;
 
@@ -91,7 +91,7 @@ impl Intake {
         cut(readings).into_iter().map(|readings| self.number(&shape, stamp, readings)).collect()
     }
 
-    fn number(&mut self, shape: &Arc<Shape>, stamp: Stamp, readings: Vec<Reading>) -> Arc<Batch> {
+    fn number(&mut self, shape: &Arc<Shape>, stamp: Stamp, readings: Readings) -> Arc<Batch> {
         let seq = self.next_seq;
         self.next_seq += readings.len() as u64;
         let prev = match self.newest.get_mut(&shape.device) {
@@ -103,47 +103,52 @@ impl Intake {
 }
 
 impl Known {
-    fn worth_sending(&mut self, samples: Vec<(u16, Sample)>, mono_us: u64) -> Vec<Reading> {
-        let mut readings = Vec::with_capacity(samples.len());
-        for (point, sample) in samples {
+    fn worth_sending(&mut self, samples: Vec<(u16, Sample)>, mono_us: u64) -> Readings {
+        let worth = |(point, sample): (u16, Sample)| {
             let index = usize::from(point);
-            let (Some(rule), Some(state)) = (self.device.rules.get(index), self.points.get_mut(index)) else {
-                continue;
-            };
-            if rule.admits(state, &sample, mono_us) {
+            let (rule, state) = (self.device.rules.get(index)?, self.points.get_mut(index)?);
+            if !rule.always_sends(state, &sample) {
+                if !rule.admits(state, &sample, mono_us) {
+                    return None;
+                }
                 rule.sent(state, &sample, mono_us);
-                readings.push(Reading { point, sample });
             }
-        }
-        readings
+            Some(Reading { point, sample })
+        };
+        // In place: a list of samples becomes one of readings.
+        samples.into_iter().filter_map(worth).collect::<Vec<_>>().into()
     }
 }
 
 /// Cuts readings into stretches within the limits of a batch. A single reading is below both limits by construction:
 /// texts are at most 256 bytes.
-fn cut(readings: Vec<Reading>) -> Vec<Vec<Reading>> {
-    let bytes: usize = readings.iter().map(size).sum();
+fn cut(readings: Readings) -> Vec<Readings> {
     if readings.is_empty() {
         return Vec::new();
     }
-    if readings.len() <= BATCH_READINGS_MAX && bytes <= BATCH_BYTES_MAX {
+    if readings.len() <= BATCH_READINGS_MAX
+        && readings.len() * SIZE_MAX + readings.text_bytes() <= BATCH_BYTES_MAX
+    {
         return vec![readings];
     }
     let mut pieces = Vec::new();
     let mut piece = Vec::new();
     let mut piece_bytes = 0;
-    for reading in readings {
+    for reading in readings.into_list() {
         let bytes = size(&reading);
         if piece.len() >= BATCH_READINGS_MAX || piece_bytes + bytes > BATCH_BYTES_MAX {
-            pieces.push(std::mem::take(&mut piece));
+            pieces.push(std::mem::take(&mut piece).into());
             piece_bytes = 0;
         }
         piece_bytes += bytes;
         piece.push(reading);
     }
-    pieces.push(piece);
+    pieces.push(piece.into());
     pieces
 }
+
+/// The most that [`size`] gives, without the text.
+const SIZE_MAX: usize = 10;
 
 /// The value's own size and its quality, in bytes.
 fn size(reading: &Reading) -> usize {

@@ -24,6 +24,11 @@ pub(super) struct PointState {
 }
 
 impl Rule {
+    /// The usual case: the sample is a reading, and there is nothing to take note of.
+    pub(super) fn always_sends(&self, state: &PointState, sample: &Sample) -> bool {
+        self.on_change.is_none() && state.last.is_none() && !is_gone(sample)
+    }
+
     /// Takes note of a reading that was made. A point that is always sent only needs to know how it fell silent.
     pub(super) fn sent(&self, state: &mut PointState, sample: &Sample, mono_us: u64) {
         if self.on_change.is_some() || is_gone(sample) {

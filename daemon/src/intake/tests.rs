@@ -14,7 +14,7 @@ fn device(name: &str, points: usize, rule: &Rule) -> Device {
         unit: "".into(),
         json_string: false,
     };
-    let shape = Shape { gateway: "gw".into(), device: name.into(), points: (0..points).map(meta).collect() };
+    let shape = Shape::new("gw".into(), name.into(), (0..points).map(meta).collect());
     Device { shape: Arc::new(shape), rules: vec![rule.clone(); points] }
 }
 

@@ -3,12 +3,9 @@
 //! Bounded by time and by bytes, whichever is reached first; the batches are shared with the spool and the uplink.
 
 use std::collections::VecDeque;
-use std::mem::size_of;
 use std::sync::Arc;
 
-use fieldspool_drivers::Value;
-
-use crate::model::{Batch, Reading};
+use crate::model::Batch;
 
 /// How long a batch is kept, µs of running time.
 pub const KEPT_US: u64 = 60_000_000;
@@ -31,13 +28,13 @@ impl Ring {
             // Something was not offered: the ring must stay without a hole.
             *self = Self::default();
         }
-        self.bytes += weight(&batch);
+        self.bytes += batch.weight();
         self.batches.push_back(batch);
         while self.bytes > KEPT_BYTES
             || self.batches.front().is_some_and(|old| now_us.saturating_sub(old.stamp.mono_us) > KEPT_US)
         {
             let Some(old) = self.batches.pop_front() else { break };
-            self.bytes -= weight(&old);
+            self.bytes -= old.weight();
         }
     }
 
@@ -50,7 +47,7 @@ impl Ring {
         let mut bytes = 0;
         let fits = |batch: &&Arc<Batch>| {
             let first = bytes == 0;
-            bytes += weight(batch);
+            bytes += batch.weight();
             first || bytes <= bytes_max
         };
         Some(self.batches.range(from..).take_while(fits).map(Arc::clone).collect())
@@ -60,15 +57,4 @@ impl Ring {
     pub fn bytes(&self) -> usize {
         self.bytes
     }
-}
-
-/// Memory of a batch, its texts included.
-pub fn weight(batch: &Batch) -> usize {
-    let text = |reading: &Reading| match &reading.sample.value {
-        Some(Value::Text(text)) => text.len(),
-        _ => 0,
-    };
-    size_of::<Batch>()
-        + batch.readings.len() * size_of::<Reading>()
-        + batch.readings.iter().map(text).sum::<usize>()
 }

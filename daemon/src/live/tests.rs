@@ -37,11 +37,7 @@ pub(crate) fn shape(device: &str, points: &[&str]) -> Arc<Shape> {
         unit: Arc::from("V"),
         json_string: false,
     };
-    Arc::new(Shape {
-        gateway: Arc::from("plant7-gw1"),
-        device: Arc::from(device),
-        points: points.iter().map(meta).collect(),
-    })
+    Arc::new(Shape::new(Arc::from("plant7-gw1"), Arc::from(device), points.iter().map(meta).collect()))
 }
 
 pub(crate) fn batch(shape: &Arc<Shape>, run: RunId, seq: u64, at_s: u64, values: &[f32]) -> Arc<Batch> {
@@ -239,10 +235,12 @@ proptest! {
             at_s += pause;
             let number = if missing { f32::NAN } else { seq as f32 };
             let mut poll = Batch::clone(&batch(&shape, RUN, seq, at_s, &[number; 4]));
-            poll.readings.retain(|reading| (first..=first + more).contains(&usize::from(reading.point)));
-            if hole && poll.readings.len() > 2 {
-                poll.readings.remove(1);
+            let mut readings = poll.readings.into_list();
+            readings.retain(|reading| (first..=first + more).contains(&usize::from(reading.point)));
+            if hole && readings.len() > 2 {
+                readings.remove(1);
             }
+            poll.readings = readings.into();
             seq += poll.n();
             let poll = Arc::new(poll);
             seldom.offer(&poll);

@@ -6,11 +6,12 @@
 pub mod event;
 
 use std::fmt;
+use std::ops::Deref;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fieldspool_drivers::{Sample, ValueKind};
+use fieldspool_drivers::{Sample, Value, ValueKind};
 
 /// One life of the daemon, as a text that sorts: `00000017-9f3c2a10`, a zero-padded decimal counter and a random
 /// part in hexadecimal. Uniqueness rests on the random part; the counter makes runs sort.
@@ -127,6 +128,35 @@ pub struct Shape {
     pub device: Arc<str>,
     /// All points of the device; readings name them by index.
     pub points: Box<[PointMeta]>,
+    keys: Keys,
+}
+
+/// The points' names as keys of JSON, `"power":`, one behind the other: a message prints one for each reading.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Keys {
+    text: Box<[u8]>,
+    ends: Box<[usize]>,
+}
+
+impl Shape {
+    /// A device and its points.
+    pub fn new(gateway: Arc<str>, device: Arc<str>, points: Box<[PointMeta]>) -> Self {
+        let mut text = Vec::new();
+        let key = |point: &PointMeta| {
+            serde_json::to_writer(&mut text, &*point.name).expect("a Vec takes every string");
+            text.push(b':');
+            text.len()
+        };
+        let ends = points.iter().map(key).collect();
+        Self { gateway, device, points, keys: Keys { text: text.into(), ends } }
+    }
+
+    /// The name of a point as a key of JSON: quoted, with its colon.
+    pub fn key(&self, point: u16) -> Option<&[u8]> {
+        let at = usize::from(point);
+        let begin = at.checked_sub(1).map_or(Some(0), |before| self.keys.ends.get(before).copied())?;
+        self.keys.text.get(begin..*self.keys.ends.get(at)?)
+    }
 }
 
 /// One value of one point: a sample, and which point it is.
@@ -152,7 +182,7 @@ pub struct Batch {
     /// Of what.
     pub shape: Arc<Shape>,
     /// The readings, by ascending point.
-    pub readings: Vec<Reading>,
+    pub readings: Readings,
 }
 
 impl Batch {
@@ -165,6 +195,63 @@ impl Batch {
     pub fn end(&self) -> u64 {
         self.seq + self.n()
     }
+
+    /// Bytes that it takes in memory, its texts included.
+    pub fn weight(&self) -> usize {
+        size_of::<Self>() + self.readings.len() * size_of::<Reading>() + self.readings.text_bytes
+    }
+}
+
+/// The readings of a batch. Whoever bounds memory asks what they weigh, so their texts are counted once.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Readings {
+    list: Vec<Reading>,
+    text_bytes: usize,
+}
+
+impl Readings {
+    /// Bytes of the texts among the values.
+    pub fn text_bytes(&self) -> usize {
+        self.text_bytes
+    }
+
+    /// The readings, to be cut up.
+    pub fn into_list(self) -> Vec<Reading> {
+        self.list
+    }
+}
+
+impl FromIterator<Reading> for Readings {
+    fn from_iter<I: IntoIterator<Item = Reading>>(readings: I) -> Self {
+        readings.into_iter().collect::<Vec<_>>().into()
+    }
+}
+
+impl From<Vec<Reading>> for Readings {
+    fn from(list: Vec<Reading>) -> Self {
+        let text = |reading: &Reading| match &reading.sample.value {
+            Some(Value::Text(text)) => text.len(),
+            _ => 0,
+        };
+        Self { text_bytes: list.iter().map(text).sum(), list }
+    }
+}
+
+impl Deref for Readings {
+    type Target = [Reading];
+
+    fn deref(&self) -> &[Reading] {
+        &self.list
+    }
+}
+
+impl<'a> IntoIterator for &'a Readings {
+    type Item = &'a Reading;
+    type IntoIter = std::slice::Iter<'a, Reading>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.list.iter()
+    }
 }
 
 /// Intake cuts a poll at this many readings before numbering.
@@ -176,6 +263,21 @@ pub const BATCH_BYTES_MAX: usize = 16 * 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_keys_of_a_shape_are_json_and_an_index_beyond_has_none() {
+        let point = |name: &str| PointMeta {
+            name: name.into(),
+            kind: ValueKind::Uint,
+            unit: "".into(),
+            json_string: false,
+        };
+        let shape =
+            Shape::new("gw".into(), "d".into(), [point("power"), point("a\"\n\u{e9}"), point("")].into());
+        let keys: Vec<_> = (0..4).map(|at| shape.key(at).map(String::from_utf8_lossy)).collect();
+        let expected = [Some("\"power\":"), Some("\"a\\\"\\n\u{e9}\":"), Some("\"\":"), None];
+        assert_eq!(keys, expected.map(|key| key.map(Into::into)));
+    }
 
     #[test]
     fn a_run_reads_back_and_sorts() {

@@ -133,11 +133,7 @@ fn shape_from(body: &[u8]) -> Option<Shape> {
             json_string: point.json_string,
         })
     });
-    Some(Shape {
-        gateway: stored.gateway.into(),
-        device: stored.device.into(),
-        points: points.collect::<Option<_>>()?,
-    })
+    Some(Shape::new(stored.gateway.into(), stored.device.into(), points.collect::<Option<_>>()?))
 }
 
 fn kind_word(kind: ValueKind) -> &'static str {

@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use fieldspool_drivers::Value;
 use tokio::sync::{oneshot, watch};
 
 use super::SpoolError;
@@ -493,20 +492,12 @@ fn storable(batch: &Batch, run: RunId) -> bool {
         && !batch.readings.is_empty()
         && batch.readings.len() <= super::block::READINGS_MAX
         && batch.readings.iter().all(fits)
-        && text_bytes(batch) <= 4 * BATCH_BYTES_MAX
+        && batch.readings.text_bytes() <= 4 * BATCH_BYTES_MAX
 }
 
-/// Bytes of the texts among the values.
-pub(super) fn text_bytes(batch: &Batch) -> usize {
-    let text = |reading: &Reading| match &reading.sample.value {
-        Some(Value::Text(text)) => text.len(),
-        _ => 0,
-    };
-    batch.readings.iter().map(text).sum()
-}
-
+/// With its place in the memory ring.
 fn bytes_of(batch: &Batch) -> usize {
-    size_of::<Batch>() + size_of::<Kept>() + batch.readings.len() * size_of::<Reading>() + text_bytes(batch)
+    size_of::<Kept>() + batch.weight()
 }
 
 /// What a record of damage says, for the board.

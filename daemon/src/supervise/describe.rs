@@ -30,7 +30,7 @@ fn shape(gateway: &Arc<str>, spec: &DeviceSpec, info: &DeviceInfo) -> Arc<Shape>
         unit: Arc::clone(&info.unit),
         json_string: info.json_string,
     });
-    Arc::new(Shape { gateway: Arc::clone(gateway), device: Arc::clone(&spec.name), points: points.collect() })
+    Arc::new(Shape::new(Arc::clone(gateway), Arc::clone(&spec.name), points.collect()))
 }
 
 fn rules(info: &DeviceInfo) -> Vec<Rule> {

@@ -5,27 +5,15 @@
 //! gets after an outage is how the plant is now.
 
 use std::collections::VecDeque;
-use std::mem::size_of;
 use std::sync::Arc;
 
-use fieldspool_drivers::Value;
-
-use crate::model::{Batch, Reading};
+use crate::model::Batch;
 
 /// Most batches in the queue.
 pub const LIVE_BATCHES_MAX: usize = 256;
 
 /// Most bytes of readings in the queue, as they lie in memory.
 pub const LIVE_BYTES_MAX: usize = 1024 * 1024;
-
-/// Bytes of readings, as they lie in memory.
-pub(super) fn bytes_of(batch: &Batch) -> usize {
-    let text = |reading: &Reading| match &reading.sample.value {
-        Some(Value::Text(text)) => text.len(),
-        _ => 0,
-    };
-    size_of::<Batch>() + batch.readings.iter().map(|r| size_of::<Reading>() + text(r)).sum::<usize>()
-}
 
 /// Batches on their way, by ascending `seq`.
 #[derive(Debug, Default)]
@@ -58,7 +46,7 @@ impl LiveQueue {
         {
             self.remove(at);
         }
-        let bytes = bytes_of(&batch);
+        let bytes = batch.weight();
         self.bytes += bytes;
         self.batches.push_back((batch, bytes));
         while self.batches.len() > LIVE_BATCHES_MAX || (self.bytes > LIVE_BYTES_MAX && self.batches.len() > 1)

@@ -22,11 +22,7 @@ pub(super) fn shape(device: &str, points: &[(&str, ValueKind)]) -> Arc<Shape> {
         unit: "V".into(),
         json_string: false,
     };
-    Arc::new(Shape {
-        gateway: "plant7-gw1".into(),
-        device: device.into(),
-        points: points.iter().map(point).collect(),
-    })
+    Arc::new(Shape::new("plant7-gw1".into(), device.into(), points.iter().map(point).collect()))
 }
 
 /// A batch of `n` readings of one point each.

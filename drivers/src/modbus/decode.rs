@@ -16,6 +16,9 @@ pub(super) fn value(source: &Source, data: &[u8], first: u16) -> Option<Value> {
     }
     let length = 2 * usize::from(source.registers());
     let registers = data.get(2 * skip..)?.get(..length)?;
+    if let (&[high, low], false) = (registers, source.order.swap_bytes) {
+        return Some(number(source.kind, u64::from(u16::from_be_bytes([high, low]))));
+    }
     if matches!(source.kind, Type::Text(_)) {
         let mut text = [0; 250];
         let text = text.get_mut(..length)?;

@@ -45,11 +45,7 @@ impl Default for Plant {
                 unit: "V".into(),
                 json_string: false,
             };
-            Arc::new(Shape {
-                gateway: "plant7-gw1".into(),
-                device: device.into(),
-                points: (0..points).map(point).collect(),
-            })
+            Arc::new(Shape::new("plant7-gw1".into(), device.into(), (0..points).map(point).collect()))
         };
         let shapes = [
             shape("meter", ValueKind::Uint, 2),

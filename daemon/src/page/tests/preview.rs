@@ -171,7 +171,7 @@ async fn the_preview_is_served_when_asked_for() {
             let mut one = (*batch(shape, RUN, seq, 0, &[])).clone();
             one.stamp = moment;
             one.stamp.mono_us = if past { 400_000_000 + second * 1_000_000 } else { moment.mono_us };
-            one.readings = readings;
+            one.readings = readings.into();
             seq += one.n();
             house.live.offer(&Arc::new(one));
         }

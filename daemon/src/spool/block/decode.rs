@@ -253,7 +253,7 @@ fn values(
                 clock: draft.clock,
             },
             shape: shape.clone(),
-            readings,
+            readings: readings.into(),
         });
     }
     Ok(batches)

@@ -17,11 +17,7 @@ pub(crate) fn shape(device: &str, kinds: &[ValueKind]) -> Arc<Shape> {
         unit: "V".into(),
         json_string: i % 2 == 1,
     };
-    Arc::new(Shape {
-        gateway: "plant7".into(),
-        device: device.into(),
-        points: kinds.iter().enumerate().map(point).collect(),
-    })
+    Arc::new(Shape::new("plant7".into(), device.into(), kinds.iter().enumerate().map(point).collect()))
 }
 
 fn dictionary(shapes: &[Arc<Shape>]) -> Dictionary {

@@ -13,7 +13,7 @@ use crate::spool::block::Header;
 use crate::spool::records::Mark;
 use crate::spool::ring::{self, Heading, Spot};
 use crate::spool::schema;
-use crate::spool::shared::{Inner, Kept, WINDOW_BYTES, WINDOW_READINGS, text_bytes};
+use crate::spool::shared::{Inner, Kept, WINDOW_BYTES, WINDOW_READINGS};
 use crate::spool::store::{self, DeadLetter, RunUpdate, Store, StoreError, Victims, Work, Written};
 
 /// Confirmations reach the disk with a commit at most this late.
@@ -182,7 +182,7 @@ impl Writer {
         let bytes =
             if readings == 0 { 0 } else { readings * reading + window.batches.len() as u64 * batch + block };
         // Texts are stored as they are. Estimated too small, room is made in bigger and bigger steps, over more than need be.
-        let texts: usize = window.batches.iter().map(|batch| text_bytes(batch)).sum();
+        let texts: usize = window.batches.iter().map(|batch| batch.readings.text_bytes()).sum();
         let bytes = (bytes + texts as u64) * factor;
         let now = self.now;
         let now_due = now >= self.books_due || ended.is_some();

@@ -173,12 +173,11 @@ pub(super) fn clock_word(quality: ClockQuality) -> Option<&'static str> {
 
 /// The point's name as a key.
 fn name(out: &mut Vec<u8>, shape: &Shape, point: u16) {
-    match shape.points.get(usize::from(point)) {
-        Some(meta) => string(out, &meta.name),
+    match shape.key(point) {
+        Some(key) => out.extend_from_slice(key),
         // A shape always names its readings' points; if a damaged one did not, the value still has a place.
-        None => string(out, &format!("point_{point}")),
+        None => out.extend_from_slice(format!("\"point_{point}\":").as_bytes()),
     }
-    out.push(b':');
 }
 
 fn value(out: &mut Vec<u8>, value: &Value, meta: Option<&PointMeta>) {

@@ -58,8 +58,9 @@ fn what_is_not_as_usual_has_a_key_and_the_usual_has_none() {
     let mut odd = example();
     odd.prev = None;
     odd.stamp.clock = ClockQuality::Unsynced;
-    odd.readings.truncate(2);
-    odd.readings[0].sample = Sample::uncertain(Value::F32(253.1), Cause::AboveLimit);
+    let mut two = odd.readings[..2].to_vec();
+    two[0].sample = Sample::uncertain(Value::F32(253.1), Cause::AboveLimit);
+    odd.readings = two.into();
     let text = message(&odd);
     assert!(
         text.contains(concat!(
@@ -110,7 +111,7 @@ fn text_of_any_kind_is_escaped() {
     let mut batch = example();
     batch.shape = shape("meter-01", &[("serial", ValueKind::Text)]);
     let nasty = "<b>\"quoted\" \\ \u{1} \u{7f} \u{fffd} über";
-    batch.readings = vec![Reading { point: 0, sample: Sample::good(Value::Text(nasty.into())) }];
+    batch.readings = vec![Reading { point: 0, sample: Sample::good(Value::Text(nasty.into())) }].into();
     let json: Json = serde_json::from_str(&message(&batch)).unwrap();
     assert_eq!(json["batches"][0]["points"]["serial"], nasty);
 }
