@@ -320,7 +320,10 @@ impl Bench {
         let mut given = self.given()?;
         // Damage that was found while it was read is told once it was looked at.
         for _ in 0..20 {
-            if !patient || !self.spool().busy() {
+            if patient && self.searching() && !self.spool().busy() {
+                // What was found waits in its folder for room: a drain makes some.
+                self.drain(&given)?;
+            } else if !patient || !self.spool().busy() {
                 break;
             }
             self.settle(400)?;
@@ -356,6 +359,18 @@ impl Bench {
             self.turn(1_000_000)?;
         }
         Ok(())
+    }
+
+    /// All of this arrives.
+    fn drain(&mut self, given: &Given) -> Verdict<()> {
+        for batch in &given.batches {
+            self.confirm(&Confirmed::from(&**batch));
+        }
+        for event in &given.events {
+            self.book.receive(event, self.cut_us, self.plan.lies())?;
+            self.confirm(&Confirmed::from(&**event));
+        }
+        self.turn(1_000_000)
     }
 
     /// A file that was set aside is still being searched.
@@ -539,14 +554,7 @@ impl Bench {
             disk.faults = Faults::default();
         });
         let given = self.given()?;
-        for batch in &given.batches {
-            self.confirm(&Confirmed::from(&**batch));
-        }
-        for event in &given.events {
-            self.book.receive(event, self.cut_us, self.plan.lies())?;
-            self.confirm(&Confirmed::from(&**event));
-        }
-        self.turn(1_000_000)?;
+        self.drain(&given)?;
         self.stop_and_start()?;
         let given = self.given()?;
         let left = given.batches.len();
