@@ -9,16 +9,17 @@
 #   make audit                   licences, banned crates, sources, known advisories
 #   make bench                   figures of speed, memory, bytes on disk and a 72 h outage (as root, for the loop mount)
 #   make crash                   kills and cuts by the thousand; the table in tests/README.md (as root, for the loop mount)
+#   make fuzz [SECONDS=60]       arbitrary bytes for all that reads bytes, so long for each target; tests/fuzz
 #   make setup                   the packages of make test, nothing else
 
 ARCH ?= $(shell dpkg --print-architecture)
 STAGE := packaging/stage.sh
-SCRIPTS := .ci/run $(wildcard packaging/*.sh)
+SCRIPTS := .ci/run $(wildcard packaging/*.sh) tests/fuzz/fuzz.sh
 BUILD_NEEDS := gcc libc6-dev pkg-config libsystemd-dev
 TEST_NEEDS := $(BUILD_NEEDS) python3 python3-jsonschema python3-prometheus-client mosquitto mosquitto-clients libmodbus-dev socat iproute2 strace e2fsprogs chromium chromium-driver openssl
 LINT_NEEDS := $(BUILD_NEEDS) shellcheck systemd
 
-.PHONY: help demo test lint setup deb test-deb dist audit bench crash
+.PHONY: help demo test lint setup deb test-deb dist audit bench crash fuzz
 help:
 	@sed -n 's/^#   //p' Makefile
 
@@ -35,6 +36,7 @@ lint:
 	@packaging/needs.sh $(LINT_NEEDS)
 	@packaging/rust.sh rustfmt clippy
 	@$(STAGE) "format" cargo fmt --all --check
+	@$(STAGE) "format of the fuzz targets" cargo fmt --manifest-path tests/fuzz/Cargo.toml --check
 	@$(STAGE) "shell scripts" shellcheck $(SCRIPTS)
 	@$(STAGE) "shipped unit" packaging/check-unit.sh
 	@$(STAGE) "lints" cargo clippy --quiet --workspace --all-targets --all-features -- -D warnings
@@ -66,3 +68,9 @@ crash:
 	@$(STAGE) "simulated cuts" env CUTS=150000 RECORD=1 cargo test --quiet --workspace --all-features --test power_cuts
 	@$(STAGE) "real kills and cuts" cargo test --quiet --package fieldspool --all-features --bench cuts
 	@$(STAGE) "damaged spools" env FIELDSPOOL_IMAGES=1000 cargo test --quiet --package fieldspool --all-features --test damage images -- --nocapture
+
+# Not `SECONDS` in the script: to bash that is a clock.
+fuzz:
+	@packaging/needs.sh $(BUILD_NEEDS) g++
+	@packaging/rust.sh
+	@SECONDS_EACH=$(or $(SECONDS),60) tests/fuzz/fuzz.sh

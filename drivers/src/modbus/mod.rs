@@ -30,6 +30,8 @@ use crate::bus::{Address, BusSpec, Link, PlannedRequest};
 
 pub(crate) use client::Client;
 pub(crate) use faults::faults;
+#[cfg(fuzzing)]
+pub use rtu::fuzzed;
 pub use settings::{COILS_MAX, Device, Echo, Endpoint, REGISTERS_MAX, RtuLink, RtuTcpLink, TcpLink};
 pub use source::{Defaults, Order, Source, Table, Type};
 

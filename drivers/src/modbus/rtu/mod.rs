@@ -7,6 +7,8 @@
 pub(crate) mod crc;
 pub(crate) mod engine;
 mod frame;
+#[cfg(fuzzing)]
+pub mod fuzzed;
 mod ledger;
 #[cfg(test)]
 mod simulation;
