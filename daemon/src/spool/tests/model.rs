@@ -179,9 +179,12 @@ impl Model {
         let batch = self.known[place % self.known.len()].batch.clone();
         let (run, first, next) = (batch.run, batch.seq, batch.seq + n);
         let asked = Asked::Stretch { run, first, next };
-        // Of a folded run nobody knows any more how much of it was lost.
-        let folded = self.spool.shared.lock().ledger.is_folded(run);
+        // Of a folded run nobody knows any more how much of it was lost. The commits of the request may fold it, too.
+        flush(&self.spool).await;
+        let is_folded = || self.spool.shared.lock().ledger.is_folded(run);
+        let folded = is_folded();
         let resent = self.spool.resend(asked, watch::Sender::new(0.0)).await.expect("searched");
+        let folded = folded || is_folded();
         let waiting: BTreeSet<_> = waiting(&self.spool).await.0.iter().map(|b| (b.run, b.seq)).collect();
         let (mut again, mut gone) = (0, 0);
         for known in &mut self.known {
