@@ -26,7 +26,7 @@ pub static SHAPES: LazyLock<[Arc<Shape>; 4]> = LazyLock::new(|| {
             json_string: at % 2 == 1,
         };
         let points = kinds.iter().enumerate().map(point).collect();
-        Arc::new(Shape { gateway: "plant7-gw1".into(), device: device.into(), points })
+        Arc::new(Shape::new("plant7-gw1".into(), device.into(), points))
     };
     [
         shape("text", &[ValueKind::Text]),
@@ -88,6 +88,9 @@ fn fingerprint(body: &[u8]) -> Option<u32> {
 }
 
 /// Batches as intake makes them, and worse, out of arbitrary bytes.
+///
+/// # Errors
+/// Bytes that are not enough.
 pub fn batches(bytes: &mut Unstructured<'_>) -> Result<Vec<Arc<Batch>>> {
     let run = RunId { counter: bytes.arbitrary()?, random: bytes.arbitrary()? };
     let mut seq = u64::from(bytes.arbitrary::<u32>()?);
@@ -113,7 +116,7 @@ pub fn batches(bytes: &mut Unstructured<'_>) -> Result<Vec<Arc<Batch>>> {
                 readings.push(reading(bytes, &shape, point)?);
             }
         }
-        let batch = Batch { run, seq, prev: bytes.arbitrary()?, stamp, shape, readings };
+        let batch = Batch { run, seq, prev: bytes.arbitrary()?, stamp, shape, readings: readings.into() };
         seq = batch.end();
         batches.push(Arc::new(batch));
     }
@@ -152,6 +155,7 @@ fn value(bytes: &mut Unstructured<'_>, kind: ValueKind) -> Result<Value> {
 }
 
 /// Equal to the last bit: NaNs and the sign of zero included, which `==` does not see.
+#[must_use]
 pub fn same(a: &Batch, b: &Batch) -> bool {
     let value = |a: &Value, b: &Value| match (a, b) {
         (Value::F32(a), Value::F32(b)) => a.to_bits() == b.to_bits(),

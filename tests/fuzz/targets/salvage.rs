@@ -1,5 +1,4 @@
-//! Any bytes as a spool that was set aside: the search ends, in bounded memory, without a panic, and gives no block twice as
-//! long as it can be.
+//! Any bytes as a spool that was set aside: the search ends, in bounded memory, without a panic.
 //!
 //! First byte: how much of the rest is the file, in 255ths; what is behind is its log.
 #![no_main]

@@ -37,7 +37,7 @@ fn batches(run: RunId, seconds: u64) -> Vec<Arc<Batch>> {
                 Reading { point, sample }
             };
             let points = (0..).zip(shape.points.iter().map(|point| point.kind));
-            let readings: Vec<_> = points.map(reading).collect();
+            let readings = points.map(reading).collect();
             let batch = Batch { run, seq, prev: None, stamp: stamp(second), shape: shape.clone(), readings };
             seq = batch.end();
             batches.push(Arc::new(batch));
