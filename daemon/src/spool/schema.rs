@@ -39,6 +39,7 @@
 //! There is no index by number: since numbers ascend around the circle, any block is found by bisection.
 
 use std::ffi::c_int;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode, Transaction};
@@ -99,28 +100,45 @@ const TABLES: &str = "
                        seq INTEGER NOT NULL, n INTEGER NOT NULL, head BLOB NOT NULL, body BLOB NOT NULL) STRICT;
 ";
 
-/// Settings of the one connection that writes.
-pub fn set_up_writer(connection: &mut Connection) -> rusqlite::Result<()> {
+/// What went wrong when a commit wrote the log back into the file: of its hook's errors SQLite passes on that there was one, and
+/// not which (3.54: `SQLITE_ERROR`).
+#[derive(Clone, Debug, Default)]
+pub struct WriteBack(Arc<Mutex<Option<rusqlite::Error>>>);
+
+impl WriteBack {
+    /// Of the commit that has just been made.
+    pub fn outcome(&self) -> rusqlite::Result<()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
+    }
+
+    /// After a commit that made the log long: writes it back into the file. What goes wrong with that is an error of the commit,
+    /// although it is in the log; the caller opens anew and takes it out again.
+    fn write_back(&self, log: &mut Wal, pages: c_int) {
+        if u64::try_from(pages).unwrap_or_default() < CHECKPOINT_BYTES / PAGE_SIZE {
+            return;
+        }
+        let failed = log.checkpoint().err();
+        let failed = failed.filter(|error| error.sqlite_error_code() != Some(ErrorCode::DatabaseBusy));
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = failed;
+    }
+}
+
+/// Settings of the one connection that writes; each commit asks for its [`WriteBack::outcome`].
+pub fn set_up_writer(connection: &mut Connection) -> rusqlite::Result<WriteBack> {
     // Before the first table: it cannot change later. No effect on a file that exists.
     connection.pragma_update(None, "page_size", PAGE_SIZE.cast_signed())?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     // Not `wal_autocheckpoint`: it keeps quiet about a file that takes nothing, and the log would grow over its bound.
-    connection.wal_hook(Some(write_back))?;
+    let outcome = WriteBack::default();
+    let hook = outcome.clone();
+    connection.wal_hook(Some(move |log: &mut Wal, pages: c_int| {
+        hook.write_back(log, pages);
+        Ok(())
+    }))?;
     connection.pragma_update(None, "journal_size_limit", LOG_BYTES_MAX.cast_signed())?;
-    set_up_any(connection)
-}
-
-/// After a commit that made the log long: writes it back into the file. What goes wrong with that is an error of the commit,
-/// although it is in the log; the caller opens anew and takes it out again.
-fn write_back(log: &mut Wal, pages: c_int) -> rusqlite::Result<()> {
-    if u64::try_from(pages).unwrap_or_default() < CHECKPOINT_BYTES / PAGE_SIZE {
-        return Ok(());
-    }
-    match log.checkpoint() {
-        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Ok(()),
-        done => done,
-    }
+    set_up_any(connection)?;
+    Ok(outcome)
 }
 
 /// Settings of any connection.

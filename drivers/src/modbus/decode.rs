@@ -16,9 +16,6 @@ pub(super) fn value(source: &Source, data: &[u8], first: u16) -> Option<Value> {
     }
     let length = 2 * usize::from(source.registers());
     let registers = data.get(2 * skip..)?.get(..length)?;
-    if let (&[high, low], false) = (registers, source.order.swap_bytes) {
-        return Some(number(source.kind, u64::from(u16::from_be_bytes([high, low]))));
-    }
     if matches!(source.kind, Type::Text(_)) {
         let mut text = [0; 250];
         let text = text.get_mut(..length)?;
@@ -28,7 +25,10 @@ pub(super) fn value(source: &Source, data: &[u8], first: u16) -> Option<Value> {
         }
         return Some(Value::text(text));
     }
-    let bits = in_order(source, registers);
+    let bits = match *registers {
+        [high, low] if !source.order.swap_bytes => u64::from(u16::from_be_bytes([high, low])),
+        _ => in_order(source, registers),
+    };
     Some(number(source.kind, bits))
 }
 
@@ -155,5 +155,7 @@ mod tests {
         assert_eq!(text(Order::BIG), Some(Value::Text("EM24".into())));
         let swapped = Order { swap_words: false, swap_bytes: true };
         assert_eq!(text(swapped), Some(Value::Text("ME42".into())));
+        let short = value(&source(Type::Text(1), Order::BIG), b"OK", 10);
+        assert_eq!(short, Some(Value::Text("OK".into())), "one register is text too");
     }
 }

@@ -24,7 +24,7 @@ use super::dictionary::Dictionary;
 use super::ledger::RunBooks;
 use super::records::{Mark, books_of, event_of, mark_of, mark_text, run_of};
 use super::ring::{self, Extent, Heading, Spot};
-use super::schema::{self, Schema};
+use super::schema::{self, Schema, WriteBack};
 use super::shared::{off_the_lock, salvage_of};
 use write::{CLOCKS_KEPT, Writing, name_log, put_again, put_dead, put_events, put_runs, small_pages};
 
@@ -226,6 +226,8 @@ pub struct Store {
     pages_max: u64,
     /// The log has its length.
     log_is_long: bool,
+    /// How the log was written back, if a commit did so.
+    write_back: WriteBack,
 }
 
 /// What has to go before more fits.
@@ -294,7 +296,7 @@ impl Store {
         if pages > 0 && application != schema::APPLICATION_ID {
             return Err(StoreError::Foreign("an SQLite file that is no spool".to_owned()));
         }
-        schema::set_up_writer(&mut connection)?;
+        let write_back = schema::set_up_writer(&mut connection)?;
         if pages == 0 {
             let mark = Mark { id: new_id.to_owned(), ..Mark::default() };
             schema::create(&mut connection, &mark_text(&mark), known)?;
@@ -306,6 +308,7 @@ impl Store {
                 if ours { std::io::Error::other(error).into() } else { StoreError::from(error) }
             })?;
         }
+        write_back.outcome()?;
         let page_size = number(&connection, "page_size")?.cast_unsigned().max(512);
         let found = found(&connection)?;
         let ring = ring::extent(&connection)?;
@@ -317,6 +320,7 @@ impl Store {
             next_event: found.newest_event + 1,
             pages_max: bytes_max / page_size,
             log_is_long: false,
+            write_back,
             connection,
         };
         Ok((store, found))
@@ -486,6 +490,7 @@ impl Store {
         put_dead(transaction, writing.dictionary, (work.dead, small))?;
         let Writing { transaction, ring, next_block, .. } = writing;
         transaction.commit()?;
+        self.write_back.outcome()?;
         (self.ring, self.next_block, self.next_event) = (ring, next_block, next_event);
         Ok(written)
     }

@@ -11,6 +11,7 @@
 //! poison block                  faults::a_block_that_is_whole_and_makes_no_sense_costs_itself_and_blocks_nobody
 //! power cut in a quarantine     aside::tests, damage::a_power_cut_inside_a_quarantine_loses_no_stored_reading
 //! quarantine that fails         rescue
+//! rescue that is cut off        cut_rescue
 //! rescue without room           taken_back::what_finds_no_room_waits_in_its_folder_and_not_one_reading_is_lost
 //! newer schema                  damage::a_newer_schema_is_set_aside_untouched
 //! file removed under us         disk::a_file_removed_under_us_is_noticed_and_made_anew and the test after it
@@ -47,6 +48,7 @@ use crate::model::{Batch, BootId, ClockQuality, Reading, RunId, Shape, Stamp};
 use crate::status::Board;
 
 mod again;
+mod cut_rescue;
 mod damage;
 mod disk;
 mod faults;

@@ -5,37 +5,37 @@ use crate::spool::schema::{self, Schema, Step};
 use crate::spool::stepped::Stepped;
 
 /// The next version.
-static NEXT: Schema = Schema { version: 2, steps: &[Step { from: 1, apply: add }] };
+pub(super) static NEXT: Schema = Schema { version: 2, steps: &[Step { from: 1, apply: add }] };
 
 fn add(transaction: &rusqlite::Transaction<'_>) -> rusqlite::Result<()> {
     transaction.execute_batch("CREATE TABLE extra (id INTEGER PRIMARY KEY) STRICT")
 }
 
 /// A spool that is taken step by step.
-struct Life {
-    spool: Stepped,
-    now: Instant,
+pub(super) struct Life {
+    pub(super) spool: Stepped,
+    pub(super) now: Instant,
 }
 
 impl Life {
-    fn begin(settings: SpoolSettings, known: &'static Schema) -> Self {
+    pub(super) fn begin(settings: SpoolSettings, known: &'static Schema) -> Self {
         let now = Instant::now();
         let spool = Stepped::open_as(settings, (Board::default(), known), || stamp(0), now);
         Self { spool: spool.expect("opens"), now }
     }
 
-    fn turn(&mut self) {
+    pub(super) fn turn(&mut self) {
         self.now += Duration::from_millis(100);
         self.spool.turn(self.now);
     }
 
-    fn store(&mut self, batch: &Arc<Batch>) {
+    pub(super) fn store(&mut self, batch: &Arc<Batch>) {
         self.spool.append(batch.clone(), self.now);
         self.turn();
     }
 
     /// Until there is nothing more to be done now.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         let mut quiet = 0;
         for _ in 0..100_000 {
             self.turn();
@@ -47,7 +47,7 @@ impl Life {
         panic!("it does not come to rest");
     }
 
-    fn waiting(&mut self) -> (Vec<Arc<Batch>>, Vec<Arc<Event>>) {
+    pub(super) fn waiting(&mut self) -> (Vec<Arc<Batch>>, Vec<Arc<Event>>) {
         let (mut batches, mut events) = (Vec::new(), Vec::new());
         let mut cursor = Cursor::START;
         while let Some(span) = self.spool.span(cursor).expect("readable") {
@@ -62,7 +62,7 @@ impl Life {
         (batches, events)
     }
 
-    fn close(mut self) {
+    pub(super) fn close(mut self) {
         self.now += Duration::from_secs(20);
         self.spool.close(true, self.now).expect("closes");
     }
@@ -157,6 +157,42 @@ fn what_was_said_of_a_run_is_neither_said_again_nor_contradicted_by_a_rescue_or_
         life.now += Duration::from_secs(11);
         life.settle();
     }
+}
+
+#[test]
+fn an_end_that_was_sent_so_long_ago_that_its_record_is_gone_is_not_said_again() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let small = SpoolSettings { bytes_max: Some(BYTES_MAX_LEAST), ..settings(directory.path()) };
+    let mut newer = Life::begin(small.clone(), &NEXT);
+    newer.store(&Plant::new(newer.spool.run).batch());
+    newer.close();
+    let mut older = Life::begin(small.clone(), &schema::CURRENT);
+    let run = older.spool.run;
+    older.store(&Plant::new(run).batch());
+    older.close();
+    let mut older = Life::begin(small.clone(), &schema::CURRENT);
+    for _ in 0..3 {
+        for _ in 0..250 {
+            older.spool.record(Body::Device { device: "meter".into(), answering: true }, stamp(1));
+        }
+        older.settle();
+        let records: Vec<_> = older.waiting().1.iter().map(|event| Confirmed::from(&**event)).collect();
+        older.spool.confirm(&records);
+        older.now += Duration::from_secs(11);
+        older.settle();
+    }
+    older.close();
+    let file = rusqlite::Connection::open(directory.path().join(store::FILE)).expect("opens");
+    let left = format!("SELECT count(*) FROM event WHERE body LIKE '%\"ended\":\"{run}\"%'");
+    assert_eq!(file.query_row(&left, [], |row| row.get::<_, i64>(0)).expect("a number"), 0);
+    drop(file);
+    let mut life = Life::begin(small, &NEXT);
+    life.settle();
+    assert_eq!(folders(directory.path(), "newer"), 0);
+    let (batches, events) = life.waiting();
+    assert!(batches.iter().any(|batch| batch.run == run), "its readings wait still");
+    let said = |event: &Arc<Event>| matches!(event.body, Body::RunEnd { ended, .. } if ended == run);
+    assert!(!events.iter().any(said), "{events:?}");
 }
 
 #[test]

@@ -187,13 +187,15 @@ impl Writer {
         let now = self.now;
         let now_due = now >= self.books_due || ended.is_some();
         let floor = self.shared.lock().floor;
-        let victims = if bytes == 0 { Victims::default() } else { store.victims(bytes, floor)? };
+        let mut victims = if bytes == 0 { Victims::default() } else { store.victims(bytes, floor)? };
+        // What a failed commit has left is taken out first, and comes again: nothing is given up with it.
+        let undone = self.undo_from().map_or(u64::MAX, |(block, _)| block);
+        victims.unsettled.retain(|heading| heading.spot.number < undone);
         if self.full && !victims.unsettled.is_empty() {
             // A full disk is not the spool's cap: the new readings wait in memory, the stored ones stay.
             return Err(StoreError::NoSpace);
         }
         // What takes the disk's time, or anybody's, comes before the lock.
-        let mut victims = victims;
         ring::prove(store.connection(), &mut victims.unsettled)?;
         self.unread |= victims.unsettled.iter().any(|heading| heading.header.is_none() && heading.bytes > 0);
         let told = self.told(store, now_due)?;
