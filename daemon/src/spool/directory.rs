@@ -16,10 +16,10 @@ use nix::sys::statfs;
 use super::{SpoolError, rescue};
 use crate::model::RunId;
 
-/// Quarantined files stay in this many folders at most, and within [`QUARANTINE_BYTES_MAX`]; the oldest go.
+/// Quarantined files stay in this many folders at most, and within [`QUARANTINE_BYTES_MAX`] those that were searched; the oldest go.
 pub(super) const QUARANTINES_MAX: usize = 3;
 
-/// Bytes of all quarantines together: 1 GiB.
+/// Bytes of all quarantines together: 1 GiB. Those that nobody has searched to the end do not go for them.
 pub(super) const QUARANTINE_BYTES_MAX: u64 = 1 << 30;
 
 /// Held as long as the spool is open.
@@ -126,7 +126,7 @@ pub(super) fn write_sidecar(directory: &Path, run: RunId) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// Removes the oldest quarantines beyond their bounds; the newest stays whatever its size.
+/// Removes the oldest quarantines beyond their bounds; the newest, and one that was not searched, stays whatever its size.
 pub(super) fn bound_quarantines(directory: &Path) -> io::Result<()> {
     let folder = directory.join("quarantine");
     let mut found: Vec<PathBuf> = match fs::read_dir(&folder) {
@@ -142,7 +142,9 @@ pub(super) fn bound_quarantines(directory: &Path) -> io::Result<()> {
     for (at, path) in found.iter().rev().enumerate() {
         let own = |entry: fs::DirEntry| entry.metadata().map_or(0, |metadata| metadata.len());
         bytes += fs::read_dir(path).into_iter().flatten().flatten().map(own).sum::<u64>();
-        if at > 0 && (at >= QUARANTINES_MAX || bytes > QUARANTINE_BYTES_MAX) {
+        // A rescue may wait for room for days: until it has ended, the folder holds what is nowhere else.
+        let too_large = bytes > QUARANTINE_BYTES_MAX && rescue::is_done(path);
+        if at > 0 && (at >= QUARANTINES_MAX || too_large) {
             fs::remove_dir_all(path)?;
         }
     }

@@ -110,6 +110,12 @@ impl Stepped {
         answer.try_recv().map_err(|_| SpoolError::Closed)?
     }
 
+    /// What a reader or the page tells the writer, for its next turn.
+    #[cfg(test)]
+    pub(super) fn tell(&self, command: Command) {
+        self.shared.command(command);
+    }
+
     /// As [`Spool::close`](super::Spool::close).
     pub fn close(mut self, clean: bool, now: Instant) -> Result<(), SpoolError> {
         let (reply, mut answer) = oneshot::channel();

@@ -1,9 +1,10 @@
 //! The rescue: what was set aside comes back, whatever happens on the way there and back.
 
+use super::taken_back::{Life, NEXT};
 use super::*;
-use crate::spool::block;
 use crate::spool::shared::Command;
 use crate::spool::stepped::Stepped;
+use crate::spool::{block, directory as bounds, ring, schema};
 use std::sync::atomic::Ordering;
 
 /// What the writer is told by a reader that finds the file damaged.
@@ -176,4 +177,51 @@ async fn a_torn_block_of_a_commit_that_failed_is_not_called_lost_when_memory_sto
     let (batches, events) = after_salvage(&spool).await;
     assert_eq!(gaps(&events, all[0].run, GapCause::Damaged), BTreeSet::new());
     assert_eq!(numbers(&batches), numbers(&all));
+}
+
+#[test]
+fn a_folder_that_nobody_has_searched_to_the_end_does_not_go_for_its_size() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let folder = |at: u32| directory.path().join(format!("quarantine/0000000{at}-0000000a"));
+    for at in 1..=3 {
+        std::fs::create_dir_all(folder(at)).expect("made");
+        let file = std::fs::File::create(folder(at).join(store::FILE)).expect("made");
+        // Takes no room: nothing stands in it.
+        file.set_len(bounds::QUARANTINE_BYTES_MAX).expect("made long");
+    }
+    let stay = || (1..=3).filter(|at| folder(*at).exists()).collect::<Vec<_>>();
+    bounds::bound_quarantines(directory.path()).expect("bounded");
+    assert_eq!(stay(), [1, 2, 3], "they may hold the only copy");
+    std::fs::write(folder(2).join("salvaged"), "").expect("marked");
+    bounds::bound_quarantines(directory.path()).expect("bounded");
+    assert_eq!(stay(), [1, 3], "what was searched goes");
+}
+
+#[test]
+fn a_damaged_block_that_was_confirmed_does_not_cost_the_file_its_place_while_a_rescue_waits_for_room() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let small = SpoolSettings { bytes_max: Some(BYTES_MAX_LEAST), ..settings(directory.path()) };
+    for known in [&NEXT, &schema::CURRENT] {
+        let mut life = Life::begin(small.clone(), known);
+        let shape = big_shape();
+        (0..250).for_each(|i| life.store(&big(life.spool.run, i * 10, &shape)));
+        life.close();
+    }
+    let mut life = Life::begin(small, &NEXT);
+    life.settle();
+    let confirmed = life.waiting().0.remove(0);
+    life.spool.confirm(&[Confirmed::from(&*confirmed)]);
+    life.now += Duration::from_secs(11);
+    life.settle();
+    let mut meet = |number: u64| {
+        let place = i64::try_from(number).expect("small");
+        let spot = ring::Spot { place, number };
+        life.spool.tell(Command::Damaged { spot, what: "a block is damaged".to_owned() });
+        life.turn();
+        life.turn();
+        directory.path().join("quarantine").exists()
+    };
+    assert!(directory.path().join("newer").read_dir().expect("there").next().is_some(), "it waits");
+    assert!(!meet(1), "history met it");
+    assert!(meet(2), "it would be waited for in vain");
 }

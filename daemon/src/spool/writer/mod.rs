@@ -296,7 +296,7 @@ impl Writer {
             Command::Resend { asked, progress, reply } => self.begin_resend(asked, progress, reply),
             Command::Damaged { spot, what } => {
                 tracing::warn!(block = spot.number, error = %what, "a stored block is damaged");
-                self.damaged_in_rescue(&what);
+                self.damaged_in_rescue(spot.number, &what);
                 self.audit(true);
             }
             Command::NotFound => self.audit(false),
