@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::Rescue;
@@ -12,9 +12,9 @@ use crate::model::event::Event;
 use crate::model::{Batch, RunId};
 use crate::spool::ledger::{Intervals, RunBooks};
 use crate::spool::records::Mark;
-use crate::spool::salvage::{Salvage, Small};
+use crate::spool::salvage::{Salvage, Small, log_fault};
 use crate::spool::shared::off_the_lock;
-use crate::spool::store::FILE;
+use crate::spool::store::{FILE, StoreError};
 use crate::spool::taken_back::TakenBack;
 
 /// After these pauses a folder is searched again, if the disk did not give all of it.
@@ -105,7 +105,7 @@ impl Rescue {
 
     fn begin_folder(&mut self, folder: PathBuf) {
         if is_newer(&folder) {
-            match TakenBack::open(&folder.join(FILE), self.schema) {
+            match self.open_in_order(&folder.join(FILE)) {
                 Ok(mut file) => {
                     self.learned.books = std::mem::take(&mut file.books);
                     self.learned.mark = file.mark.clone();
@@ -119,6 +119,14 @@ impl Rescue {
             }
         }
         self.begin_pages(folder);
+    }
+
+    /// SQLite leaves out, without a word, what stands behind a damaged frame of the log: then books and blocks agree, and both lack it.
+    fn open_in_order(&self, file: &Path) -> Result<TakenBack, StoreError> {
+        match log_fault(file) {
+            Some(_) => Err(StoreError::Foreign("the log of a newer spool is damaged".to_owned())),
+            None => TakenBack::open(file, self.schema),
+        }
     }
 
     fn begin_pages(&mut self, folder: PathBuf) {

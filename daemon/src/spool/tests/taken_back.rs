@@ -224,3 +224,29 @@ fn a_newer_file_whose_head_lies_is_searched_page_by_page_and_kept() {
     assert_eq!(events.iter().filter(corruption).count(), 1);
     assert!(folder.join("salvaged").exists(), "kept, to be looked at");
 }
+
+#[test]
+fn what_stands_behind_a_damaged_frame_in_the_log_of_a_newer_file_is_found_and_its_folder_stays() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut newer = Life::begin(settings(directory.path()), &NEXT);
+    let mut plant = Plant::new(newer.spool.run);
+    (0..20).for_each(|_| newer.store(&plant.batch()));
+    // As a kill leaves it, with its log.
+    let cut = copy_of(directory.path());
+    Life::begin(settings(cut.path()), &schema::CURRENT).close();
+    let mut aside = std::fs::read_dir(cut.path().join("newer")).expect("there").flatten();
+    let folder = aside.next().expect("one").path();
+    let log = folder.join(format!("{}-wal", store::FILE));
+    let mut bytes = std::fs::read(&log).expect("there");
+    // The checksum of a frame with commits behind it: its page is whole.
+    bytes[32 + 8 * 1048 + 16] ^= 0x10;
+    std::fs::write(&log, bytes).expect("written");
+    let mut life = Life::begin(settings(cut.path()), &NEXT);
+    life.settle();
+    let (waiting, events) = life.waiting();
+    assert_eq!(numbers(&waiting), (0..40).collect());
+    assert_eq!(gaps(&events, plant.run, GapCause::Damaged), BTreeSet::new());
+    let corruption = |event: &&Arc<Event>| matches!(event.body, Body::Corruption { saved: 40, lost: 0, .. });
+    assert_eq!(events.iter().filter(corruption).count(), 1, "{events:?}");
+    assert!(folder.join("salvaged").exists(), "kept, to be looked at");
+}
