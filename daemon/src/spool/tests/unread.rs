@@ -1,7 +1,11 @@
 //! Pages of a damaged file that the disk does not give: tried again, and named in the end.
 
+use tokio::sync::{oneshot, watch};
+
 use super::*;
+use crate::spool::shared::Command;
 use crate::spool::stepped::Stepped;
+use crate::spool::{Asked, Resent};
 
 /// A spool of a hundred blocks that wait, closed; its first page is gone, and the disk refuses one in the middle.
 fn partly_unreadable(directory: &Path, now: Instant) -> RunId {
@@ -100,4 +104,38 @@ fn what_the_disk_never_gives_is_named_in_the_report() {
     assert_eq!(kept.union(&lost_ones).copied().collect::<BTreeSet<_>>(), (0..1000).collect());
     let said = std::fs::read_to_string(&searched).expect("marked");
     assert!(said.contains("could not be read"), "{said}");
+}
+
+/// The answer to who asks that everything of a run is sent again.
+fn resend(spool: &mut Stepped, run: RunId, now: Instant) -> Result<Resent, SpoolError> {
+    let (reply, mut answer) = oneshot::channel();
+    let asked = Asked::Stretch { run, first: 0, next: 1000 };
+    spool.tell(Command::Resend { asked, progress: watch::Sender::new(0.0), reply });
+    for _ in 0..1000 {
+        spool.turn(now);
+        if let Ok(answer) = answer.try_recv() {
+            return answer;
+        }
+    }
+    panic!("no answer");
+}
+
+#[test]
+fn what_is_asked_for_again_while_a_rescue_lasts_is_refused_and_never_called_damaged() {
+    let (directory, now) = (tempfile::tempdir().expect("a directory"), Instant::now());
+    let run = partly_unreadable(directory.path(), now);
+    let mut spool =
+        Stepped::open(settings(directory.path()), Board::default(), || stamp(0), now).expect("opens");
+    let (batches, _) = settle(&mut spool, now);
+    spool.confirm(&batches.iter().map(|batch| Confirmed::from(&**batch)).collect::<Vec<_>>());
+    let refused = resend(&mut spool, run, now).expect_err("the rescue waits for the disk");
+    assert!(refused.to_string().contains("fieldspool spool status"), "{refused}");
+    std::fs::remove_file(directory.path().join("unreadable")).expect("there");
+    let later = now + Duration::from_secs(11);
+    spool.turn(later);
+    let (late, events) = settle(&mut spool, later);
+    assert_eq!(gaps(&events, run, GapCause::Damaged), BTreeSet::new());
+    assert_eq!(numbers(&late).len() + numbers(&batches).len(), 1000, "what came late");
+    let resent = resend(&mut spool, run, later).expect("searched");
+    assert_eq!((resent.readings, resent.lost), (numbers(&batches).len() as u64, 0));
 }

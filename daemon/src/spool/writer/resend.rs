@@ -12,6 +12,10 @@ use crate::spool::store::{StoreError, Trouble};
 /// Requests at a time: each walks the whole ring.
 const RESENDS_MAX: usize = 4;
 
+/// What a rescue books in the end is what did not wait when it began: a reading that waits again since would be called damaged.
+const SEARCHING: &str =
+    "the spool takes back what was set aside; ask again when `fieldspool spool status` says that it is done";
+
 /// A request under way.
 #[derive(Debug)]
 pub(super) struct Resend {
@@ -32,6 +36,7 @@ impl Writer {
                 "it is searched for others to be sent again; try later".to_owned(),
             )),
             None => Err(SpoolError::Unavailable("the disk fails; try again when it is well".to_owned())),
+            _ if self.rescue.is_some() => Err(SpoolError::Unavailable(SEARCHING.to_owned())),
             Some(store) => {
                 // A statement of its own: what follows reads the disk, without the lock.
                 let refused = Search::refuses(asked, &self.shared.lock().ledger);
@@ -56,6 +61,10 @@ impl Writer {
             self.refuse(resend, "the disk fails");
             return;
         };
+        if self.rescue.is_some() {
+            self.refuse(resend, "the spool was damaged and is searched");
+            return;
+        }
         let pieces = match resend.search.step(store.connection(), store.dictionary()) {
             Ok(pieces) => pieces,
             Err(error) => {
