@@ -209,3 +209,28 @@ async fn each_log_says_from_its_first_commit_on_whose_it_is() {
     }
     assert!(begun.len() > 3, "the log began anew {} times", begun.len());
 }
+
+#[tokio::test]
+async fn a_bit_that_flips_in_the_name_of_the_file_does_not_make_its_own_log_another_ones() {
+    let directory = tempfile::tempdir().expect("a directory");
+    // The name gets into the file.
+    open(settings(directory.path())).0.spool.close(true).await.expect("closes");
+    let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
+    let mut plant = Plant::new(run);
+    let all: Vec<_> = (0..12).map(|_| plant.batch()).collect();
+    for batch in &all {
+        spool.append(batch.clone());
+        flush(&spool).await;
+    }
+    let cut = copy(&spool, directory.path());
+    let file = cut.path().join(store::FILE);
+    let mut bytes = std::fs::read(&file).expect("there");
+    let before = b"{\"id\":\"";
+    let name = 1024 + bytes[1024..2048].windows(7).position(|seven| seven == before).expect("there") + 7;
+    // From one digit to another.
+    let digit = name + bytes[name..].iter().position(|digit| (b'0'..=b'7').contains(digit)).expect("one");
+    bytes[digit] ^= 1;
+    std::fs::write(&file, bytes).expect("written");
+    let (Opened { spool, .. }, _) = open(settings(cut.path()));
+    assert_eq!(waiting(&spool).await.0, all);
+}
