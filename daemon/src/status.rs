@@ -202,7 +202,7 @@ pub struct SpoolStatus {
     pub bytes_per_reading: Option<f64>,
     /// Gigabytes a day at the present rate.
     pub gigabytes_per_day: Option<f64>,
-    /// Seconds of readings that a power cut would cost now.
+    /// Seconds of readings that a power cut would cost, as it was just before the newest commit or is now, whichever is more.
     pub unstored_seconds: f64,
     /// The state directory survives a power cut; if not, why (`tmpfs`, ...).
     pub not_durable: Option<String>,

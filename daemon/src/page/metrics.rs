@@ -161,7 +161,7 @@ fn about_spool(page: &mut Page, status: &Status) {
         let help = "Bytes written to the disk a day at the present rate.";
         page.one("spool_written_bytes_per_day", GAUGE, help, gigabytes * 1e9);
     }
-    let help = "Seconds of readings that a power cut would cost now.";
+    let help = "Seconds of readings that a power cut would cost: just before the newest commit, or now, whichever is more.";
     page.one("spool_unstored_seconds", GAUGE, help, spool.unstored_seconds);
 }
 

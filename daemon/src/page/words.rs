@@ -101,7 +101,7 @@ pub const LABELS: &[(&str, &str)] = &[
     ("full_never", "more than a year"),
     ("written", "Written per reading"),
     ("per_day", "Written a day"),
-    ("at_risk", "A power cut now would cost"),
+    ("at_risk", "A power cut would cost up to"),
     ("seconds", "{n} s of readings"),
     ("dropped", "Dropped to make room"),
     ("expired", "Dropped because of their age"),

@@ -29,6 +29,8 @@ pub(super) struct Meter {
     since: (Instant, u64, u64),
     /// Stored bytes a second over the last whole span.
     rate: Option<f64>,
+    /// When readings were stored last, and how old their oldest was then.
+    exposed: (Instant, Duration),
 }
 
 /// What the writer knows of the file.
@@ -60,7 +62,13 @@ impl Meter {
             block_bytes: 0,
             since: (now, 0, 0),
             rate: None,
+            exposed: (now, Duration::ZERO),
         }
+    }
+
+    /// Readings were stored whose oldest had waited for so long.
+    pub(super) fn stored(&mut self, now: Instant, age: Duration) {
+        self.exposed = (now, age);
     }
 
     /// Whether it is time to ask the system for lengths and counts: dearer than all the rest, and never urgent.
@@ -95,6 +103,10 @@ impl Meter {
             let oldest = inner.in_hand.or(inner.ring.front().map(|kept| kept.at));
             (inner.ledger.sums(), inner.numbered, durable, lost, oldest)
         };
+        // The board is looked at between two commits, and shown right after one.
+        let (stored_at, age) = self.exposed;
+        let lately = age * u32::from(now.saturating_duration_since(stored_at) < EXPOSED_FOR);
+        let exposed = oldest.map_or(lately, |oldest| lately.max(now.saturating_duration_since(oldest)));
         let elapsed = now.saturating_duration_since(self.started).as_secs_f64();
         let each = (self.readings > 0).then(|| self.block_bytes as f64 / self.readings as f64);
         let hours = self.rate.filter(|rate| *rate > 0.0 && sums.waiting > 0).zip(each).map(|(rate, each)| {
@@ -125,8 +137,7 @@ impl Meter {
                 written.filter(|_| self.readings > 0).map(|written| written as f64 / self.readings as f64);
             spool.gigabytes_per_day =
                 written.filter(|_| elapsed >= 10.0).map(|written| written as f64 / elapsed * 86_400.0 / 1e9);
-            spool.unstored_seconds =
-                oldest.map_or(0.0, |oldest| now.saturating_duration_since(oldest).as_secs_f64());
+            spool.unstored_seconds = exposed.as_secs_f64();
         });
     }
 
@@ -139,6 +150,9 @@ impl Meter {
         }
     }
 }
+
+/// What was exposed before the newest commit counts for so long; readings that come more seldom are stored long before the next.
+const EXPOSED_FOR: Duration = Duration::from_secs(5);
 
 /// Pages are not filled to the brim: a byte of block takes this many of the file.
 const PAGE_SHARE: f64 = 1.15;

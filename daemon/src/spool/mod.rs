@@ -359,6 +359,9 @@ impl Parts {
             }
             inner.must_record(Body::Corruption { found, saved: 0, lost: 0 }, stamp());
         }
+        if let Some(copy) = begun.gone.filter(|_| entered.is_ok()) {
+            open::lose_what_is_gone(copy, &mut inner, &stamp);
+        }
         if !forgotten.is_empty() {
             tracing::error!(runs = forgotten.len(), "the disk has lost what it had called written");
             let found = format!("runs that the disk had called written and has lost: {}", forgotten.len());

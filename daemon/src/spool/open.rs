@@ -59,6 +59,8 @@ pub(super) struct Begun {
     pub(super) damaged: Option<String>,
     /// The file was not closed, and has no log.
     pub(super) log_missing: bool,
+    /// The file was removed or emptied since; what its copy says of it.
+    pub(super) gone: Option<Copy>,
 }
 
 /// Opens the file, or sets it aside and makes a fresh one, and chooses the run.
@@ -86,6 +88,7 @@ pub(super) fn begin(file: &Path, settings: &SpoolSettings, known: &Schema) -> Be
         Ok(opened)
     };
     let log_missing = !aside::unfinished(&settings.directory) && log_is_missing(file);
+    let gone = gone(file, &settings.directory);
     let mut damaged = None;
     let mut opened = open();
     let set_aside = match &opened {
@@ -115,7 +118,36 @@ pub(super) fn begin(file: &Path, settings: &SpoolSettings, known: &Schema) -> Be
     };
     let known = opened.as_ref().map_or(0, counter);
     let run = after(sidecar.max(known));
-    Begun { run, store: opened.map_err(|error| error.to_string()), damaged, log_missing }
+    Begun { run, store: opened.map_err(|error| error.to_string()), damaged, log_missing, gone }
+}
+
+/// The copy of a file that is not there any more. What is set aside takes its copy with it, and before it.
+fn gone(file: &Path, directory: &Path) -> Option<Copy> {
+    let there = file.metadata().is_ok_and(|found| found.len() > 0);
+    let copy = if there || aside::unfinished(directory) { return None } else { Copy::read(file) };
+    copy.mark.is_some().then_some(copy)
+}
+
+/// Books as lost what waited in a file that somebody removed or emptied while no daemon ran, and says the ends of its runs.
+pub(super) fn lose_what_is_gone(copy: Copy, inner: &mut Inner, stamp: &dyn Fn() -> Stamp) {
+    let ends = inner.ledger.runs.keys().copied().collect::<Vec<_>>();
+    if let Some(mark) = &copy.mark {
+        let Ledger { folded_confirmed, folded_losses, folded, .. } = mark.ledger();
+        (inner.ledger.folded_confirmed, inner.ledger.folded_losses) = (folded_confirmed, folded_losses);
+        inner.ledger.folded = folded;
+    }
+    let before = inner.ledger.sums().losses.total();
+    for (run, books) in copy.books.into_iter().filter(|(run, _)| !ends.contains(run)) {
+        let next_seq = books.durable;
+        inner.ledger.runs.insert(run, books);
+        inner.must_record(Body::RunEnd { ended: run, next_seq, clean: false, last_wall_us: None }, stamp());
+        inner.lose(run, 0, next_seq, GapCause::Damaged);
+        inner.dirty.insert(run);
+    }
+    let lost = inner.ledger.sums().losses.total() - before;
+    tracing::error!(lost, "the spool's file was removed or emptied; a fresh one begins");
+    let found = "the file of the spool was removed or emptied while no daemon ran".to_owned();
+    inner.must_record(Body::Corruption { found, saved: 0, lost }, stamp());
 }
 
 /// The log beside the file is that of another spool. Where its own is nobody knows; it may hold what was stored last.

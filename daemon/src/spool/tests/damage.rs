@@ -22,6 +22,49 @@ async fn a_garbage_file_is_set_aside_and_the_spool_goes_on() {
 }
 
 #[tokio::test]
+async fn a_file_that_somebody_emptied_or_removed_is_told_of_by_its_copy() {
+    for emptied in [true, false] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
+        let mut plant = Plant::new(run);
+        let batches: Vec<_> = (0..10).map(|_| plant.batch()).collect();
+        for batch in &batches {
+            spool.append(batch.clone());
+        }
+        flush(&spool).await;
+        spool.confirm(&[Confirmed::from(&*batches[0])]);
+        spool.close(true).await.expect("closes");
+        let file = directory.path().join(store::FILE);
+        if emptied {
+            std::fs::write(&file, []).expect("emptied");
+        } else {
+            std::fs::remove_file(&file).expect("there");
+        }
+        for _ in 0..2 {
+            let (Opened { spool: second, .. }, _) = open(settings(directory.path()));
+            flush(&second).await;
+            let (batches, events) = waiting(&second).await;
+            assert_eq!(batches, []);
+            assert_eq!(
+                gaps(&events, run, GapCause::Damaged),
+                (2..20).collect(),
+                "all but what was confirmed"
+            );
+            let end = |event: &Arc<Event>| matches!(event.body, Body::RunEnd { ended, next_seq: 20, .. } if ended == run);
+            assert_eq!(events.iter().filter(|event| end(event)).count(), 1);
+            let said = |event: &Arc<Event>| matches!(event.body, Body::Corruption { saved: 0, lost: 18, .. });
+            assert_eq!(
+                events.iter().filter(|event| said(event)).count(),
+                1,
+                "said once, also after the next start"
+            );
+            assert_eq!(sums(&second).losses.damaged, 18);
+            second.close(true).await.expect("closes");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_newer_schema_is_set_aside_untouched() {
     let directory = tempfile::tempdir().expect("a directory");
     let (Opened { spool, .. }, _) = open(settings(directory.path()));

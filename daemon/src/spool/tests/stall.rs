@@ -83,3 +83,19 @@ async fn while_a_commit_stands_still_nobody_waits_for_it() {
     let rest = spool.span(span.next).await.expect("readable").expect("the record comes later");
     assert!(rest.items.iter().any(is_gap));
 }
+
+#[tokio::test]
+async fn what_a_power_cut_would_have_cost_before_the_commit_is_shown_after_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let slow = SpoolSettings { commit_every: Duration::from_millis(300), ..settings(directory.path()) };
+    let (Opened { spool, run, .. }, board) = open(slow);
+    let mut committed = spool.committed();
+    let before = committed.borrow_and_update().next_seq;
+    spool.append(Plant::new(run).batch());
+    let stored = committed.wait_for(|committed| committed.next_seq > before);
+    tokio::time::timeout(SOON, stored).await.expect("soon").expect("stores");
+    // The board is shown at the end of the turn, and the writer answers after it.
+    spool.ping().await.expect("turns");
+    let exposed = board.read(|status| (status.spool.open, status.spool.unstored_seconds));
+    assert!(exposed.0 == 0 && exposed.1 > 0.2, "{exposed:?}");
+}

@@ -205,6 +205,9 @@ impl Writer {
 
     /// Before the first step.
     pub(super) fn begin(&mut self) {
+        if let Some(broken) = &self.broken {
+            tracing::error!(error = %broken.why, "the spool cannot be opened; readings stay in memory and it is tried again");
+        }
         self.stands_on();
         self.keep_copy(true);
         self.show();

@@ -352,6 +352,9 @@ impl Writer {
         if let Some(newest) = written.event_ids.last() {
             self.shared.newest_event.store(*newest, Ordering::Release);
         }
+        if let Some(first) = window.kept.first() {
+            self.meter.stored(self.now, self.now.saturating_duration_since(first.at));
+        }
         let mut inner = self.shared.lock();
         inner.bytes -= window.kept.iter().map(|kept| kept.bytes).sum::<usize>();
         inner.in_hand = None;
