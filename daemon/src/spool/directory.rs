@@ -126,18 +126,25 @@ pub(super) fn write_sidecar(directory: &Path, run: RunId) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
+/// What somebody else put there is his, if it is no folder.
+fn folders_in(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    match fs::read_dir(directory) {
+        Ok(entries) => {
+            let all: io::Result<Vec<_>> = entries.map(|entry| entry.map(|entry| entry.path())).collect();
+            Ok(all?.into_iter().filter(|path| path.is_dir()).collect())
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
 /// Removes the oldest quarantines beyond their bounds; the newest, and one that was not searched, stays whatever its size.
 pub(super) fn bound_quarantines(directory: &Path) -> io::Result<()> {
-    let folder = directory.join("quarantine");
-    let mut found: Vec<PathBuf> = match fs::read_dir(&folder) {
-        Ok(entries) => entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    // What somebody else put there is his.
-    found.retain(|path| path.is_dir());
-    // Those that nobody has searched to the end stay longest, then the newest.
-    found.sort_by_key(|path| (!rescue::is_done(path), path.clone()));
+    let mut found = folders_in(&directory.join("quarantine"))?;
+    // A newer file that was taken back whole is removed by that. One that stays was searched, and is like these.
+    found.extend(folders_in(&directory.join("newer"))?.into_iter().filter(|path| rescue::is_done(path)));
+    // Those that nobody has searched to the end stay longest, then the newest, by the run in their name.
+    found.sort_by_key(|path| (!rescue::is_done(path), path.file_name().map(ToOwned::to_owned)));
     let mut bytes = 0;
     for (at, path) in found.iter().rev().enumerate() {
         let own = |entry: fs::DirEntry| entry.metadata().map_or(0, |metadata| metadata.len());

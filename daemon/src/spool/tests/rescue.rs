@@ -225,3 +225,19 @@ fn a_damaged_block_that_was_confirmed_does_not_cost_the_file_its_place_while_a_r
     assert!(!meet(1), "history met it");
     assert!(meet(2), "it would be waited for in vain");
 }
+
+#[test]
+fn newer_files_that_were_searched_and_stay_go_like_quarantines_and_others_never() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let all = [("newer", 1), ("newer", 2), ("newer", 3), ("newer", 4), ("quarantine", 5), ("quarantine", 6)];
+    let folder = |(kind, at): (&str, u32)| directory.path().join(format!("{kind}/0000000{at}-0000000a"));
+    for one in all {
+        std::fs::create_dir_all(folder(one)).expect("made");
+        if one.1 != 4 {
+            std::fs::write(folder(one).join("salvaged"), "").expect("marked");
+        }
+    }
+    bounds::bound_quarantines(directory.path()).expect("bounded");
+    let stay: Vec<_> = all.into_iter().filter(|one| folder(*one).exists()).map(|(_, at)| at).collect();
+    assert_eq!(stay, [3, 4, 5, 6]);
+}
