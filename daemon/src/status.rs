@@ -224,6 +224,8 @@ pub struct Salvage {
     pub lost: u64,
     /// It is still being searched.
     pub searching: bool,
+    /// It is, and what was found waits until there is room for it: it comes back as the server takes what is stored.
+    pub waits_for_room: bool,
 }
 
 /// The clock.

@@ -84,9 +84,12 @@ fn spool_lines(spool: &SpoolStatus, now_us: i64) -> Vec<(&'static str, String)> 
     if !lost.is_empty() {
         lines.push(("Lost", lost.join(", ")));
     }
-    if let Some(Salvage { at_us, found, saved, lost, searching }) = &spool.salvage {
+    if let Some(Salvage { at_us, found, saved, lost, searching, waits_for_room }) = &spool.salvage {
         let when = rows::minute_text(*at_us);
-        lines.push(if *searching {
+        lines.push(if *waits_for_room {
+            let waits = "the others wait for room and come back as the server takes what is stored";
+            ("Set aside", format!("{when}: {found}; {saved} readings taken back so far, {waits}"))
+        } else if *searching {
             ("Damaged", format!("{when}: {found}; being searched, {saved} readings saved so far"))
         } else {
             ("Damaged", format!("{when}: {found}; {saved} readings saved, {lost} known to be lost"))

@@ -234,6 +234,9 @@ fn store(status: &Status, now_us: i64) -> Vec<Problem> {
         problems.push(Problem::new(Severity::Warning, words::not_durable(why)));
     }
     match &spool.salvage {
+        Some(salvage) if salvage.waits_for_room => {
+            problems.push(Problem::new(Severity::Note, words::salvage_waits(salvage.saved)));
+        }
         Some(salvage) if salvage.searching => {
             problems.push(Problem::new(Severity::Warning, words::salvaging(salvage.saved)));
         }

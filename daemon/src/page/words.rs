@@ -106,7 +106,7 @@ pub const LABELS: &[(&str, &str)] = &[
     ("dropped", "Dropped to make room"),
     ("expired", "Dropped because of their age"),
     ("damaged", "Lost to a damaged disk"),
-    ("salvaged", "Saved from a damaged store"),
+    ("salvaged", "Saved from a store that was set aside"),
     ("salvaged_value", "{n}, {when}"),
     // clock and gateway
     ("clock", "Clock"),
@@ -512,6 +512,17 @@ pub fn salvaging(saved: u64) -> Said {
         ),
         "New readings are stored and sent as ever. Leave the gateway switched on until this has ended."
             .into(),
+    )
+}
+
+/// A store that was set aside does not fit in beside what waits.
+pub fn salvage_waits(saved: u64) -> Said {
+    Said(
+        format!(
+            "Readings of a store that was set aside wait for room: {} taken back so far",
+            count(saved, "reading", "readings")
+        ),
+        "They are safe, also if the gateway is switched off, and come back as the server takes what is stored.".into(),
     )
 }
 

@@ -504,5 +504,5 @@ fn bytes_of(batch: &Batch) -> usize {
 pub(super) fn salvage_of(body: &Body, stamp: Stamp) -> Option<Salvage> {
     let Body::Corruption { found, saved, lost } = body else { return None };
     let found = found.clone();
-    Some(Salvage { at_us: stamp.wall_us, found, saved: *saved, lost: *lost, searching: false })
+    Some(Salvage { at_us: stamp.wall_us, found, saved: *saved, lost: *lost, ..Salvage::default() })
 }

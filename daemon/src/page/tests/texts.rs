@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::page::problems::days_left;
-use crate::status::{BusStatus, CounterStatus, DeviceStatus, Status};
+use crate::status::{BusStatus, CounterStatus, DeviceStatus, Salvage, Status};
 
 const NOW_US: i64 = 1_795_177_382_123_456;
 
@@ -205,11 +205,26 @@ fn times_from_before_the_clock_was_set_are_not_shown_as_times() {
 }
 
 #[test]
+fn who_may_switch_the_gateway_off_while_a_store_waits_for_room_is_told_so() {
+    let (judged, text) = said(|status| {
+        let found = "the file of a newer program was set aside".to_owned();
+        let (searching, waits_for_room) = (true, true);
+        let salvage =
+            Salvage { at_us: NOW_US, found, saved: 40, searching, waits_for_room, ..Salvage::default() };
+        status.spool.salvage = Some(salvage);
+    });
+    assert_eq!(judged.severity, None, "nothing to do: {text}");
+    assert!(text.contains("wait for room: 40 readings taken back so far"), "{text}");
+    assert!(!text.contains("Leave the gateway switched on"), "{text}");
+}
+
+#[test]
 fn what_was_saved_from_a_damaged_store_is_said_for_a_week_and_stays_in_the_report() {
     let damaged = |saved, lost, searching, days_ago: i64| {
         let (at_us, found) = (NOW_US - days_ago * 86_400_000_000, "file is not a database".to_owned());
         said(|status| {
-            status.spool.salvage = Some(crate::status::Salvage { at_us, found, saved, lost, searching });
+            let salvage = Salvage { at_us, found, saved, lost, searching, ..Salvage::default() };
+            status.spool.salvage = Some(salvage);
         })
     };
     let (judged, text) = damaged(1200, 0, true, 0);
@@ -222,10 +237,10 @@ fn what_was_saved_from_a_damaged_store_is_said_for_a_week_and_stays_in_the_repor
     assert!(!damaged(1200, 40, false, 8).1.contains("store was damaged"));
     let mut status = well();
     let found = "file is not a database".to_owned();
-    let salvage = crate::status::Salvage { at_us: NOW_US, found, saved: 12, lost: 0, searching: false };
+    let salvage = Salvage { at_us: NOW_US, found, saved: 12, ..Salvage::default() };
     status.spool.salvage = Some(salvage);
     let report = report::report(&status, &summary(&status, NOW_US), NOW_US);
-    assert!(report.contains("Saved from a damaged store: 12 readings, 2026-"), "{report}");
+    assert!(report.contains("Saved from a store that was set aside: 12 readings, 2026-"), "{report}");
 }
 
 #[test]

@@ -140,9 +140,12 @@ impl Rescue {
         self.found
     }
 
-    /// What was wrong with a damaged file that is being searched, and how many readings were saved so far.
-    pub(super) fn so_far(&self) -> Option<(&str, u64)> {
-        Some((self.found.as_deref()?, self.saved.values().map(Intervals::total).sum()))
+    /// What was wrong with a damaged file that is being searched, how many readings were saved so far, and whether there is
+    /// no room for more. A file that is taken back in order takes no time worth telling, unless it waits for room.
+    pub(super) fn so_far(&self) -> Option<(&str, u64, bool)> {
+        let newer = self.waits_for_room.then_some("the file of a newer program was set aside");
+        let found = self.found.as_deref().or(newer)?;
+        Some((found, self.saved.values().map(Intervals::total).sum(), self.waits_for_room))
     }
 
     /// Whether it is known what lies in the spool's own file.

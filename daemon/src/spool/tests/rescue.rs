@@ -197,10 +197,9 @@ fn a_folder_that_nobody_has_searched_to_the_end_does_not_go_for_its_size() {
     assert_eq!(stay(), [1, 3], "what was searched goes");
 }
 
-#[test]
-fn a_damaged_block_that_was_confirmed_does_not_cost_the_file_its_place_while_a_rescue_waits_for_room() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let small = SpoolSettings { bytes_max: Some(BYTES_MAX_LEAST), ..settings(directory.path()) };
+/// A rescue that finds no room for what is in a newer file.
+fn waiting_for_room(directory: &Path) -> Life {
+    let small = SpoolSettings { bytes_max: Some(BYTES_MAX_LEAST), ..settings(directory) };
     for known in [&NEXT, &schema::CURRENT] {
         let mut life = Life::begin(small.clone(), known);
         let shape = big_shape();
@@ -209,6 +208,28 @@ fn a_damaged_block_that_was_confirmed_does_not_cost_the_file_its_place_while_a_r
     }
     let mut life = Life::begin(small, &NEXT);
     life.settle();
+    life
+}
+
+#[test]
+fn that_a_sound_file_waits_for_room_is_on_the_board_and_goes_when_it_is_taken_back() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut life = waiting_for_room(directory.path());
+    let said = life.board.read(|status| status.spool.salvage.clone()).expect("said");
+    assert!(said.waits_for_room && said.searching, "{said:?}");
+    for _ in 0..100 {
+        let done: Vec<_> = life.waiting().0.iter().map(|batch| Confirmed::from(&**batch)).collect();
+        life.spool.confirm(&done);
+        life.now += Duration::from_secs(11);
+        life.settle();
+    }
+    assert_eq!(life.board.read(|status| status.spool.salvage.clone()), None, "no damage");
+}
+
+#[test]
+fn a_damaged_block_that_was_confirmed_does_not_cost_the_file_its_place_while_a_rescue_waits_for_room() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut life = waiting_for_room(directory.path());
     let confirmed = life.waiting().0.remove(0);
     life.spool.confirm(&[Confirmed::from(&*confirmed)]);
     life.now += Duration::from_secs(11);

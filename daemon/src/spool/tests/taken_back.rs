@@ -15,13 +15,14 @@ fn add(transaction: &rusqlite::Transaction<'_>) -> rusqlite::Result<()> {
 pub(super) struct Life {
     pub(super) spool: Stepped,
     pub(super) now: Instant,
+    pub(super) board: Board,
 }
 
 impl Life {
     pub(super) fn begin(settings: SpoolSettings, known: &'static Schema) -> Self {
-        let now = Instant::now();
-        let spool = Stepped::open_as(settings, (Board::default(), known), || stamp(0), now);
-        Self { spool: spool.expect("opens"), now }
+        let (now, board) = (Instant::now(), Board::default());
+        let spool = Stepped::open_as(settings, (board.clone(), known), || stamp(0), now);
+        Self { spool: spool.expect("opens"), now, board }
     }
 
     pub(super) fn turn(&mut self) {

@@ -411,9 +411,9 @@ impl Writer {
         let bytes = file.map(|_| length(self.file.clone()) + length(self.log()));
         let (bytes_max, oldest_us, letters) = (self.bytes_max, self.oldest_us(), self.letters_kept.clone());
         let salvage = match self.rescue.as_ref().and_then(Rescue::so_far) {
-            Some((found, saved)) => {
+            Some((found, saved, waits_for_room)) => {
                 let (found, at_us) = (found.to_owned(), self.damaged_us);
-                Some(Salvage { at_us, found, saved, lost: 0, searching: true })
+                Some(Salvage { at_us, found, saved, lost: 0, searching: true, waits_for_room })
             }
             None => self.shared.lock().salvage.clone(),
         };
