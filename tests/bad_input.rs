@@ -185,6 +185,25 @@ fn serve(mut stream: TcpStream) {
     }
 }
 
+/// `fieldspool status` says of each hostile unit what it does: the refusing one, those that answer something else, the one without numbers.
+fn told(gateway: &Gateway) -> Option<()> {
+    let text = String::from_utf8(gateway.ask(&["status"]).stdout).unwrap();
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let of = |unit: u8, words: &str| {
+        let whole = format!("d{unit} (unit {unit}, bus b{unit}) {words}");
+        text.contains(&whole)
+    };
+    let mut all = of(
+        1,
+        "answers, but its only point has no usable value: the device has no such address (exception 2).",
+    );
+    all &= of(6, "answers, but its only point has no usable value: the device sent what is not a number.");
+    all &= (3..=5).all(|unit| of(unit, "does not answer since"));
+    all &= text.matches("Something answers, but not what was asked").count() == 3;
+    all &= !text.contains("All is well");
+    all.then_some(())
+}
+
 #[test]
 fn bad_frames_exceptions_nan_and_sentinels_are_no_values_and_say_why() {
     use std::fmt::Write as _;
@@ -230,6 +249,8 @@ fn bad_frames_exceptions_nan_and_sentinels_are_no_values_and_say_why() {
         let said = wait_for(&format!("unit {unit}"), SOON, || reason(unit));
         assert!(words.iter().any(|word| said.contains(word)), "unit {unit}: {said}, expected {words:?}");
     }
+    wait_for("the words for it", SOON, || told(&gateway));
+    gateway.wait_log("points of it have no usable value: compare its register map bus=b1 device=d1");
     wait_for("good readings meanwhile", Duration::from_secs(30), || {
         (receiver.messages().iter().filter(|m| m.topic.ends_with("/live/d8")).count() > 20).then_some(())
     });

@@ -126,6 +126,16 @@ pub struct DeviceStatus {
     pub polls: u64,
     /// Polls due and not made.
     pub missed: u64,
+    /// Its last poll brought no believed answer, but something else: a damaged frame, or an answer to another question.
+    pub misheard: bool,
+    /// Points that are polled.
+    pub points: u64,
+    /// Of these, without a usable value although the device answers.
+    pub unusable: u64,
+    /// Of these, because the device itself says that it has no value.
+    pub unusable_expected: u64,
+    /// The most frequent reason, as `Cause::code`.
+    pub unusable_cause: Option<u16>,
 }
 
 /// The connection to the broker.

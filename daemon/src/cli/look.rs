@@ -177,6 +177,9 @@ fn devices(text: &mut String, buses: &[BusStatus], now_us: i64, width: Option<us
             let since =
                 device.since_us.map(|since| format!(" for {}", age(now_us, since))).unwrap_or_default();
             let state = match device.answering {
+                Some(true) if device.unusable > device.unusable_expected => {
+                    format!("answers, {} of {} without value", device.unusable, device.points)
+                }
                 Some(true) => "answers".to_owned(),
                 Some(false) => format!("SILENT{since}"),
                 None => "not asked yet".to_owned(),

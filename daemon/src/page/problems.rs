@@ -170,6 +170,7 @@ fn line(bus: &BusStatus) -> Vec<Problem> {
     if bus.load > BUSY {
         problems.push(Problem::new(Severity::Warning, words::busy(bus)).on(bus, None));
     }
+    problems.extend(bus.devices.iter().filter_map(|device| unusable(bus, device)));
     // A silent device is asked less often on purpose.
     let late = bus.devices.iter().filter(|device| {
         device.answering == Some(true)
@@ -180,6 +181,19 @@ fn line(bus: &BusStatus) -> Vec<Problem> {
         late.map(|device| Problem::new(Severity::Warning, words::misses(bus, device)).on(bus, Some(device))),
     );
     problems
+}
+
+/// A device that answers, but without values. That some points have none on the device's own word is no trouble.
+fn unusable(bus: &BusStatus, device: &DeviceStatus) -> Option<Problem> {
+    if device.answering != Some(true) || device.unusable == 0 {
+        return None;
+    }
+    let severity = match (device.unusable >= device.points, device.unusable == device.unusable_expected) {
+        (true, false) => Severity::Fault,
+        (false, true) => Severity::Note,
+        _ => Severity::Warning,
+    };
+    Some(Problem::new(severity, words::unusable(bus, device)).on(bus, Some(device)))
 }
 
 fn server(status: &Status, now_us: i64) -> Vec<Problem> {

@@ -5,9 +5,11 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use fieldspool_drivers::bus::{Bus, Outcome, Poll};
+use fieldspool_drivers::bus::{Bus, Counters, Outcome, Poll};
+use fieldspool_drivers::{Cause, Sample};
 
 use crate::schedule::due::Due;
+use crate::schedule::usable::{Turn, Usable};
 use crate::status::{Board, BusStatus};
 
 /// Answers remembered for median and 99th percentile of a device's turnaround.
@@ -22,11 +24,14 @@ const SORT_EVERY: Duration = Duration::from_secs(10);
 /// The minute over which the load is taken, in one-second bins.
 const BINS: usize = 60;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct DeviceGauge {
     turnarounds_us: VecDeque<u64>,
     polls: u64,
     error: Option<String>,
+    /// The last poll brought something, but no answer.
+    misheard: bool,
+    usable: Usable,
     /// When turnarounds were last sorted for the board, and the polls then.
     sorted: Option<(Instant, u64)>,
 }
@@ -44,19 +49,25 @@ pub(super) struct Gauges {
 }
 
 impl Gauges {
-    pub(super) fn new(bus: usize, devices: usize, now: Instant) -> Self {
-        let devices = (0..devices).map(|_| DeviceGauge::default()).collect();
+    /// `points`: how many are polled of each device.
+    pub(super) fn new(bus: usize, points: &[usize], now: Instant) -> Self {
+        let devices = points.iter().map(|&points| DeviceGauge::new(points)).collect();
         Self { devices, busy: [Duration::ZERO; BINS], bin: 0, bin_began: now, began: now, bus }
     }
 
-    pub(super) fn polled(&mut self, device: usize, poll: &Poll, now: Instant) {
+    /// `strange`: frames that were no answer came during the poll.
+    pub(super) fn polled(&mut self, device: usize, poll: &Poll, strange: bool, now: Instant) {
         self.roll(now);
         if let Some(busy) = self.busy.get_mut(self.bin) {
             *busy += poll.busy;
         }
         let Some(gauge) = self.devices.get_mut(device) else { return };
+        if let Outcome::Held { .. } = poll.outcome {
+            return;
+        }
+        gauge.misheard = strange && poll.outcome == Outcome::Silent;
         match poll.outcome {
-            Outcome::Held { .. } => return,
+            Outcome::Held { .. } => {}
             Outcome::Answered { turnaround } => {
                 if gauge.turnarounds_us.len() >= TURNAROUNDS {
                     gauge.turnarounds_us.pop_front();
@@ -64,10 +75,19 @@ impl Gauges {
                 gauge.turnarounds_us.push_back(u64::try_from(turnaround.as_micros()).unwrap_or(u64::MAX));
                 gauge.error = None;
             }
-            Outcome::Silent => gauge.error = Some("no answer in time".to_owned()),
+            Outcome::Silent => gauge.error = Some(silence(&poll.samples, strange)),
             Outcome::LinkDown => gauge.error = Some("the line is down".to_owned()),
         }
         gauge.polls += 1;
+    }
+
+    /// What the samples of a poll say about the points of a device that counts as answering; `again`: since now.
+    pub(super) fn judge(&mut self, device: usize, poll: &Poll, again: bool) -> Option<Turn> {
+        let usable = &mut self.devices.get_mut(device)?.usable;
+        if again {
+            usable.forget_silence();
+        }
+        usable.take(&poll.samples)
     }
 
     /// Writes the bus's section of the board.
@@ -92,6 +112,8 @@ impl Gauges {
                 device.turnaround_us = gauge.percentiles();
             }
             device.error.clone_from(&gauge.error);
+            device.misheard = gauge.misheard;
+            gauge.usable.show(device);
             if due.is_silent(index) {
                 device.answering = Some(false);
             }
@@ -119,7 +141,33 @@ impl Gauges {
     }
 }
 
+/// Frames so far that were no answer to what was asked.
+pub(super) fn strange(counters: &Counters) -> u64 {
+    counters.foreign_frames + counters.bad_frames + counters.crc_errors
+}
+
+/// Why a poll without a believed answer had none.
+fn silence(samples: &[(u16, Sample)], strange: bool) -> String {
+    let gateway = |code: &u8| samples.iter().any(|(_, s)| *s == Sample::bad(Cause::Exception(*code)));
+    match [10, 11].iter().find(|code| gateway(code)) {
+        Some(code) => format!("the gateway in between does not reach it (exception {code})"),
+        None if strange => "something answers, but not what was asked".to_owned(),
+        None => "no answer in time".to_owned(),
+    }
+}
+
 impl DeviceGauge {
+    fn new(points: usize) -> Self {
+        Self {
+            turnarounds_us: VecDeque::new(),
+            polls: 0,
+            error: None,
+            misheard: false,
+            usable: Usable::new(points),
+            sorted: None,
+        }
+    }
+
     /// Whether it is time to sort; takes note of it.
     fn sorts(&mut self, now: Instant) -> bool {
         let few = self.polls <= u64::from(SORT_EACH);
@@ -156,9 +204,9 @@ mod tests {
     #[test]
     fn the_load_is_that_of_the_last_minute() {
         let start = Instant::now();
-        let mut gauges = Gauges::new(0, 1, start);
+        let mut gauges = Gauges::new(0, &[1], start);
         for second in 0..60 {
-            gauges.polled(0, &poll(500, 1), start + Duration::from_secs(second));
+            gauges.polled(0, &poll(500, 1), false, start + Duration::from_secs(second));
         }
         let minute = start + Duration::from_secs(60);
         gauges.roll(minute);
@@ -171,9 +219,9 @@ mod tests {
     #[test]
     fn turnarounds_are_shown_as_median_and_worst_of_a_hundred() {
         let start = Instant::now();
-        let mut gauges = Gauges::new(0, 1, start);
+        let mut gauges = Gauges::new(0, &[1], start);
         for turnaround in 0..250 {
-            gauges.polled(0, &poll(1, turnaround), start);
+            gauges.polled(0, &poll(1, turnaround), false, start);
         }
         assert_eq!(gauges.devices[0].percentiles(), Some((199, 248)), "of the last hundred, 150 to 249");
         assert_eq!(gauges.devices[0].polls, 250);
@@ -183,7 +231,7 @@ mod tests {
     fn turnarounds_are_sorted_for_the_board_at_once_at_first_and_then_every_ten_seconds() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut gauge = DeviceGauge::default();
+        let mut gauge = DeviceGauge::new(1);
         assert!(!gauge.sorts(at(0)), "nothing to show");
         for second in 1..=u64::from(SORT_EACH) {
             gauge.polls += 1;
@@ -197,7 +245,26 @@ mod tests {
             })
             .collect();
         assert_eq!(later, [20, 30]);
-        let mut fast = DeviceGauge { polls: 45, ..DeviceGauge::default() };
+        let mut fast = DeviceGauge { polls: 45, ..DeviceGauge::new(1) };
         assert!(fast.sorts(at(1)), "many answers before the first look");
+    }
+
+    #[test]
+    fn what_answers_something_else_is_not_called_no_answer() {
+        let start = Instant::now();
+        let mut gauges = Gauges::new(0, &[1], start);
+        let said = |gauges: &mut Gauges, sample, strange| {
+            let samples = vec![(0, Sample::bad(sample))];
+            let poll = Poll { samples, outcome: Outcome::Silent, ..poll(1, 1) };
+            gauges.polled(0, &poll, strange, start);
+            (gauges.devices[0].error.clone().unwrap_or_default(), gauges.devices[0].misheard)
+        };
+        assert_eq!(said(&mut gauges, Cause::Silent, false), ("no answer in time".to_owned(), false));
+        let (words, misheard) = said(&mut gauges, Cause::BadFrame, true);
+        assert!(misheard && words.contains("not what was asked"), "{words}");
+        let (words, _) = said(&mut gauges, Cause::Exception(11), false);
+        assert!(words.contains("gateway in between"), "{words}");
+        gauges.polled(0, &poll(1, 1), true, start);
+        assert!(!gauges.devices[0].misheard, "noise before an answer is the bus's trouble");
     }
 }

@@ -9,11 +9,12 @@
 pub mod due;
 mod gauge;
 pub mod samples;
+mod usable;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fieldspool_drivers::bus::{Bus, BusSpec, Outcome, Poll};
+use fieldspool_drivers::bus::{Bus, BusSpec, DeviceSpec, Outcome, Poll};
 use fieldspool_drivers::point::Point;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -22,6 +23,7 @@ use crate::status::Board;
 use due::{Due, Edge, Next};
 use gauge::Gauges;
 use samples::{News, Polled, Samples};
+use usable::Turn;
 
 /// How often the board is brought up to date: a little less than a second, so that a bus polled each second does it
 /// with its poll and not a moment after.
@@ -75,7 +77,7 @@ pub async fn run(spec: Arc<BusSpec>, mut around: Surroundings) {
     };
     let started = Instant::now();
     let mut due = Due::new(&spec, requests, spec.longest_request(), started);
-    let mut gauges = Gauges::new(around.bus, spec.devices.len(), started);
+    let mut gauges = Gauges::new(around.bus, &points(&spec), started);
     let mut bus = Bus::open_lazily(Arc::clone(&spec));
     let (mut board_at, mut polled) = (started, false);
     let mut missed = Missed { counts: vec![0; spec.devices.len()], record_at: started + MISSED_EVERY };
@@ -98,6 +100,7 @@ pub async fn run(spec: Arc<BusSpec>, mut around: Surroundings) {
         }
         let wake = match due.next(now) {
             Next::Poll { device, group, deadline } => {
+                let strange = gauge::strange(bus.counters());
                 let poll = tokio::select! {
                     biased;
                     () = around.stop.cancelled() => break,
@@ -105,9 +108,12 @@ pub async fn run(spec: Arc<BusSpec>, mut around: Surroundings) {
                 };
                 let ended = Instant::now();
                 polled = true;
-                gauges.polled(device, &poll, ended);
+                gauges.polled(device, &poll, gauge::strange(bus.counters()) > strange, ended);
                 let edge = due.polled((device, group), &poll.outcome, now, ended);
+                let again = edge == Some(Edge::Answering);
+                let turn = if due.is_silent(device) { None } else { gauges.judge(device, &poll, again) };
                 hand_on(&spec, &mut around, (device, group), poll, edge);
+                say(&spec, device, turn);
                 // A line that is down fails at once, and polls may follow each other without a pause: let the
                 // neighbours on this runtime have their turn.
                 tokio::task::yield_now().await;
@@ -160,6 +166,31 @@ fn hand_on(spec: &BusSpec, around: &mut Surroundings, slot: (usize, usize), poll
             at: poll.at,
             samples: poll.samples,
         }));
+    }
+}
+
+/// How many points are polled of each device.
+fn points(spec: &BusSpec) -> Vec<usize> {
+    let polled = |device: &DeviceSpec| {
+        let mut points: Vec<u16> = device.groups.iter().flat_map(|group| group.points.clone()).collect();
+        points.sort_unstable();
+        points.dedup();
+        points.len()
+    };
+    spec.devices.iter().map(polled).collect()
+}
+
+/// That a device answers does not mean that its points have values.
+fn say(spec: &BusSpec, device: usize, turn: Option<Turn>) {
+    let (Some(turn), Some(d)) = (turn, spec.devices.get(device)) else { return };
+    match turn {
+        Turn::Unusable(unusable, points, why) => tracing::warn!(
+            bus = %spec.name, device = %d.name, unusable, points, %why,
+            "device answers, but points of it have no usable value: compare its register map"
+        ),
+        Turn::Usable => {
+            tracing::info!(bus = %spec.name, device = %d.name, "all points of the device have usable values again");
+        }
     }
 }
 

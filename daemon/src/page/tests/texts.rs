@@ -109,6 +109,56 @@ fn a_silent_device_is_told_apart_from_a_silent_bus_and_a_closed_one() {
 }
 
 #[test]
+fn a_device_that_answers_without_values_is_not_well() {
+    use fieldspool_drivers::Cause;
+    let without = |unusable, expected, cause: Cause| {
+        said(|status| {
+            let device = &mut status.buses[0].devices[1];
+            (device.points, device.unusable, device.unusable_expected) = (12, unusable, expected);
+            device.unusable_cause = Some(cause.code());
+        })
+    };
+    let (summary, text) = without(12, 0, Cause::Exception(2));
+    assert_eq!(
+        text,
+        "Compressor 2 (meter-02, unit 2, bus hall) answers, but none of its 12 points has a usable value: the device \
+         has no such address (exception 2). Compare the register map: address, table, type."
+    );
+    assert_eq!(summary.severity, Some(Severity::Fault));
+    assert_eq!(summary.sentence, "1 thing needs attention. All 3 devices answer.");
+    let (summary, text) = without(3, 0, Cause::NotANumber);
+    assert!(text.starts_with("3 of 12 points of Compressor 2"), "{text}");
+    assert!(text.contains("have no usable value: the device sent what is not a number."), "{text}");
+    assert_eq!(summary.severity, Some(Severity::Warning), "of lower rank");
+    let (summary, text) = without(3, 3, Cause::Sentinel);
+    assert_eq!((summary.severity, summary.problems.len()), (None, 1), "its manual says so: {text}");
+    let (_, text) = said(|status| {
+        let device = &mut status.buses[0].devices[1];
+        (device.points, device.unusable, device.answering) = (12, 12, Some(false));
+    });
+    assert!(!text.contains("usable"), "what is silent is said to be silent: {text}");
+}
+
+#[test]
+fn what_answers_something_else_is_told_apart_from_silence() {
+    let mishear = |device: &mut DeviceStatus| {
+        (device.answering, device.misheard) = (Some(false), true);
+        device.error = Some("something answers, but not what was asked".into());
+    };
+    let (_, text) = said(|status| mishear(&mut status.buses[0].devices[1]));
+    assert!(
+        text.contains("Something answers, but not what was asked. Check its unit id, for another device"),
+        "{text}"
+    );
+    assert!(text.contains("wrong parity or speed") && !text.contains("its power"), "{text}");
+    let (_, text) = said(|status| mishear(&mut status.buses[1].devices[0]));
+    assert!(text.contains("another protocol on that port") && !text.contains("parity"), "{text}");
+    let (summary, text) = said(|status| status.buses[0].devices.iter_mut().for_each(mishear));
+    assert_eq!(summary.problems.len(), 1);
+    assert!(text.contains("Something answers, but not what was asked"), "{text}");
+}
+
+#[test]
 fn each_trouble_has_its_words_and_a_remedy() {
     type Change = fn(&mut Status);
     let cases: &[(Change, Severity, &str)] = &[
