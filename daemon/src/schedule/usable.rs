@@ -102,7 +102,7 @@ impl Usable {
     }
 
     fn count(&mut self) {
-        let causes: Vec<Cause> = self.places.iter().filter_map(Place::counts).collect();
+        let causes: Vec<Cause> = self.places.iter().filter_map(|place| place.counts()).collect();
         let own = |cause: &&Cause| **cause != Cause::Sentinel;
         let why = causes.iter().filter(own).max_by_key(|why| causes.iter().filter(|c| c == why).count());
         self.tally = Tally {
@@ -139,7 +139,7 @@ impl Usable {
 
 impl Place {
     /// The reason, once it counts.
-    fn counts(&self) -> Option<Cause> {
+    fn counts(self) -> Option<Cause> {
         let lost = matches!(self.cause, Some(Cause::Silent | Cause::BadFrame));
         self.cause.filter(|_| !lost || self.times >= IN_A_ROW)
     }
