@@ -184,6 +184,8 @@ pub struct SpoolStatus {
     pub open: u64,
     /// Stored and not yet confirmed, all runs.
     pub waiting: u64,
+    /// Records (gaps, run ends, damage, clock) that are not yet confirmed, all runs.
+    pub records_waiting: u64,
     /// Wall clock of the oldest waiting reading, µs.
     pub oldest_us: Option<i64>,
     /// Confirmed since the spool was made.

@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use crate::page::words::{self, Said};
+use crate::page::words::{self, Said, Told};
 use crate::status::{BusStatus, DeviceStatus, Status};
 
 /// Wall clock below this was never set: 2024-01-01.
@@ -256,15 +256,28 @@ fn store(status: &Status, now_us: i64) -> Vec<Problem> {
         }
         // What was said for a week is history; the figures still tell it.
         Some(salvage) if now_us.saturating_sub(salvage.at_us) < SALVAGE_SAID_US => {
-            problems.push(Problem::new(Severity::Note, words::salvaged(salvage.saved, salvage.lost)));
+            problems.push(Problem::new(
+                Severity::Note,
+                words::salvaged(salvage.saved, salvage.lost, told(status)),
+            ));
         }
         _ => {}
     }
     if spool.evicted + spool.expired + spool.damaged + spool.dropped > 0 {
-        let said = words::lost(spool.evicted, spool.expired, spool.damaged, spool.dropped);
+        let losses = [spool.evicted, spool.expired, spool.damaged, spool.dropped];
+        let said = words::lost(losses, told(status));
         problems.push(Problem::new(Severity::Note, said));
     }
     problems
+}
+
+/// Whether the server knows what the records tell.
+fn told(status: &Status) -> Told {
+    match (status.uplink.configured, status.spool.records_waiting) {
+        (false, _) => Told::Nobody,
+        (true, 0) => Told::Done,
+        (true, _) => Told::Later,
+    }
 }
 
 /// Whole days until `expires_us`, negative when over; `None` while the clock is not to be believed.

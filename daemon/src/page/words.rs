@@ -529,8 +529,30 @@ pub fn nobody_listens(n: u64) -> Said {
     )
 }
 
-/// Readings that are gone.
-pub fn lost(dropped_to_make_room: u64, too_old: u64, damaged: u64, overflow: u64) -> Said {
+/// Whether the server has been told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// No record waits.
+    Done,
+    /// Records wait; this one may be among them.
+    Later,
+    /// There is no server.
+    Nobody,
+}
+
+impl Told {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Done => "Reported to the server.",
+            Self::Later => "Will be reported to the server.",
+            Self::Nobody => "No server is configured that could be told.",
+        }
+    }
+}
+
+/// Readings that are gone: dropped to make room, too old, lost to damage, dropped while the disk took none.
+pub fn lost(losses: [u64; 4], told: Told) -> Said {
+    let [dropped_to_make_room, too_old, damaged, overflow] = losses;
     let mut parts = Vec::new();
     if dropped_to_make_room > 0 {
         parts.push(format!("{} dropped to make room", grouped(dropped_to_make_room)));
@@ -546,7 +568,7 @@ pub fn lost(dropped_to_make_room: u64, too_old: u64, damaged: u64, overflow: u64
     }
     Said(
         format!("Some readings are gone: {}", parts.join(", ")),
-        "Counted since the store was made, and reported to the server as gaps. Nothing to do here.".into(),
+        format!("Counted since the store was made. {} Nothing to do here.", told.words()),
     )
 }
 
@@ -574,7 +596,7 @@ pub fn salvage_waits(saved: u64) -> Said {
 }
 
 /// A damaged store was searched to its end.
-pub fn salvaged(saved: u64, lost: u64) -> Said {
+pub fn salvaged(saved: u64, lost: u64, told: Told) -> Said {
     let lost = match lost {
         0 => "none is known to be lost".to_owned(),
         1 => "1 is known to be lost".to_owned(),
@@ -582,7 +604,10 @@ pub fn salvaged(saved: u64, lost: u64) -> Said {
     };
     Said(
         format!("The store was damaged: {} saved from it, {lost}", count(saved, "reading", "readings")),
-        "Reported to the server. If it comes again, have the card or the disk replaced, and the power supply looked at.".into(),
+        format!(
+            "{} If it comes again, have the card or the disk replaced, and the power supply looked at.",
+            told.words()
+        ),
     )
 }
 

@@ -95,13 +95,13 @@ impl Meter {
         }
         let written = self.written;
         self.roll(now);
-        let (sums, numbered, durable, lost_beyond, oldest) = {
+        let (sums, records, numbered, durable, lost_beyond, oldest) = {
             let inner = shared.lock();
             let books = inner.ledger.runs.get(&inner.run);
             let durable = inner.durable();
             let lost = books.map_or(0, |books| books.lost.total() - books.lost.below(durable));
             let oldest = inner.in_hand.or(inner.ring.front().map(|kept| kept.at));
-            (inner.ledger.sums(), inner.numbered, durable, lost, oldest)
+            (inner.ledger.sums(), inner.records_waiting(), inner.numbered, durable, lost, oldest)
         };
         // The board is looked at between two commits, and shown right after one.
         let (stored_at, age) = self.exposed;
@@ -121,6 +121,7 @@ impl Meter {
             spool.numbered = numbered;
             spool.open = numbered.saturating_sub(durable + lost_beyond);
             spool.waiting = sums.waiting;
+            spool.records_waiting = records;
             spool.oldest_us = oldest_us;
             spool.confirmed = sums.confirmed;
             spool.evicted = sums.losses.evicted;

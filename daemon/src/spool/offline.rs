@@ -27,6 +27,7 @@ pub struct Offline {
     source: Source,
     ledger: Ledger,
     floor: u64,
+    events_waiting: u64,
     salvage: Option<Salvage>,
     _lock: Lock,
 }
@@ -45,8 +46,8 @@ impl Offline {
         }
         let found = found(source.connection()).map_err(refuse)?;
         let ledger = ledger_of(source.connection(), &found).map_err(refuse)?;
-        let (floor, salvage) = (found.mark.floor, found.salvage);
-        Ok(Self { file, source, ledger, floor, salvage, _lock: lock })
+        let (floor, events_waiting, salvage) = (found.mark.floor, found.events_waiting, found.salvage);
+        Ok(Self { file, source, ledger, floor, events_waiting, salvage, _lock: lock })
     }
 
     /// What the board would say, with the cap of the configuration; rates are known to a daemon only.
@@ -62,6 +63,7 @@ impl Offline {
         SpoolStatus {
             state: "not running".to_owned(),
             waiting: sums.waiting,
+            records_waiting: self.events_waiting,
             oldest_us: oldest.filter(|_| sums.waiting > 0).map(|header| header.wall_min),
             confirmed: sums.confirmed,
             evicted: sums.losses.evicted,

@@ -479,6 +479,11 @@ impl Inner {
         (self.ledger.sums().waiting, self.events_waiting.saturating_sub(self.sent.len() as u64))
     }
 
+    /// Records that the server has not confirmed, stored or not.
+    pub(super) fn records_waiting(&self) -> u64 {
+        self.waiting().1 + (self.events.len() + self.gaps.len()) as u64
+    }
+
     /// How far the current run is durable or settled.
     pub(super) fn durable(&self) -> u64 {
         self.ledger.runs.get(&self.run).map_or(0, |books| books.durable)

@@ -74,6 +74,47 @@ async fn everything_arrives_once_with_mqtt_3_1_1() {
 }
 
 #[tokio::test]
+async fn an_alert_of_tls_is_known_in_both_versions() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let alerting = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.read(&mut [0; 1024]).await;
+            let _ = stream.write_all(&[0x15, 3, 3, 0, 2, 2, 70]).await;
+            // Until the peer closes: the alert must not be lost to a reset.
+            let _ = stream.read(&mut [0; 1]).await;
+        }
+    });
+    for protocol in [Protocol::V5, Protocol::V311] {
+        let plain = Broker { host: "127.0.0.1".into(), port, tls: false };
+        let gateway = Gateway::start(UplinkConfig { protocol, ..UplinkConfig::new(plain) }, &[]);
+        let board = gateway.board.clone();
+        let said = || board.read(|s| s.uplink.error.clone()).unwrap_or_default();
+        until("the reason", || !said().is_empty()).await;
+        assert!(said().starts_with("the port speaks TLS: write mqtts://"), "{}", said());
+        gateway.stop().await;
+    }
+    alerting.abort();
+}
+
+#[tokio::test]
+async fn a_port_that_speaks_tls_is_named_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let ca = Authority::new(folder.path(), "ca");
+    let broker = Mosquitto::start(&ca, "").await;
+    for protocol in [Protocol::V5, Protocol::V311] {
+        let plain = Broker { host: "localhost".into(), port: broker.tls, tls: false };
+        let gateway = Gateway::start(UplinkConfig { protocol, ..UplinkConfig::new(plain) }, &[]);
+        let board = gateway.board.clone();
+        let said = || board.read(|s| s.uplink.error.clone()).unwrap_or_default();
+        until("the reason", || !said().is_empty()).await;
+        assert!(said().contains("the port speaks TLS: write mqtts://"), "{}", said());
+        gateway.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn a_broker_that_is_killed_again_and_again_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let ca = Authority::new(folder.path(), "ca");

@@ -44,6 +44,16 @@ impl End {
     pub(super) fn new(cause: Cause, words: impl Into<String>) -> Self {
         Self { cause, words: words.into() }
     }
+
+    /// The end of a connection without TLS, before the broker had said a word of MQTT. Its TLS alert may be lost to the reset.
+    pub(super) fn of_a_plain_stranger(self) -> Self {
+        if self.cause != Cause::Closed {
+            return self;
+        }
+        let words = "the connection was cut before the broker said a word: perhaps the port speaks TLS: write mqtts:// \
+                     in broker, or see the broker's log";
+        Self::new(Cause::Closed, words)
+    }
 }
 
 /// An error of the version 5 client.
@@ -64,6 +74,7 @@ pub(super) fn explain_v5(error: &v5::ConnectionError) -> End {
             S::ConnFail { reason } => refused_v5(*reason),
             S::ConnectionAborted => closed(),
             S::AwaitPingResp | S::CollisionTimeout => silent(),
+            S::Deserialization(v5::mqttbytes::Error::BoundaryCrossed(n)) if is_tls_alert(*n) => speaks_tls(),
             S::Deserialization(other) => unreadable(&other.to_string()),
             S::Unsolicited(id) => unreadable(&format!("an acknowledgement for {id}, which was not sent")),
             other => unreadable(&other.to_string()),
@@ -86,6 +97,9 @@ pub(super) fn explain_v4(error: &rumqttc::ConnectionError) -> End {
             S::Io(error) | S::Deserialization(rumqttc::mqttbytes::Error::Io(error)) => explain_io(error),
             S::ConnectionAborted => closed(),
             S::AwaitPingResp | S::CollisionTimeout => silent(),
+            S::Deserialization(rumqttc::mqttbytes::Error::BoundaryCrossed(n)) if is_tls_alert(*n) => {
+                speaks_tls()
+            }
             S::Deserialization(other) => unreadable(&other.to_string()),
             S::Unsolicited(id) => unreadable(&format!("an acknowledgement for {id}, which was not sent")),
             other => unreadable(&other.to_string()),
@@ -110,6 +124,16 @@ fn closed() -> End {
 
 fn not_mqtt() -> End {
     End::new(Cause::Refused, "what answers on this port does not speak MQTT: check host and port")
+}
+
+/// A TLS alert (0x15, then the version 3.0 to 3.4, then a length) reads as the packet CONNECT with 3 bytes, whose text
+/// would have 0x0300 to 0x0304 bytes.
+fn is_tls_alert(length: usize) -> bool {
+    (0x0300..=0x0304).contains(&length)
+}
+
+fn speaks_tls() -> End {
+    End::new(Cause::Refused, "the port speaks TLS: write mqtts:// in broker, or give the port without TLS")
 }
 
 fn unreadable(what: &str) -> End {

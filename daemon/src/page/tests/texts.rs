@@ -294,6 +294,23 @@ fn what_was_saved_from_a_damaged_store_is_said_for_a_week_and_stays_in_the_repor
 }
 
 #[test]
+fn the_server_is_said_to_know_only_what_it_has_confirmed() {
+    let told = |server, records_waiting| {
+        said(|status| {
+            (status.uplink.configured, status.spool.records_waiting) = (server, records_waiting);
+            status.spool.damaged = 7;
+            let damage = crate::status::Salvage { at_us: NOW_US, saved: 12, lost: 7, ..Default::default() };
+            status.spool.salvage = Some(damage);
+        })
+        .1
+    };
+    assert_eq!(told(true, 0).matches(". Reported to the server. ").count(), 2, "{}", told(true, 0));
+    assert_eq!(told(true, 1).matches(". Will be reported to the server. ").count(), 2, "{}", told(true, 1));
+    assert!(!told(true, 1).contains("Reported"), "{}", told(true, 1));
+    assert!(told(false, 1).contains("No server is configured that could be told"), "{}", told(false, 1));
+}
+
+#[test]
 fn no_word_of_the_source_code_reaches_the_technician() {
     let mut texts: Vec<String> = words::LABELS.iter().map(|(_, text)| (*text).to_owned()).collect();
     let (_, all) = said(|status| {

@@ -26,7 +26,8 @@ async fn stored_readings_survive_the_end_of_the_process() {
     assert_eq!(events.len(), 1);
     assert_eq!((events[0].run, events[0].number, &events[0].body), (next, 0, &end));
     flush(&second).await;
-    assert_eq!(board.snapshot().spool.waiting, 100);
+    let shown = board.snapshot().spool;
+    assert_eq!((shown.waiting, shown.records_waiting), (100, 1), "the readings and the run end");
     second.close(true).await.expect("closes");
     spool.close(true).await.expect("closes");
 }

@@ -131,10 +131,15 @@ impl Task {
         self.show(now(), true);
         let (publisher, mut link) = client::dial(dial);
         let mut wire = Wire { publisher, ledger: Ledger::default() };
+        let mut welcome = false;
         let end = loop {
             match self.event(&mut wire, &mut link).await {
-                Ok(event) => self.on_event(&mut wire, event),
-                Err(end) => break end,
+                Ok(event) => {
+                    welcome |= matches!(event, Event::Connected(_));
+                    self.on_event(&mut wire, event);
+                }
+                Err(end) if welcome || self.config.broker.tls => break end,
+                Err(end) => break end.of_a_plain_stranger(),
             }
         };
         for event in link.rest() {
