@@ -65,6 +65,9 @@ fn an_export_is_whole_with_a_daemon_and_without_and_says_nothing_to_a_script() {
         let names = names(&text);
         assert!(names.len() > 600, "{}", names.len());
         assert_eq!((names[0].1, names[names.len() - 1].1), (0, names.len() as u64 - 1), "without a hole");
+        let (code, said) = ended(export(&gateway, &["--device", "nope"], Stdio::null()));
+        assert_eq!(code, Some(66), "{said}");
+        assert!(said.contains("nothing was found of a device \"nope\"; configured are: "), "{said}");
     }
 }
 

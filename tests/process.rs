@@ -156,6 +156,12 @@ fn a_spool_file_that_is_garbage_is_set_aside_and_sampling_goes_on() {
         .find(|p| p.extension().is_some_and(|e| e == "sqlite" || e == "db"))
         .expect("a spool file");
     std::fs::write(&spool, "this is not a database, it is a letter to my grandmother".repeat(200)).unwrap();
+    for command in ["status", "export"] {
+        let output = gateway.ask(&["spool", command]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(74), "{command}: {said}");
+        assert!(said.contains("start the daemon: it sets the file aside and saves"), "{command}: {said}");
+    }
     gateway.start();
     gateway.wait_status("readings again", |s| s["spool"]["numbered"].as_u64().filter(|n| *n > 5));
     assert!(gateway.var("quarantine").exists(), "the damaged file is kept");

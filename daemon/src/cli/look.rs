@@ -155,6 +155,15 @@ pub(super) fn resent(resent: &Resent, asked: &Asked, running: bool) -> String {
     for (count, what) in others.iter().filter(|(count, _)| *count > 0) {
         line(format!("{count} {what}"));
     }
+    if let Asked::Stretch { run, first, next } = asked
+        && resent.readings + others.iter().map(|(count, _)| count).sum::<u64>() == 0
+    {
+        let last = next.saturating_sub(1);
+        line(format!(
+            "nothing is stored of the readings {first} to {last} of run {run}: the run ended before them, or they made room \
+             long ago; fieldspool spool export shows the numbers that are there"
+        ));
+    }
     let since = if let Asked::Since { wall_us } = asked { Some(*wall_us) } else { None };
     match (since, resent.oldest_us) {
         (Some(_), None) => line("the spool holds no reading".to_owned()),
@@ -322,6 +331,19 @@ mod tests {
         assert_eq!(line("f32"), ["f32", "-1.7e22", "12345.67"], "{text}");
         assert_eq!(line("u16"), ["u16", "59054"]);
         assert_eq!(line("as configured"), ["as", "configured", "NET"]);
+    }
+
+    #[test]
+    fn a_stretch_of_which_nothing_is_found_says_why() {
+        let run = "00000017-9f3c2a10".parse().unwrap();
+        let asked = Asked::Stretch { run, first: 5000, next: 6001 };
+        let text = resent(&Resent::default(), &asked, true);
+        assert!(
+            text.contains("readings 5000 to 6000 of run 00000017-9f3c2a10: the run ended before"),
+            "{text}"
+        );
+        let text = resent(&Resent { gone: 7, ..Resent::default() }, &asked, true);
+        assert!(!text.contains("ended before"), "that has its own words: {text}");
     }
 
     #[test]

@@ -19,6 +19,9 @@ use crate::model::{NotARun, RunId};
 use crate::spool::offline::{self, Offline};
 use crate::spool::{Asked, ExportQuery, Resent, SpoolError};
 
+/// So many devices are named to somebody who asked for one that there is not.
+const NAMES_SAID: usize = 20;
+
 /// Where the spool of this configuration is.
 pub(super) fn directory(place: &Place) -> Result<PathBuf, Failure> {
     config(place).map(|config| config.spool.directory).ok_or_else(|| {
@@ -30,11 +33,20 @@ pub(super) fn directory(place: &Place) -> Result<PathBuf, Failure> {
 
 /// The spool, opened by this process: only where no daemon holds its lock.
 fn offline(place: &Place) -> Result<Offline, Failure> {
-    Offline::open(&directory(place)?).map_err(|error| unreadable(&error))
+    Offline::open(&directory(place)?).map_err(|error| unreadable_alone(&error))
 }
 
 fn unreadable(error: &SpoolError) -> Failure {
     Failure { what: error.to_string(), exit: error.exit_code() }
+}
+
+/// The same, where no daemon runs that would have mended it.
+fn unreadable_alone(error: &SpoolError) -> Failure {
+    let mut failure = unreadable(error);
+    if matches!(error, SpoolError::Damaged { .. }) {
+        failure.what.push_str("; start the daemon: it sets the file aside and saves what it can");
+    }
+    failure
 }
 
 /// On standard error, so that what is exported stays clean.
@@ -93,10 +105,10 @@ pub(super) fn export(export: &Export, out: &mut dyn Write) -> Result<Exit, Failu
     });
     match asked {
         Err(AskError::NotRunning) => {
-            let mut query = ExportQuery { device, from_us, to_us, ..ExportQuery::default() };
+            let mut query = ExportQuery { device: device.clone(), from_us, to_us, ..ExportQuery::default() };
             let mut offline = offline(&export.place)?;
             loop {
-                let page = offline.export(&query).map_err(|error| unreadable(&error))?;
+                let page = offline.export(&query).map_err(|error| unreadable_alone(&error))?;
                 for batch in &page.batches {
                     so_far = print(&rows::rows(batch))?;
                 }
@@ -109,7 +121,27 @@ pub(super) fn export(export: &Export, out: &mut dyn Write) -> Result<Exit, Failu
         answer => answer?,
     }
     out.flush()?;
-    Ok(Exit::Ok)
+    match device {
+        Some(device) if so_far == 0 => nothing_of(&device, &export.place),
+        _ => Ok(Exit::Ok),
+    }
+}
+
+/// Nothing was found of a device: that of one that is configured may be so, another name is a slip.
+fn nothing_of(device: &str, place: &Place) -> Result<Exit, Failure> {
+    let Some(config) = config(place) else { return Ok(Exit::Ok) };
+    let specs = config.buses.iter().flat_map(|bus| &bus.spec.devices);
+    let names: Vec<&str> = specs.map(|spec| &*spec.name).collect();
+    if names.contains(&device) {
+        return Ok(Exit::Ok);
+    }
+    let shown = names.iter().take(NAMES_SAID).copied().collect::<Vec<_>>().join(", ");
+    let known = match names.len() {
+        0 => "no device is configured".to_owned(),
+        n if n > NAMES_SAID => format!("configured are {shown} and {} more", n - NAMES_SAID),
+        _ => format!("configured are: {shown}"),
+    };
+    Err(Failure::new(Exit::NoInput, format!("nothing was found of a device {device:?}; {known}")))
 }
 
 /// `fieldspool spool resend`
