@@ -5,7 +5,7 @@
 //! [`writer`], which alone writes the [`store`], and the [`reader`].
 //!
 //! Reading order: [`block`] and [`schema`] (what is on disk), [`ledger`] (what is settled), [`ring`] and [`store`] (the file),
-//! [`shared`] and [`writer`] (from memory to disk), [`source`] and [`reader`] (questions), [`open`] (recovery),
+//! [`inner`], [`shared`] and [`writer`] (from memory to disk), [`source`] and [`reader`] (questions), [`open`] (recovery),
 //! [`again`] (sending again).
 //!
 //! Promises: P1, P2, P3, P4 and, for the disk, P7 and P10.
@@ -20,6 +20,7 @@ pub mod dictionary;
 mod directory;
 mod error;
 mod forgotten;
+mod inner;
 pub mod ledger;
 mod meter;
 pub mod offline;
@@ -62,10 +63,11 @@ use crate::model::event::{Body, ClockCorrection};
 use crate::model::{Batch, RunId, Stamp};
 use crate::status::Board;
 use copy::Copy;
+use inner::Inner;
 use ledger::{Ledger, RunBooks};
 use reader::{QUESTIONS_MAX, Question, Reader};
 use schema::Schema;
-use shared::{Command, Inner, Shared};
+use shared::{Command, Shared};
 use verify::Verified;
 use writer::Writer;
 

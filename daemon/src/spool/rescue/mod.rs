@@ -29,9 +29,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::inner::Inner;
 use super::ledger::Intervals;
 use super::schema::Schema;
-use super::shared::{Inner, off_the_lock};
+use super::shared::off_the_lock;
 use super::store::RunRow;
 use crate::model::event::{Body, Event, GapCause};
 use crate::model::{Batch, RunId, Stamp};

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use crate::model::event::{Body, GapCause};
 use crate::model::{RunId, Stamp};
+use crate::spool::inner::Inner;
 use crate::spool::ledger::{Intervals, RunBooks, UNFOLDED};
-use crate::spool::shared::Inner;
 
 /// What records that were found say: it need not be said again.
 #[derive(Debug, Default)]

@@ -7,30 +7,32 @@
 //! After an error of a commit the store must be dropped and opened again: a connection whose fsync failed is not to be
 //! believed.
 
+mod error;
 mod log;
+mod tables;
 mod write;
 
-use std::collections::BTreeSet;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, OpenFlags};
 
-use super::block::{self, Header};
+use super::block::Header;
 use super::copy;
 use super::dictionary::Dictionary;
 use super::ledger::RunBooks;
-use super::records::{Mark, books_of, event_of, mark_of, mark_text, run_of};
+use super::records::{Mark, mark_text};
 use super::ring::{self, Extent, Heading, Spot};
 use super::schema::{self, Schema, WriteBack};
-use super::shared::{off_the_lock, salvage_of};
-use write::{CLOCKS_KEPT, Writing, name_log, put_again, put_dead, put_events, put_runs, small_pages};
+use super::shared::off_the_lock;
+pub use error::{StoreError, Trouble};
+use tables::mark;
+pub use tables::{Found, RunRow, dictionary, found, gap_rows, letters, records, told_of};
+use write::{Writing, name_log, put_again, put_dead, put_events, put_runs, small_pages};
 
-use crate::model::event::{ClockCorrection, Event};
+use crate::model::event::Event;
 use crate::model::{Batch, RunId};
-use crate::status::Salvage;
 
 /// Name of the file in the state directory.
 pub const FILE: &str = "spool.db";
@@ -52,90 +54,6 @@ const CHUNK_SHARE: u64 = 64;
 
 /// A rescue leaves this share of the cap to what comes.
 const SPARE_SHARE: u64 = 16;
-
-/// Why the file cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// SQLite says so.
-    #[error("{0}")]
-    Sqlite(#[from] rusqlite::Error),
-    /// No spool of ours, or its small tables make no sense.
-    #[error("{0}")]
-    Foreign(String),
-    /// The state directory cannot be used.
-    #[error("{0}")]
-    Directory(#[from] std::io::Error),
-    /// Made by a newer program.
-    #[error("schema {0}")]
-    Newer(i64),
-    /// The batch breaks a rule; it would fail for ever.
-    #[error("{0}")]
-    Unencodable(#[from] block::Unencodable),
-    /// A reader kept the log from being emptied.
-    #[error("a reader is in the way")]
-    Busy,
-    /// Nothing that may be overwritten, and no room.
-    #[error("the spool is at its cap and nothing in it may go")]
-    NoRoom,
-    /// The disk is full, and everything in the spool still waits to be sent.
-    #[error("the disk is full, and everything stored still waits to be sent")]
-    NoSpace,
-}
-
-/// What kind of trouble an error is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
-    /// No space left.
-    Full,
-    /// The file system is read-only, or not ours to write.
-    ReadOnly,
-    /// Anything else between us and the disk.
-    Disk,
-    /// The content is damaged.
-    Damage,
-}
-
-impl StoreError {
-    /// Sorts it.
-    pub fn trouble(&self) -> Trouble {
-        let Self::Sqlite(error) = self else {
-            return match self {
-                Self::Foreign(_) => Trouble::Damage,
-                Self::NoSpace => Trouble::Full,
-                Self::Directory(error) => match error.kind() {
-                    ErrorKind::StorageFull => Trouble::Full,
-                    ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => Trouble::ReadOnly,
-                    _ => Trouble::Disk,
-                },
-                _ => Trouble::Disk,
-            };
-        };
-        // SQLITE_ERROR: a format it does not know, or a table that our statements do not find. Our statements are right.
-        if error.sqlite_error().is_some_and(|error| error.extended_code & 0xff == 1) {
-            return Trouble::Damage;
-        }
-        match error.sqlite_error_code() {
-            Some(ErrorCode::DiskFull) => Trouble::Full,
-            Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => Trouble::ReadOnly,
-            // None: a column of another type, text that is no text. Only damage makes these.
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) | None => Trouble::Damage,
-            Some(_) => Trouble::Disk,
-        }
-    }
-}
-
-/// What is known of a run from its row.
-#[derive(Clone, Debug)]
-pub struct RunRow {
-    /// Which.
-    pub run: RunId,
-    /// A run end record exists.
-    pub ended: bool,
-    /// Wall clock of its last durable batch, if known.
-    pub last_wall_us: Option<i64>,
-    /// Its books.
-    pub books: RunBooks,
-}
 
 /// A change of a run's row.
 #[derive(Clone, Debug)]
@@ -237,23 +155,6 @@ pub struct Victims {
     pub reach: u64,
     /// Those of them that nobody has settled.
     pub unsettled: Vec<Heading>,
-}
-
-/// What the small tables said at opening.
-#[derive(Debug)]
-pub struct Found {
-    /// The spool's own row.
-    pub mark: Mark,
-    /// All runs, oldest first.
-    pub runs: Vec<RunRow>,
-    /// Records not sent yet.
-    pub events_waiting: u64,
-    /// Row id of the newest record.
-    pub newest_event: i64,
-    /// What its records say of the clock, oldest first.
-    pub clocks: Vec<ClockCorrection>,
-    /// The newest damage that they tell of.
-    pub salvage: Option<Salvage>,
 }
 
 impl Store {
@@ -508,128 +409,6 @@ impl Store {
         let busy: i64 = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
         Ok(busy == 0)
     }
-}
-
-/// Reads the small tables.
-pub fn found(connection: &Connection) -> Result<Found, StoreError> {
-    off_the_lock();
-    let mark = mark(connection)?;
-    let mut statement = connection.prepare("SELECT run, ended, last_wall_us, books FROM run ORDER BY run")?;
-    let mut rows = statement.query([])?;
-    let mut runs = Vec::new();
-    while let Some(row) = rows.next()? {
-        let run = run_of(row.get(0)?);
-        let books = books_of(run, row.get_ref(3)?.as_str().unwrap_or_default());
-        runs.push(RunRow {
-            run,
-            ended: row.get::<_, i64>(1)? != 0,
-            last_wall_us: row.get(2)?,
-            books: books.ok_or_else(|| StoreError::Foreign("the books of a run are damaged".into()))?,
-        });
-    }
-    let events = "SELECT coalesce(sum(sent = 0), 0), coalesce(max(id), 0) FROM event";
-    let (waiting, newest): (i64, i64) =
-        connection.query_row(events, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let (clocks, salvage) = (clocks(connection)?, damage(connection)?);
-    let events_waiting = waiting.cast_unsigned();
-    Ok(Found { mark, runs, events_waiting, newest_event: newest, clocks, salvage })
-}
-
-/// Runs that a waiting run end or gap record is about.
-pub fn told_of(connection: &Connection) -> Result<BTreeSet<RunId>, StoreError> {
-    off_the_lock();
-    let sql = "SELECT run, number, body FROM event WHERE sent = 0
-               AND (body LIKE '%\"kind\":\"run_end\"%' OR body LIKE '%\"kind\":\"gap\"%'
-                    OR body LIKE '%\"kind\":\"gaps\"%')";
-    let mut statement = connection.prepare(sql)?;
-    let mut rows = statement.query([])?;
-    let mut runs = BTreeSet::new();
-    while let Some(row) = rows.next()? {
-        let number = row.get::<_, i64>(1)?.cast_unsigned();
-        let event = event_of(run_of(row.get(0)?), number, row.get_ref(2)?.as_str().unwrap_or_default());
-        runs.extend(event.and_then(|event| event.body.about()));
-    }
-    Ok(runs)
-}
-
-/// All records, sent or not, that make sense.
-pub fn records(connection: &Connection) -> Result<Vec<Event>, StoreError> {
-    off_the_lock();
-    let mut statement = connection.prepare("SELECT run, number, body FROM event")?;
-    let mut rows = statement.query([])?;
-    let mut found = Vec::new();
-    while let Some(row) = rows.next()? {
-        let number = row.get::<_, i64>(1)?.cast_unsigned();
-        let text = row.get_ref(2)?.as_str().unwrap_or_default();
-        found.extend(event_of(run_of(row.get(0)?), number, text));
-    }
-    Ok(found)
-}
-
-/// Gap records that wait, with their rows.
-pub fn gap_rows(connection: &Connection) -> Result<Vec<(i64, Event)>, StoreError> {
-    off_the_lock();
-    let sql = "SELECT id, run, number, body FROM event WHERE sent = 0
-               AND (body LIKE '%\"kind\":\"gap\"%' OR body LIKE '%\"kind\":\"gaps\"%') ORDER BY id";
-    let mut statement = connection.prepare(sql)?;
-    let mut rows = statement.query([])?;
-    let mut found = Vec::new();
-    while let Some(row) = rows.next()? {
-        let number = row.get::<_, i64>(2)?.cast_unsigned();
-        let event = event_of(run_of(row.get(1)?), number, row.get_ref(3)?.as_str().unwrap_or_default());
-        found.extend(event.map(|event| (row.get(0).unwrap_or_default(), event)));
-    }
-    Ok(found)
-}
-
-/// The newest corrections of the clock.
-fn clocks(connection: &Connection) -> Result<Vec<ClockCorrection>, StoreError> {
-    let sql = "SELECT run, number, body FROM event WHERE body LIKE '%\"kind\":\"clock\"%' ORDER BY id DESC LIMIT ?1";
-    let mut statement = connection.prepare(sql)?;
-    let mut rows = statement.query([CLOCKS_KEPT])?;
-    let mut clocks = Vec::new();
-    while let Some(row) = rows.next()? {
-        let number = row.get::<_, i64>(1)?.cast_unsigned();
-        let event = event_of(run_of(row.get(0)?), number, row.get_ref(2)?.as_str().unwrap_or_default());
-        clocks.extend(event.and_then(|event| event.body.correction()));
-    }
-    clocks.reverse();
-    Ok(clocks)
-}
-
-/// The newest record of damage.
-fn damage(connection: &Connection) -> Result<Option<Salvage>, StoreError> {
-    let sql = "SELECT run, number, body FROM event WHERE body LIKE '%\"kind\":\"corruption\"%' ORDER BY id DESC LIMIT 1";
-    let mut statement = connection.prepare(sql)?;
-    let mut rows = statement.query([])?;
-    let Some(row) = rows.next()? else { return Ok(None) };
-    let number = row.get::<_, i64>(1)?.cast_unsigned();
-    let event = event_of(run_of(row.get(0)?), number, row.get_ref(2)?.as_str().unwrap_or_default());
-    Ok(event.and_then(|event| salvage_of(&event.body, event.stamp)))
-}
-
-fn mark(connection: &Connection) -> Result<Mark, StoreError> {
-    let mark: String = connection.query_row("SELECT mark FROM spool WHERE id = 1", [], |row| row.get(0))?;
-    mark_of(&mark).ok_or_else(|| StoreError::Foreign("the spool's own row is damaged".into()))
-}
-
-/// How many dead letters are kept, and why the newest was refused.
-pub fn letters(connection: &Connection) -> rusqlite::Result<(u64, Option<String>)> {
-    let sql = "SELECT count(*), (SELECT reason FROM dead ORDER BY id DESC LIMIT 1) FROM dead";
-    connection.query_row(sql, [], |row| Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get(1)?)))
-}
-
-/// All entries of the file. An entry that cannot be read is left out: blocks that need it count as damaged.
-pub fn dictionary(connection: &Connection) -> rusqlite::Result<Dictionary> {
-    let mut dictionary = Dictionary::default();
-    let mut statement = connection.prepare("SELECT id, body FROM shape")?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        if let Ok(id) = u32::try_from(row.get::<_, i64>(0)?) {
-            dictionary.insert(id, row.get_ref(1)?.as_bytes().unwrap_or_default());
-        }
-    }
-    Ok(dictionary)
 }
 
 /// The version of a file that is newer than what is known.

@@ -18,9 +18,9 @@ use crate::model::RunId;
 use crate::model::event::{Body, GapCause};
 use crate::spool::api::Keep;
 use crate::spool::block::{self, BlockFault, Header};
+use crate::spool::inner::Inner;
 use crate::spool::ledger::Intervals;
 use crate::spool::ring::{self, Heading, Spot};
-use crate::spool::shared::Inner;
 use crate::spool::store::{Store, StoreError, Trouble};
 
 /// Headings, or blocks, looked at in one turn.

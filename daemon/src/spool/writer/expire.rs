@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use super::Writer;
 use crate::model::event::GapCause;
+use crate::spool::inner::Inner;
 use crate::spool::records::Mark;
 use crate::spool::ring;
-use crate::spool::shared::Inner;
 use crate::spool::store::{Store, StoreError};
 
 /// Age is looked at this often when there is nothing else to do.

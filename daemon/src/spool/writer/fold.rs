@@ -12,8 +12,8 @@ use std::time::Duration;
 use super::Writer;
 use super::window::Window;
 use crate::model::RunId;
+use crate::spool::inner::Inner;
 use crate::spool::ledger::RunBooks;
-use crate::spool::shared::Inner;
 use crate::spool::store::{Store, StoreError, told_of};
 
 /// Old runs are looked at this often.

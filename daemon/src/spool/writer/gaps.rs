@@ -12,7 +12,7 @@ use super::Writer;
 use super::window::Window;
 use crate::model::event::{Body, Event, GapCause};
 use crate::model::{RunId, Stamp};
-use crate::spool::shared::{Gap, Inner};
+use crate::spool::inner::{Gap, Inner};
 use crate::spool::store::{Store, StoreError, gap_rows};
 
 /// Gap records that wait, at most.

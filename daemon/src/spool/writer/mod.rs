@@ -24,12 +24,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::SpoolError;
+use super::inner::Inner;
 use super::meter::{Meter, View};
 use super::open;
 use super::records::Mark;
 use super::rescue::{Rescue, Searched};
 use super::ring::{self, Spot};
-use super::shared::{Command, Inner, Shared};
+use super::shared::{Command, Shared};
 use super::store::{self, DeadLetter, Store, Trouble};
 use crate::model::RunId;
 use crate::model::event::{Body, Event};

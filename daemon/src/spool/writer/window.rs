@@ -10,10 +10,10 @@ use crate::model::event::{Body, Event, GapCause};
 use crate::model::{Batch, RunId};
 use crate::spool::api::Keep;
 use crate::spool::block::Header;
+use crate::spool::inner::{Inner, Kept, WINDOW_BYTES, WINDOW_READINGS};
 use crate::spool::records::Mark;
 use crate::spool::ring::{self, Heading, Spot};
 use crate::spool::schema;
-use crate::spool::shared::{Inner, Kept, WINDOW_BYTES, WINDOW_READINGS};
 use crate::spool::store::{self, DeadLetter, RunUpdate, Store, StoreError, Victims, Work, Written};
 
 /// Confirmations reach the disk with a commit at most this late.

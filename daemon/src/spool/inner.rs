@@ -1,0 +1,265 @@
+//! The state behind the lock ([`Shared`](super::shared::Shared)): the memory ring, the ledger, and what waits to be written. Pure:
+//! it is told the time, and touches no disk.
+//!
+//! The memory ring is bounded in bytes; its rule for full: the oldest batch not yet stored goes, is counted and becomes a gap.
+
+use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::api::{Confirmed, Keep, SpoolSettings};
+use super::ledger::Ledger;
+use super::shared::Command;
+use crate::model::event::{Body, CLOCKS_MAX, ClockCorrection, Event, GapCause};
+use crate::model::{BATCH_BYTES_MAX, Batch, Reading, RunId, Stamp};
+use crate::status::Salvage;
+
+/// Bound of the memory ring.
+pub(super) const RING_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// A window closes when it holds this many readings, whatever the clock says.
+pub(super) const WINDOW_READINGS: usize = super::block::READINGS_MAX;
+
+/// ... or this many bytes of memory.
+pub(super) const WINDOW_BYTES: usize = 1024 * 1024;
+
+/// Records in memory; beyond it the oldest that proves nothing goes.
+const EVENTS_MAX: usize = 1024;
+
+/// A stretch of lost readings, to be recorded.
+pub(super) type Gap = (RunId, u64, u64, GapCause);
+
+/// A batch in memory.
+#[derive(Debug)]
+pub(super) struct Kept {
+    /// It.
+    pub(super) batch: Arc<Batch>,
+    /// When it came.
+    pub(super) at: Instant,
+    /// What it takes.
+    pub(super) bytes: usize,
+}
+
+/// Behind the lock.
+#[derive(Debug)]
+pub(super) struct Inner {
+    /// In force.
+    pub(super) settings: SpoolSettings,
+    /// This life.
+    pub(super) run: RunId,
+    /// Not yet given to the writer.
+    pub(super) ring: VecDeque<Kept>,
+    /// Bytes of the ring and of what the writer has in hand.
+    pub(super) bytes: usize,
+    /// Arrival of the oldest batch that the writer has in hand.
+    pub(super) in_hand: Option<Instant>,
+    /// Readings of the ring.
+    pub(super) readings: usize,
+    /// Records not yet stored.
+    pub(super) events: VecDeque<Arc<Event>>,
+    /// What the records say of the clock, oldest first, at most [`CLOCKS_MAX`].
+    pub(super) clocks: VecDeque<ClockCorrection>,
+    /// The newest damage that a record tells of.
+    pub(super) salvage: Option<Salvage>,
+    /// Number of the next record of this run.
+    pub(super) next_event: u64,
+    /// One past the last reading numbered in this run.
+    pub(super) numbered: u64,
+    /// The books.
+    pub(super) ledger: Ledger,
+    /// Runs whose row is not what the ledger says.
+    pub(super) dirty: BTreeSet<RunId>,
+    /// Losses that are booked and not yet recorded.
+    pub(super) gaps: Vec<Gap>,
+    /// With `keep = "unsent"`: confirmed readings were left out, and the disk does not know yet that they were.
+    pub(super) left_out: bool,
+    /// Records confirmed, and not yet marked on disk.
+    pub(super) sent: HashSet<(RunId, u64)>,
+    /// Records on disk that wait.
+    pub(super) events_waiting: u64,
+    /// For the writer.
+    pub(super) commands: VecDeque<Command>,
+    /// Blocks with a smaller number are settled.
+    pub(super) floor: u64,
+    /// The writer wakes up by itself then.
+    pub(super) sleeps_until: Instant,
+    /// No more is taken.
+    pub(super) closed: bool,
+}
+
+impl Inner {
+    /// Takes a batch. `true`: the writer must look.
+    pub(super) fn append(&mut self, batch: Arc<Batch>, now: Instant) -> bool {
+        if self.closed {
+            return false;
+        }
+        let bytes = bytes_of(&batch);
+        let full_before = self.full();
+        let was_empty = self.ring.is_empty();
+        let ascends = batch.seq >= self.numbered;
+        self.numbered = self.numbered.max(batch.seq.saturating_add(batch.n()));
+        if !ascends || !storable(&batch, self.run) {
+            tracing::error!(seq = batch.seq, "a batch breaks the rules of numbering; it is dropped");
+            self.lose(self.run, batch.seq, batch.seq.saturating_add(batch.n()), GapCause::Overflow);
+            return true;
+        }
+        self.readings += batch.readings.len();
+        self.bytes += bytes;
+        self.ring.push_back(Kept { batch, at: now, bytes });
+        self.bound();
+        // A writer that wakes up by itself before the window's end is left asleep.
+        let asleep_too_long = || now + self.settings.commit_every < self.sleeps_until;
+        (was_empty && asleep_too_long()) || (!full_before && self.full())
+    }
+
+    /// The window holds as much as it may.
+    fn full(&self) -> bool {
+        self.readings >= WINDOW_READINGS || self.bytes >= WINDOW_BYTES
+    }
+
+    /// Drops the oldest until the ring fits its bound again.
+    pub(super) fn bound(&mut self) {
+        while self.bytes > RING_BYTES_MAX {
+            let Some(kept) = self.ring.pop_front() else { return };
+            self.bytes -= kept.bytes;
+            self.readings -= kept.batch.readings.len();
+            self.lose(kept.batch.run, kept.batch.seq, kept.batch.end(), GapCause::Overflow);
+        }
+    }
+
+    /// Books a loss, and notes it for the next commit to record.
+    pub(super) fn lose(&mut self, run: RunId, first: u64, next: u64, cause: GapCause) {
+        if self.ledger.is_folded(run) {
+            return;
+        }
+        let lost = self.ledger.runs.entry(run).or_default().lose(first, next, cause);
+        self.dirty.insert(run);
+        for (first, next) in lost {
+            match self.gaps.last_mut() {
+                Some((of, _, end, why)) if *of == run && *end == first && *why == cause => *end = next,
+                _ => self.gaps.push((run, first, next, cause)),
+            }
+        }
+    }
+
+    /// Takes a record.
+    pub(super) fn record(&mut self, body: Body, stamp: Stamp) {
+        if self.closed {
+            return;
+        }
+        self.salvage = salvage_of(&body, stamp).or(self.salvage.take());
+        self.clocks.extend(body.correction());
+        if self.clocks.len() > CLOCKS_MAX {
+            self.clocks.pop_front();
+        }
+        let event = Event { run: self.run, number: self.next_event, stamp, body };
+        self.next_event += 1;
+        self.events.push_back(Arc::new(event));
+        if self.events.len() > EVENTS_MAX {
+            let proves = |event: &Arc<Event>| {
+                matches!(
+                    event.body,
+                    Body::RunEnd { .. }
+                        | Body::Gap { .. }
+                        | Body::Gaps { .. }
+                        | Body::Clock { .. }
+                        | Body::Corruption { .. }
+                )
+            };
+            let at = self.events.iter().position(|event| !proves(event)).unwrap_or_default();
+            self.events.remove(at);
+        }
+    }
+
+    /// Takes a record that must not be lost: at most one for each run, and one for each file.
+    pub(super) fn must_record(&mut self, body: Body, stamp: Stamp) {
+        self.salvage = salvage_of(&body, stamp).or(self.salvage.take());
+        let event = Event { run: self.run, number: self.next_event, stamp, body };
+        self.next_event += 1;
+        self.events.push_back(Arc::new(event));
+    }
+
+    /// Books confirmations.
+    pub(super) fn confirm(&mut self, confirmed: &[Confirmed]) {
+        for one in confirmed {
+            match *one {
+                Confirmed::Batch { run, seq, n } => {
+                    if let Some(books) = self.ledger.runs.get_mut(&run) {
+                        books.confirm(seq, seq.saturating_add(n));
+                        self.dirty.insert(run);
+                    }
+                }
+                Confirmed::Event { run, number } => {
+                    self.sent.insert((run, number));
+                }
+            }
+        }
+    }
+
+    /// Whether the window closes now. A writer that is awake shortly before its end does not sleep for the rest.
+    pub(super) fn due(&self, now: Instant) -> bool {
+        let every = self.settings.commit_every;
+        // With `keep = "unsent"` each acknowledgement that still comes saves a write.
+        let early = if self.settings.keep == Keep::All { every / 10 } else { Duration::ZERO };
+        let old = |at: Instant| now.saturating_duration_since(at) + early >= every;
+        self.full() || self.ring.front().is_some_and(|kept| old(kept.at))
+    }
+
+    /// With `keep = "unsent"`: drops what was confirmed in time from the front of the window.
+    pub(super) fn skip_confirmed(&mut self) {
+        if self.settings.keep != Keep::Unsent {
+            return;
+        }
+        let own = self.run;
+        while let Some(kept) = self.ring.front() {
+            let (run, first, next) = (kept.batch.run, kept.batch.seq, kept.batch.end());
+            if !self.ledger.settled(run, first, next) {
+                return;
+            }
+            self.bytes -= kept.bytes;
+            self.readings -= kept.batch.readings.len();
+            self.ring.pop_front();
+            self.left_out = true;
+            if let Some(books) = self.ledger.runs.get_mut(&own) {
+                books.durable = books.settled_on(books.durable);
+            }
+        }
+    }
+
+    /// What on disk waits to be sent: readings, and records.
+    pub(super) fn waiting(&self) -> (u64, u64) {
+        (self.ledger.sums().waiting, self.events_waiting.saturating_sub(self.sent.len() as u64))
+    }
+
+    /// Records that the server has not confirmed, stored or not.
+    pub(super) fn records_waiting(&self) -> u64 {
+        self.waiting().1 + (self.events.len() + self.gaps.len()) as u64
+    }
+
+    /// How far the current run is durable or settled.
+    pub(super) fn durable(&self) -> u64 {
+        self.ledger.runs.get(&self.run).map_or(0, |books| books.durable)
+    }
+}
+
+/// What intake promises.
+fn storable(batch: &Batch, run: RunId) -> bool {
+    let fits = |reading: &Reading| usize::from(reading.point) < batch.shape.points.len();
+    batch.run == run
+        && !batch.readings.is_empty()
+        && batch.readings.len() <= super::block::READINGS_MAX
+        && batch.readings.iter().all(fits)
+        && batch.readings.text_bytes() <= 4 * BATCH_BYTES_MAX
+}
+
+/// With its place in the memory ring.
+fn bytes_of(batch: &Batch) -> usize {
+    size_of::<Kept>() + batch.weight()
+}
+
+/// What a record of damage says, for the board.
+pub(super) fn salvage_of(body: &Body, stamp: Stamp) -> Option<Salvage> {
+    let Body::Corruption { found, saved, lost } = body else { return None };
+    let found = found.clone();
+    Some(Salvage { at_us: stamp.wall_us, found, saved: *saved, lost: *lost, ..Salvage::default() })
+}

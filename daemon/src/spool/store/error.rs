@@ -1,0 +1,78 @@
+//! What can be wrong with the file, and what is to be done about it: errors are sorted here, once.
+
+use std::io::ErrorKind;
+
+use rusqlite::ErrorCode;
+
+use crate::spool::block;
+
+/// Why the file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// SQLite says so.
+    #[error("{0}")]
+    Sqlite(#[from] rusqlite::Error),
+    /// No spool of ours, or its small tables make no sense.
+    #[error("{0}")]
+    Foreign(String),
+    /// The state directory cannot be used.
+    #[error("{0}")]
+    Directory(#[from] std::io::Error),
+    /// Made by a newer program.
+    #[error("schema {0}")]
+    Newer(i64),
+    /// The batch breaks a rule; it would fail for ever.
+    #[error("{0}")]
+    Unencodable(#[from] block::Unencodable),
+    /// A reader kept the log from being emptied.
+    #[error("a reader is in the way")]
+    Busy,
+    /// Nothing that may be overwritten, and no room.
+    #[error("the spool is at its cap and nothing in it may go")]
+    NoRoom,
+    /// The disk is full, and everything in the spool still waits to be sent.
+    #[error("the disk is full, and everything stored still waits to be sent")]
+    NoSpace,
+}
+
+/// What kind of trouble an error is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// No space left.
+    Full,
+    /// The file system is read-only, or not ours to write.
+    ReadOnly,
+    /// Anything else between us and the disk.
+    Disk,
+    /// The content is damaged.
+    Damage,
+}
+
+impl StoreError {
+    /// Sorts it.
+    pub fn trouble(&self) -> Trouble {
+        let Self::Sqlite(error) = self else {
+            return match self {
+                Self::Foreign(_) => Trouble::Damage,
+                Self::NoSpace => Trouble::Full,
+                Self::Directory(error) => match error.kind() {
+                    ErrorKind::StorageFull => Trouble::Full,
+                    ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => Trouble::ReadOnly,
+                    _ => Trouble::Disk,
+                },
+                _ => Trouble::Disk,
+            };
+        };
+        // SQLITE_ERROR: a format it does not know, or a table that our statements do not find. Our statements are right.
+        if error.sqlite_error().is_some_and(|error| error.extended_code & 0xff == 1) {
+            return Trouble::Damage;
+        }
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Trouble::Full,
+            Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => Trouble::ReadOnly,
+            // None: a column of another type, text that is no text. Only damage makes these.
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) | None => Trouble::Damage,
+            Some(_) => Trouble::Disk,
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Reading the small tables: the spool's own row, runs, records, dead letters, shapes. Whole tables, at opening and for a rescue;
+//! what is damaged in them is left out, but for the spool's own row.
+
+use std::collections::BTreeSet;
+
+use rusqlite::Connection;
+
+use super::StoreError;
+use super::write::CLOCKS_KEPT;
+use crate::model::RunId;
+use crate::model::event::{ClockCorrection, Event};
+use crate::spool::dictionary::Dictionary;
+use crate::spool::inner::salvage_of;
+use crate::spool::ledger::RunBooks;
+use crate::spool::records::{Mark, books_of, event_of, mark_of, run_of};
+use crate::spool::shared::off_the_lock;
+use crate::status::Salvage;
+
+/// What is known of a run from its row.
+#[derive(Clone, Debug)]
+pub struct RunRow {
+    /// Which.
+    pub run: RunId,
+    /// A run end record exists.
+    pub ended: bool,
+    /// Wall clock of its last durable batch, if known.
+    pub last_wall_us: Option<i64>,
+    /// Its books.
+    pub books: RunBooks,
+}
+
+/// What the small tables said at opening.
+#[derive(Debug)]
+pub struct Found {
+    /// The spool's own row.
+    pub mark: Mark,
+    /// All runs, oldest first.
+    pub runs: Vec<RunRow>,
+    /// Records not sent yet.
+    pub events_waiting: u64,
+    /// Row id of the newest record.
+    pub newest_event: i64,
+    /// What its records say of the clock, oldest first.
+    pub clocks: Vec<ClockCorrection>,
+    /// The newest damage that they tell of.
+    pub salvage: Option<Salvage>,
+}
+
+/// Reads the small tables.
+pub fn found(connection: &Connection) -> Result<Found, StoreError> {
+    off_the_lock();
+    let mark = mark(connection)?;
+    let mut statement = connection.prepare("SELECT run, ended, last_wall_us, books FROM run ORDER BY run")?;
+    let mut rows = statement.query([])?;
+    let mut runs = Vec::new();
+    while let Some(row) = rows.next()? {
+        let run = run_of(row.get(0)?);
+        let books = books_of(run, row.get_ref(3)?.as_str().unwrap_or_default());
+        runs.push(RunRow {
+            run,
+            ended: row.get::<_, i64>(1)? != 0,
+            last_wall_us: row.get(2)?,
+            books: books.ok_or_else(|| StoreError::Foreign("the books of a run are damaged".into()))?,
+        });
+    }
+    let events = "SELECT coalesce(sum(sent = 0), 0), coalesce(max(id), 0) FROM event";
+    let (waiting, newest): (i64, i64) =
+        connection.query_row(events, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let (clocks, salvage) = (clocks(connection)?, damage(connection)?);
+    let events_waiting = waiting.cast_unsigned();
+    Ok(Found { mark, runs, events_waiting, newest_event: newest, clocks, salvage })
+}
+
+/// Runs that a waiting run end or gap record is about.
+pub fn told_of(connection: &Connection) -> Result<BTreeSet<RunId>, StoreError> {
+    off_the_lock();
+    let sql = "SELECT run, number, body FROM event WHERE sent = 0
+               AND (body LIKE '%\"kind\":\"run_end\"%' OR body LIKE '%\"kind\":\"gap\"%'
+                    OR body LIKE '%\"kind\":\"gaps\"%')";
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    let mut runs = BTreeSet::new();
+    while let Some(row) = rows.next()? {
+        let number = row.get::<_, i64>(1)?.cast_unsigned();
+        let event = event_of(run_of(row.get(0)?), number, row.get_ref(2)?.as_str().unwrap_or_default());
+        runs.extend(event.and_then(|event| event.body.about()));
+    }
+    Ok(runs)
+}
+
+/// All records, sent or not, that make sense.
+pub fn records(connection: &Connection) -> Result<Vec<Event>, StoreError> {
+    off_the_lock();
+    let mut statement = connection.prepare("SELECT run, number, body FROM event")?;
+    let mut rows = statement.query([])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let number = row.get::<_, i64>(1)?.cast_unsigned();
+        let text = row.get_ref(2)?.as_str().unwrap_or_default();
+        found.extend(event_of(run_of(row.get(0)?), number, text));
+    }
+    Ok(found)
+}
+
+/// Gap records that wait, with their rows.
+pub fn gap_rows(connection: &Connection) -> Result<Vec<(i64, Event)>, StoreError> {
+    off_the_lock();
+    let sql = "SELECT id, run, number, body FROM event WHERE sent = 0
+               AND (body LIKE '%\"kind\":\"gap\"%' OR body LIKE '%\"kind\":\"gaps\"%') ORDER BY id";
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let number = row.get::<_, i64>(2)?.cast_unsigned();
+        let event = event_of(run_of(row.get(1)?), number, row.get_ref(3)?.as_str().unwrap_or_default());
+        found.extend(event.map(|event| (row.get(0).unwrap_or_default(), event)));
+    }
+    Ok(found)
+}
+
+/// The newest corrections of the clock.
+fn clocks(connection: &Connection) -> Result<Vec<ClockCorrection>, StoreError> {
+    let sql = "SELECT run, number, body FROM event WHERE body LIKE '%\"kind\":\"clock\"%' ORDER BY id DESC LIMIT ?1";
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([CLOCKS_KEPT])?;
+    let mut clocks = Vec::new();
+    while let Some(row) = rows.next()? {
+        let number = row.get::<_, i64>(1)?.cast_unsigned();
+        let event = event_of(run_of(row.get(0)?), number, row.get_ref(2)?.as_str().unwrap_or_default());
+        clocks.extend(event.and_then(|event| event.body.correction()));
+    }
+    clocks.reverse();
+    Ok(clocks)
+}
+
+/// The newest record of damage.
+fn damage(connection: &Connection) -> Result<Option<Salvage>, StoreError> {
+    let sql = "SELECT run, number, body FROM event WHERE body LIKE '%\"kind\":\"corruption\"%' ORDER BY id DESC LIMIT 1";
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let number = row.get::<_, i64>(1)?.cast_unsigned();
+    let event = event_of(run_of(row.get(0)?), number, row.get_ref(2)?.as_str().unwrap_or_default());
+    Ok(event.and_then(|event| salvage_of(&event.body, event.stamp)))
+}
+
+pub(super) fn mark(connection: &Connection) -> Result<Mark, StoreError> {
+    let mark: String = connection.query_row("SELECT mark FROM spool WHERE id = 1", [], |row| row.get(0))?;
+    mark_of(&mark).ok_or_else(|| StoreError::Foreign("the spool's own row is damaged".into()))
+}
+
+/// How many dead letters are kept, and why the newest was refused.
+pub fn letters(connection: &Connection) -> rusqlite::Result<(u64, Option<String>)> {
+    let sql = "SELECT count(*), (SELECT reason FROM dead ORDER BY id DESC LIMIT 1) FROM dead";
+    connection.query_row(sql, [], |row| Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get(1)?)))
+}
+
+/// All entries of the file. An entry that cannot be read is left out: blocks that need it count as damaged.
+pub fn dictionary(connection: &Connection) -> rusqlite::Result<Dictionary> {
+    let mut dictionary = Dictionary::default();
+    let mut statement = connection.prepare("SELECT id, body FROM shape")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        if let Ok(id) = u32::try_from(row.get::<_, i64>(0)?) {
+            dictionary.insert(id, row.get_ref(1)?.as_bytes().unwrap_or_default());
+        }
+    }
+    Ok(dictionary)
+}
