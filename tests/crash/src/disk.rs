@@ -408,6 +408,10 @@ impl Disk {
 }
 
 fn put(path: &Path, content: &[u8]) {
+    if let Some(folder) = path.parent() {
+        // A file that comes back brings its folder along.
+        fs::create_dir_all(folder).expect("the scratch directory takes a folder");
+    }
     fs::write(path, content).expect("the scratch directory takes a file");
 }
 

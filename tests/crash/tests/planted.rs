@@ -55,6 +55,13 @@ fn after_a_failed_sync_the_floor_stays_below_what_waits() {
     assert_eq!(Scenes::make().schedule(194, plan).1, Ok(()));
 }
 
+/// A gap record that had grown with the commit that failed was there, and its growth was told once more.
+#[test]
+fn after_a_failed_sync_a_record_that_grew_tells_its_loss_once() {
+    let plan = Plan { faults: Faults { failed_syncs: 0.05, ..Faults::default() }, ..Plan::honest() };
+    assert_eq!(Scenes::make().schedule(20_261_516, plan).1, Ok(()));
+}
+
 #[test]
 fn the_same_number_gives_the_same_schedule() {
     let scenes = Scenes::make();

@@ -99,6 +99,8 @@ pub(super) struct Writer {
     /// Old runs are looked at again then.
     fold_due: Instant,
     open_gap: Option<(i64, Arc<Event>)>,
+    /// Records that a failed commit may have let grow: the next one does.
+    growing: Vec<(i64, Arc<Event>)>,
     /// At most so many gap records wait.
     gaps_waiting: usize,
     last_wall_us: Option<i64>,
@@ -168,6 +170,7 @@ impl Writer {
             expired: (0, now),
             fold_due: now,
             open_gap: None,
+            growing: Vec::new(),
             gaps_waiting: usize::MAX / 2,
             last_wall_us: None,
             run_ended: false,

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::{Broken, Copied, RETRY_FIRST, Writer};
-use crate::model::event::GapCause;
+use crate::model::event::{Body, GapCause};
 use crate::spool::SpoolError;
 use crate::spool::api::Confirmed;
 use crate::spool::aside;
@@ -132,6 +132,14 @@ impl Writer {
             self.begin_rescue(why);
             open::adopt(&self.shared, &mut store, found, self.rescue.is_some())?;
             (self.open_gap, self.emptying) = (None, Vec::new());
+            // Their rows are in the other file.
+            let mut inner = self.shared.lock();
+            for (_, event) in self.growing.drain(..) {
+                if let Body::Gap { of, first, next, cause } = event.body {
+                    inner.gaps.push((of, first, next, cause));
+                }
+            }
+            drop(inner);
             if let Some(broken) = &mut self.broken {
                 broken.undo_from = None;
             }

@@ -141,7 +141,8 @@ impl Writer {
     fn take(&mut self, now: Instant) -> Window {
         let (dead, again) = (std::mem::take(&mut self.dead), std::mem::take(&mut self.again));
         let empty = std::mem::take(&mut self.emptying);
-        let mut window = Window { dead, again, empty, ..Window::default() };
+        let grown = std::mem::take(&mut self.growing);
+        let mut window = Window { dead, again, empty, grown, ..Window::default() };
         let mut inner = self.shared.lock();
         let unsent = inner.settings.keep == Keep::Unsent;
         if inner.due(now) || !self.flushes.is_empty() || inner.closed {
@@ -399,18 +400,16 @@ impl Writer {
         for event in window.events.into_iter().rev() {
             inner.events.push_front(event);
         }
-        for (_, event) in window.grown {
-            // Written again as a record of its own if its row does not come back: see `heal`.
-            if let Body::Gap { of, first, next, cause } = event.body {
-                inner.gaps.push((of, first, next, cause));
-            }
+        // Whether the row has grown nobody knows; grown once more it is the same. As a record of its own it would tell the loss twice.
+        if window.grown.is_empty() {
+            self.open_gap = None;
         }
+        self.growing = window.grown;
         inner.dirty.extend(window.runs.iter().map(|update| update.run));
         inner.left_out |= window.books;
         if window.books {
             self.books_due = self.now;
         }
-        self.open_gap = None;
         self.dead = window.dead;
         self.again = window.again;
         self.emptying = window.empty;
