@@ -142,7 +142,7 @@ impl Writer {
         let (dead, again) = (std::mem::take(&mut self.dead), std::mem::take(&mut self.again));
         let empty = std::mem::take(&mut self.emptying);
         let grown = std::mem::take(&mut self.growing);
-        let mut window = Window { dead, again, empty, grown, ..Window::default() };
+        let mut window = Window { grown, dead, again, empty, ..Window::default() };
         let mut inner = self.shared.lock();
         let unsent = inner.settings.keep == Keep::Unsent;
         if inner.due(now) || !self.flushes.is_empty() || inner.closed {
