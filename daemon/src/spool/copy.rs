@@ -2,8 +2,8 @@
 //!
 //! A page of blocks that is lost costs those blocks. The page of the dictionary would cost every block that uses it, and the page
 //! of the books would make everything wait again that was confirmed. So both stand here too, for the
-//! [`salvage`](super::salvage). Written when the spool is opened, when a shape comes up, once an hour and when it is closed; never read
-//! while the file is whole. Before the file is brought to a newer schema the first line says so: an update that ends right
+//! [`salvage`](super::salvage), and for a start that finds its file gone or [older than this](super::forgotten). Written when the
+//! spool is opened, when a shape comes up, once an hour and when it is closed; read at a start, and by a search. Before the file is brought to a newer schema the first line says so: an update that ends right
 //! after that, and is rolled back, leaves a newer file, not one that looks damaged.
 //!
 //! ```text

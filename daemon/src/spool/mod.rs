@@ -357,7 +357,7 @@ impl Parts {
             let found =
                 "the log of the spool is missing: what was stored last may be lost with it".to_owned();
             if entered.is_ok() {
-                open::add_runs_of_copy(&file, &mut inner, &stamp);
+                open::add_runs_of_copy(Copy::read(&file), &mut inner, &stamp);
             }
             inner.must_record(Body::Corruption { found, saved: 0, lost: 0 }, stamp());
         }

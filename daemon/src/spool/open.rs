@@ -131,19 +131,16 @@ fn gone(file: &Path, directory: &Path) -> Option<Copy> {
 
 /// Books as lost what waited in a file that somebody removed or emptied while no daemon ran, and says the ends of its runs.
 pub(super) fn lose_what_is_gone(copy: Copy, inner: &mut Inner, stamp: &dyn Fn() -> Stamp) {
-    let ends = inner.ledger.runs.keys().copied().collect::<Vec<_>>();
     if let Some(mark) = &copy.mark {
         let Ledger { folded_confirmed, folded_losses, folded, .. } = mark.ledger();
         (inner.ledger.folded_confirmed, inner.ledger.folded_losses) = (folded_confirmed, folded_losses);
         inner.ledger.folded = folded;
     }
     let before = inner.ledger.sums().losses.total();
-    for (run, books) in copy.books.into_iter().filter(|(run, _)| !ends.contains(run)) {
-        let next_seq = books.durable;
-        inner.ledger.runs.insert(run, books);
-        inner.must_record(Body::RunEnd { ended: run, next_seq, clean: false, last_wall_us: None }, stamp());
-        inner.lose(run, 0, next_seq, GapCause::Damaged);
-        inner.dirty.insert(run);
+    let runs: Vec<_> = copy.books.iter().map(|(run, books)| (*run, books.durable)).collect();
+    add_runs_of_copy(copy, inner, stamp);
+    for (run, durable) in runs {
+        inner.lose(run, 0, durable, GapCause::Damaged);
     }
     let lost = inner.ledger.sums().losses.total() - before;
     tracing::error!(lost, "the spool's file was removed or emptied; a fresh one begins");
@@ -160,9 +157,9 @@ pub(super) fn foreign_log(file: &Path) -> StoreError {
     StoreError::Foreign(why)
 }
 
-/// Runs that only the missing log knew, as the copy knew them last.
-pub(super) fn add_runs_of_copy(file: &Path, inner: &mut Inner, stamp: &dyn Fn() -> Stamp) {
-    for (run, books) in Copy::read(file).books {
+/// Runs that only the missing log or file knew, as the copy knew them last, and their ends.
+pub(super) fn add_runs_of_copy(copy: Copy, inner: &mut Inner, stamp: &dyn Fn() -> Stamp) {
+    for (run, books) in copy.books {
         // The copy may be an hour older than the file.
         if inner.ledger.is_folded(run) {
             continue;
