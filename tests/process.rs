@@ -128,6 +128,41 @@ fn a_broken_file_on_reload_changes_nothing_and_is_said() {
 }
 
 #[test]
+fn a_configuration_that_is_gone_at_a_reload_is_refused_and_an_empty_file_is_taken() {
+    let plant = ModbusServer::tcp();
+    let mut gateway = Gateway::new(&config(plant.port, &[1]));
+    gateway.start();
+    gateway.wait_status("readings", |s| s["spool"]["numbered"].as_u64().filter(|n| *n > 5));
+    let (etc, away) = (gateway.etc(""), gateway.dir.path().join("away"));
+    let refused = |gateway: &Gateway, why: &str| {
+        gateway.signal(Signal::SIGHUP);
+        let said = gateway.wait_status(why, |s| {
+            s["gateway"]["config_refused"].as_str().filter(|words| words.contains(why)).map(str::to_owned)
+        });
+        assert!(said.contains("idle.toml"), "how to read nothing on purpose: {said}");
+        gateway.wait_log(why);
+        let before = plant.requests(1);
+        gateway.wait_status("polling goes on", |s| {
+            (plant.requests(1) > before + 5 && s["gateway"]["idle"] == false).then_some(())
+        });
+    };
+    std::fs::rename(&etc, &away).unwrap();
+    refused(&gateway, "the configuration folder is gone");
+    let words = gateway.command(&["status"]).output().unwrap();
+    let words = String::from_utf8_lossy(&words.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("the configuration folder is gone; bring it back"), "{words}");
+    // A mount point without what was mounted on it.
+    std::fs::create_dir(&etc).unwrap();
+    refused(&gateway, "no configuration file (*.toml) is left");
+    std::fs::write(gateway.etc("idle.toml"), "").unwrap();
+    gateway.signal(Signal::SIGHUP);
+    gateway.wait_status("it idles as it was told to", |s| {
+        (s["gateway"]["idle"] == true && s["gateway"]["config_refused"].is_null()).then_some(())
+    });
+    assert_eq!(gateway.stop().code(), Some(0));
+}
+
+#[test]
 fn a_second_instance_is_refused_and_the_first_goes_on() {
     let plant = ModbusServer::tcp();
     let mut gateway = Gateway::new(&config(plant.port, &[1]));

@@ -114,7 +114,7 @@ The state: stored readings, remembered identity.
 /run/fieldspool/control.sock
 How the commands speak to the daemon; root and the group fieldspool may.
 .SH SIGNALS
-SIGHUP reads the configuration again; a faulty one is refused and the running one kept. SIGTERM and SIGINT stop in order within five seconds.
+SIGHUP reads the configuration again; a faulty one is refused and the running one kept, and so is one whose folder is gone or has no file any more (an empty file is taken). SIGTERM and SIGINT stop in order within five seconds.
 .SH SEE ALSO
 systemctl(1), journalctl(1), mosquitto_sub(1)
 ";

@@ -72,6 +72,8 @@ pub(super) struct Reader<'a> {
     pub(super) unchecked: Vec<Unchecked>,
     /// Number of files read, profiles included.
     pub(super) files: usize,
+    /// Folders in which a configuration file lies that has a say, or that takes another one's away.
+    pub(super) from: Vec<PathBuf>,
     hash: digest::Context,
 }
 
@@ -98,13 +100,18 @@ impl Profile {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(findings: &'a Findings) -> Self {
-        Self { findings, unchecked: Vec::new(), files: 0, hash: digest::Context::new(&digest::SHA256) }
+        let hash = digest::Context::new(&digest::SHA256);
+        Self { findings, unchecked: Vec::new(), files: 0, from: Vec::new(), hash }
     }
 
     /// All configuration files of the folders, merged.
     pub(super) fn configuration(&mut self, folders: &Folders) -> Tree {
         let mut merged = Tree::default();
-        for path in self.effective(&folders.config, folders.named) {
+        let paths = self.found(&folders.config, folders.named);
+        self.from = paths.iter().filter_map(|path| Some(path.parent()?.to_path_buf())).collect();
+        self.from.sort();
+        self.from.dedup();
+        for path in paths.into_iter().filter(has_a_say) {
             let Some(document) = self.document(&path) else { continue };
             let mut faults = Vec::new();
             document::merge(&mut merged, document.tree, &mut Vec::new(), &mut faults);
@@ -149,6 +156,13 @@ impl<'a> Reader<'a> {
 
     /// The files that count, by name.
     fn effective(&mut self, folders: &[PathBuf], named: bool) -> Vec<PathBuf> {
+        let mut paths = self.found(folders, named);
+        paths.retain(has_a_say);
+        paths
+    }
+
+    /// The same, with the links that only take a file of an earlier folder away.
+    fn found(&mut self, folders: &[PathBuf], named: bool) -> Vec<PathBuf> {
         let mut by_name = BTreeMap::new();
         for folder in folders {
             if folder.is_file() {
@@ -171,8 +185,7 @@ impl<'a> Reader<'a> {
                 }
             }
         }
-        let masked = |path: &PathBuf| fs::canonicalize(path).is_ok_and(|real| real == Path::new("/dev/null"));
-        by_name.into_values().filter(|path| !masked(path)).collect()
+        by_name.into_values().collect()
     }
 
     fn document(&mut self, path: &Path) -> Option<Document> {
@@ -235,6 +248,11 @@ impl<'a> Reader<'a> {
             self.fault(Place::file(Arc::from(path)), format!("cannot be read: {error}"), remedy.to_owned());
         }
     }
+}
+
+/// It is more than a link that takes another file away.
+fn has_a_say(path: &PathBuf) -> bool {
+    !fs::canonicalize(path).is_ok_and(|real| real == Path::new("/dev/null"))
 }
 
 /// A file's bytes, or why it is none of ours.

@@ -52,6 +52,8 @@ pub struct Config {
     pub gateway: Arc<str>,
     /// First 16 hexadecimal digits of the SHA-256 over the files that had a say; 16 zeros if there was none.
     pub hash: String,
+    /// The folders in which its files lie, in the order of their names; empty if there is no file at all.
+    pub from: Vec<PathBuf>,
     /// `[uplink]`; without it nothing is sent, and everything is kept.
     pub uplink: Option<UplinkConfig>,
     /// `[spool]` and `state_directory`.
@@ -106,6 +108,26 @@ impl Config {
     /// Nothing is polled.
     pub fn is_idle(&self) -> bool {
         self.buses.is_empty()
+    }
+
+    /// What of this configuration's files is gone where `new` was read, or could not be: a folder, or every file. In
+    /// words, with what to do; `None` if nothing is. A folder that is not mounted looks like one that nobody ever
+    /// wrote to, so absence is never the user's word; a file without a line in it is.
+    pub fn vanished(&self, new: Option<&Self>) -> Option<String> {
+        let gone: Vec<PathBuf> = self.from.iter().filter(|folder| !folder.exists()).cloned().collect();
+        let (folders, what) = if gone.is_empty() {
+            (&self.from, "no configuration file (*.toml) is left")
+        } else {
+            (&gone, "the configuration folder is gone")
+        };
+        let last =
+            folders.last().filter(|_| !gone.is_empty() || new.is_some_and(|new| new.from.is_empty()))?;
+        let named: Vec<String> = folders.iter().map(|folder| folder.display().to_string()).collect();
+        Some(format!(
+            "{}: {what}; bring it back and reload, or, to read nothing on purpose, put an empty file there ({}) and reload",
+            named.join(" and "),
+            last.join("idle.toml").display()
+        ))
     }
 }
 
@@ -221,7 +243,7 @@ fn gather_with(
     let draft = read(&tree, &mut reading);
     let (unchecked, pointers) = (reading.unchecked, reading.pointers);
     let files = reader.files;
-    let draft = Config { hash: reader.hash(), ..draft };
+    let draft = Config { from: std::mem::take(&mut reader.from), hash: reader.hash(), ..draft };
     let mut gathered = Gathered {
         draft,
         files,

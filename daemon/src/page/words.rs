@@ -302,7 +302,7 @@ pub fn safe_mode() -> Said {
 pub fn config_refused(why: &str) -> Said {
     Said(
         "The newest configuration was refused, the one before it stays in force".into(),
-        format!("{} \"fieldspool check\" shows every fault with its line.", sentence(why)),
+        format!("{} \"fieldspool check\" shows what a reload would find.", sentence(why)),
     )
 }
 

@@ -81,11 +81,27 @@ fn datagram(socket: &str, assignments: &[(&str, String)]) -> std::io::Result<()>
     UnixDatagram::unbound()?.send_to_addr(lines.join("\n").as_bytes(), &address).map(|_| ())
 }
 
-/// The STATUS line: is all well, and how much waits. One line of at most about 100 characters.
+/// The STATUS line: is all well, and how much waits. One line of about 100 characters, and of at most
+/// [`REFUSAL_MAX`] more while a configuration is refused.
 pub fn status_line(status: &Status) -> String {
-    if status.gateway.idle {
-        return "idle: nothing is configured; see fieldspool check".into();
+    let mut line = if status.gateway.idle {
+        "idle: nothing is configured; see fieldspool check".into()
+    } else {
+        work(status)
+    };
+    if let Some(why) = &status.gateway.config_refused {
+        line.push_str("; the newest configuration was refused: ");
+        line.extend(
+            why.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).take(REFUSAL_MAX),
+        );
     }
+    line
+}
+
+/// Letters of the reason why a configuration was refused: enough for place, fault and cure.
+const REFUSAL_MAX: usize = 300;
+
+fn work(status: &Status) -> String {
     let devices = || status.buses.iter().flat_map(|bus| &bus.devices);
     let silent = devices().filter(|device| device.answering == Some(false)).count();
     let uplink = match (status.uplink.configured, status.uplink.connected) {
@@ -139,6 +155,14 @@ mod tests {
         let mut status = Status::default();
         status.gateway.idle = true;
         assert_eq!(status_line(&status), "idle: nothing is configured; see fieldspool check");
+        status.gateway.config_refused = Some("/etc/fieldspool: it is\ngone".to_owned() + &"!".repeat(1_000));
+        let line = status_line(&status);
+        assert!(
+            line.contains("; the newest configuration was refused: /etc/fieldspool: it is gone!!"),
+            "{line}"
+        );
+        assert!(line.len() < 450 && !line.contains('\n'), "{line}");
+        status.gateway.config_refused = None;
         status.gateway.idle = false;
         let device = |answering| DeviceStatus { answering, ..DeviceStatus::default() };
         let devices = vec![device(Some(true)), device(Some(false)), device(None)];

@@ -1,7 +1,8 @@
 //! SIGHUP: the new configuration is read and checked whole; then only what changed is touched (P9).
 //!
 //! A faulty one leaves everything as it is: one line in the log for each fault, a sentence on the page and in `status`,
-//! and a record for the receivers. Keys that cannot change while the daemon runs keep their value and are named;
+//! and a record for the receivers. So does one whose folder or files are gone: that is a card that was pulled or a disk
+//! that is not mounted sooner than anybody's wish. Keys that cannot change while the daemon runs keep their value and are named;
 //! the rest is applied.
 
 use std::path::Path;
@@ -27,9 +28,14 @@ const WAITS: &str = "until the next start (sudo systemctl restart fieldspool)";
 const FAULTS_LOGGED: usize = 5;
 
 /// A configuration with which the daemon would start: one that it takes now and refuses after the next power cut
-/// would leave the gateway dead.
-fn startable(place: Option<&Path>) -> Result<Config, RunError> {
-    let new = super::load(place)?;
+/// would leave the gateway dead. One whose files are gone is none: at a start it means that nothing is to be read, but not while
+/// `old` is in force.
+fn startable(place: Option<&Path>, old: &Config) -> Result<Config, RunError> {
+    let read = super::load(place);
+    if let Some(gone) = old.vanished(read.as_ref().ok()) {
+        return Err(RunError::Config(vec![gone]));
+    }
+    let new = read?;
     spool::durability(&new.spool)?;
     Ok(new)
 }
@@ -53,9 +59,9 @@ impl Gateway {
 
     /// The new configuration, or all that is wrong with it, each in one line.
     async fn read(&self) -> Result<Config, Vec<String>> {
-        let place = self.place.clone();
+        let (place, old) = (self.place.clone(), self.config.clone());
         // Files on a slow card must not hold up the buses of this runtime.
-        let reading = tokio::task::spawn_blocking(move || startable(place.as_deref()));
+        let reading = tokio::task::spawn_blocking(move || startable(place.as_deref(), &old));
         let Ok(read) = tokio::time::timeout(READ_WITHIN, reading).await else {
             return Err(vec![format!(
                 "its files cannot be read within {} s: see dmesg",
@@ -220,7 +226,8 @@ mod tests {
                 memory.path().display().to_string()
             );
             std::fs::write(memory.path().join("a.toml"), text).unwrap();
-            let read = startable(Some(memory.path()));
+            let old = super::super::load(Some(memory.path())).unwrap();
+            let read = startable(Some(memory.path()), &old);
             assert_eq!(read.is_ok(), taken, "{read:?}");
         }
     }

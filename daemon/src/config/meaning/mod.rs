@@ -115,7 +115,9 @@ pub(super) fn config(tree: &Tree, reading: &mut Reading<'_>) -> Config {
     let runtime_directory = path(&mut table, "runtime_directory");
     let runtime_directory = runtime_directory.unwrap_or_else(|| reading.machine.runtime_directory.clone());
     table.finish();
-    Config { gateway, hash: String::new(), uplink, spool, runtime_directory, page, buses, trust_rtc }
+    // Of which files it is made, who read them adds.
+    let (hash, from) = (String::new(), Vec::new());
+    Config { gateway, hash, from, uplink, spool, runtime_directory, page, buses, trust_rtc }
 }
 
 /// The configuration of a machine that has none.
@@ -123,6 +125,7 @@ pub(super) fn nothing(machine: &Machine) -> Config {
     Config {
         gateway: Arc::from(""),
         hash: String::new(),
+        from: Vec::new(),
         uplink: None,
         spool: SpoolSettings::new(&machine.state_directory),
         runtime_directory: machine.runtime_directory.clone(),
