@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::table::{Table, wrapped};
 use crate::control::{PointNow, rows};
 use crate::page::problems::{Severity, summary};
+use crate::page::words;
 use crate::spool::{Asked, Resent};
 use crate::status::{BusStatus, CounterStatus, Salvage, SpoolStatus, Status, UplinkStatus};
 
@@ -37,16 +38,19 @@ fn facts(text: &mut String, status: &Status, now_us: i64, width: Option<usize>) 
     };
     let up = age(now_us, gateway.started_us);
     line("Daemon", format!("version {}, running for {up}, run {}", gateway.version, gateway.run));
-    line("Server", server(&status.uplink, now_us));
+    line("Server", server(&status.uplink, gateway.safe_mode, now_us));
     for (title, fact) in spool_lines(&status.spool, now_us) {
         line(title, fact);
     }
     line("Clock", if status.clock.synced { "set".into() } else { "not set: times may be wrong".into() });
 }
 
-fn server(uplink: &UplinkStatus, now_us: i64) -> String {
+fn server(uplink: &UplinkStatus, safe_mode: bool, now_us: i64) -> String {
     if !uplink.configured {
         return "none configured; readings are kept here".into();
+    }
+    if safe_mode {
+        return format!("connection to {} is off after {}", uplink.broker, words::CRASH_LOOP);
     }
     let since = uplink.since_us.map(|since| format!(" for {}", age(now_us, since))).unwrap_or_default();
     let mut fact =

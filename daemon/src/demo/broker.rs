@@ -91,10 +91,10 @@ impl Broker {
     pub(super) async fn toggle(&mut self) -> Result<String, DemoError> {
         if self.child.is_some() {
             self.stop().await;
-            Ok("broker: stopped; type b to start it again".into())
+            Ok("broker: stopped; type b to start it again. A mosquitto_sub that was listening may have ended with it".into())
         } else {
             self.start()?;
-            Ok("broker: started".into())
+            Ok("broker: started; if mosquitto_sub has ended, start it again, too".into())
         }
     }
 

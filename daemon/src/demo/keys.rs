@@ -10,7 +10,8 @@ pub(super) const WORDS: &str = "Type one of these, then Enter:\n  \
     1 incomer   2 compressor   3 tank   4 pump-station   5 weather   6 scale\n      \
     cut its cable, or plug it in again: see the page name it, and the others go on\n  \
     b   stop the broker, or start it again: readings wait in the spool, then all arrive\n  \
-    k   kill the daemon with -9 and start it again: what was stored is still there\n  \
+    k   kill the daemon with -9 and start it again: what was stored is still there\n      \
+    (as often as you like: the demo keeps these from being counted as a crash loop)\n  \
     q   end the demo, like Ctrl-C; nothing stays behind\n";
 
 /// One line typed.

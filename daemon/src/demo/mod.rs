@@ -185,6 +185,8 @@ impl Stage {
         if let Some(daemon) = self.daemon.take() {
             daemon.stop(Duration::ZERO).await;
         }
+        // Kills that were typed are no crash loop; the fifth would leave the daemon without page and broker.
+        let _none = std::fs::remove_file(self.folder.state().join("starts"));
         let pid = self.start_daemon()?;
         Ok(format!(
             "daemon: killed with -9 and started again as process {pid}; what was stored is still there"

@@ -291,12 +291,15 @@ pub fn idle() -> Said {
 /// After a crash loop.
 pub fn safe_mode() -> Said {
     Said(
-        "The gateway has crashed several times and now only reads and stores; nothing is sent, the page is off".into(),
+        format!("{CRASH_LOOP}, so the gateway only reads and stores: the connection to the server and the page are off"),
         "See why with \"journalctl -u fieldspool -p warning\"; \"sudo systemctl restart fieldspool\" leaves this \
          state."
             .into(),
     )
 }
+
+/// What a crash loop is, as the supervisor counts it.
+pub const CRASH_LOOP: &str = "5 starts within 10 min without a stop in order (crashed, killed or power lost)";
 
 /// The newest configuration is not in force.
 pub fn config_refused(why: &str) -> Said {

@@ -127,6 +127,12 @@ mod tests {
     }
 
     #[test]
+    fn people_are_told_the_numbers_that_are_counted() {
+        let told = format!("{STARTS} starts within {} min", WINDOW.as_secs() / 60);
+        assert!(crate::page::words::CRASH_LOOP.starts_with(&told), "{told}");
+    }
+
+    #[test]
     fn a_stop_in_order_begins_the_count_anew() {
         let dir = tempfile::tempdir().unwrap();
         for n in 0..20 {

@@ -20,7 +20,7 @@ use crate::control::probe::{self, Target};
 use crate::control::rows::rows;
 use crate::control::server::{Answer, Failed, Reply};
 use crate::model::NotARun;
-use crate::page::Page;
+use crate::page::{Page, words};
 use crate::schedule::Command;
 use crate::spool::{Asked, ExportQuery, Spool, SpoolError};
 use crate::status::Board;
@@ -176,7 +176,12 @@ impl Answer for Desk {
             Request::PageInvite {} => {
                 let page = self.known().page.clone();
                 let Some(page) = page else {
-                    return Err(Failed { what: "the page is switched off (page = false)".into(), exit: 69 });
+                    let what = if self.board.read(|status| status.gateway.safe_mode) {
+                        format!("the page is off after {}; see fieldspool status", words::CRASH_LOOP)
+                    } else {
+                        "the page is switched off (page = false)".into()
+                    };
+                    return Err(Failed { what, exit: 69 });
                 };
                 let made = page.invite().map_err(|error| Failed { what: error.to_string(), exit: 69 })?;
                 let fingerprint = made.fingerprint;

@@ -35,7 +35,7 @@ use crate::model::event::Body;
 use crate::page::{self, Page};
 use crate::schedule::samples::{CAPACITY, Samples};
 use crate::spool::{Spool, SpoolError};
-use crate::status::Board;
+use crate::status::{Board, UplinkStatus};
 use crate::uplink::{self, Uplink};
 
 /// Commands to intake: descriptions and records of reloads.
@@ -180,7 +180,18 @@ impl Gateway {
     }
 
     pub(super) async fn start_uplink(&mut self) {
-        let Some(config) = self.config.uplink.clone().filter(|_| !self.safe_mode) else { return };
+        let Some(config) = self.config.uplink.clone() else {
+            self.common.board.update(|status| status.uplink = UplinkStatus::default());
+            return;
+        };
+        if self.safe_mode {
+            // To whom it would connect; that it is off, and why, follows from the mode.
+            self.common.board.update(|status| {
+                status.uplink.configured = true;
+                status.uplink.broker = config.broker.to_string();
+            });
+            return;
+        }
         let stop = CancellationToken::new();
         let around = uplink::Surroundings {
             gateway: Arc::clone(&self.config.gateway),

@@ -107,9 +107,10 @@ fn work(status: &Status) -> String {
     let uplink = match (status.uplink.configured, status.uplink.connected) {
         (false, _) => "no server configured",
         (true, true) => "connected",
+        (true, false) if status.gateway.safe_mode => "connection off",
         (true, false) => "not connected",
     };
-    let mode = if status.gateway.safe_mode { "crash loop, sampling only; " } else { "" };
+    let mode = if status.gateway.safe_mode { "crash loop, only reading and storing; " } else { "" };
     let waiting = status.spool.waiting;
     let total = devices().count();
     let mut line =

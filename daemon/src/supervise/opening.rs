@@ -11,6 +11,7 @@ use super::{OPENING, notify};
 use crate::clock::{self, Clock};
 use crate::config::Config;
 use crate::model::{RunId, Stamp};
+use crate::page::words::{self, Said};
 use crate::spool::{Opened, Spool, SpoolError, SpoolSettings};
 use crate::status::Board;
 
@@ -71,7 +72,11 @@ pub(super) fn introduce(config: &Config, board: &Board, run: RunId, safe_mode: b
         warnings.push(what.into());
     }
     if safe_mode {
-        tracing::error!("five starts in ten minutes: only sampling and storing until the next stop in order");
+        let Said(what, remedy) = words::safe_mode();
+        tracing::error!(
+            error = format!("{what}. {remedy}"),
+            "only sampling and storing until the next stop in order"
+        );
     }
     if config.is_idle() {
         tracing::info!("nothing is configured, so nothing is polled; see fieldspool check");
