@@ -5,6 +5,9 @@
 //! readings mix. The remembered machine stays, so it is said at every start until somebody gives this gateway its own
 //! id, or deletes the file to say that the move was meant.
 //!
+//! A file that is there and says something else is damaged: then nobody can tell, and writing it anew would call a copy the original.
+//! It stays, and is said at every start, until a person who knows deletes it.
+//!
 //! A machine-id that is made anew at each boot (read-only image, first boot) proves nothing: it is apart as transient.
 
 use std::fs;
@@ -45,6 +48,8 @@ pub enum Identity {
     Own,
     /// The id was last used on another machine.
     Cloned,
+    /// What is remembered cannot be read: it is damaged.
+    Unreadable,
 }
 
 /// Compares with the last start and remembers this one. The machine-id itself is not logged: it identifies the machine.
@@ -54,27 +59,43 @@ pub fn compare(state: &Path, gateway: &str, machine: &Machine) -> io::Result<Ide
         return Ok(Identity::Own);
     }
     let path = state.join("identity");
-    let known = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+    let known = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(error) => return Err(error),
     };
-    if let Some((known_gateway, known_machine)) = known.trim_end().split_once('\n')
-        && known_gateway == gateway
-        && known_machine != id
-        && known_machine.len() == 32
-    {
-        return Ok(Identity::Cloned);
+    // Without a byte it is what a power cut leaves of a new file: nothing was remembered yet.
+    if !known.is_empty() {
+        let Some((known_gateway, known_machine)) = parse(&known) else { return Ok(Identity::Unreadable) };
+        if known_gateway == gateway && known_machine != id {
+            return Ok(Identity::Cloned);
+        }
     }
     let text = format!("{gateway}\n{id}\n");
-    if text != known {
+    if text.as_bytes() != known {
         write_whole(&path, &text)?;
     }
     Ok(Identity::Own)
 }
 
-/// The sentence for page, status and log.
-pub fn warning(gateway: &str, state: &Path) -> String {
+/// Gateway id and machine.
+fn parse(bytes: &[u8]) -> Option<(&str, &str)> {
+    let (gateway, machine) = std::str::from_utf8(bytes).ok()?.trim_end().split_once('\n')?;
+    let hexadecimal = machine.bytes().all(|b| b.is_ascii_hexdigit());
+    (!gateway.is_empty() && machine.len() == 32 && hexadecimal).then_some((gateway, machine))
+}
+
+/// The sentence for page, status and log where the file is damaged.
+pub fn unreadable(gateway: &str, state: &Path) -> String {
+    let file = state.join("identity").display().to_string();
+    format!(
+        "whether this card is a copy cannot be told, because {file} is damaged: if no other gateway uses the id \
+         {gateway}, delete it (sudo rm {file}) and the next start writes it anew; else set another `gateway` here first"
+    )
+}
+
+/// The sentence for page, status and log where another machine is remembered.
+pub fn cloned(gateway: &str, state: &Path) -> String {
     format!(
         "the gateway id {gateway} was used on another machine before: if this card is a copy, set another \
          `gateway` here; if the card was moved on purpose, delete {}",
@@ -103,6 +124,32 @@ mod tests {
         assert_eq!(compare("gw1", OTHER), Identity::Cloned);
         assert_eq!(compare("gw2", OTHER), Identity::Own);
         assert_eq!(compare("gw2", OTHER), Identity::Own);
+    }
+
+    #[test]
+    fn a_damaged_file_is_told_at_every_start_and_not_written_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("identity");
+        let swapped = format!("{ONE}\ngw1\n");
+        for damage in
+            ["\u{0}\u{0}\u{0}".as_bytes(), b"\xff\xfe\n\xff", b"gw1\n0123\n", b"gw1", swapped.as_bytes()]
+        {
+            fs::write(&file, damage).unwrap();
+            for _ in 0..2 {
+                assert_eq!(
+                    compare(dir.path(), "gw1", &fixed(ONE)).unwrap(),
+                    Identity::Unreadable,
+                    "{damage:?}"
+                );
+            }
+            assert_eq!(fs::read(&file).unwrap(), damage, "a copy is not called the original");
+        }
+        assert!(unreadable("gw1", dir.path()).contains(&format!("sudo rm {}", file.display())));
+        for nothing in [fs::remove_file, |file: &_| fs::write(file, "")] {
+            nothing(&file).unwrap();
+            assert_eq!(compare(dir.path(), "gw1", &fixed(ONE)).unwrap(), Identity::Own);
+        }
+        assert_eq!(compare(dir.path(), "gw1", &fixed(OTHER)).unwrap(), Identity::Cloned);
     }
 
     #[test]

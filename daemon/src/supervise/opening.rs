@@ -49,18 +49,19 @@ pub(super) async fn open(config: &Config, board: &Board, clock: &Clock) -> Resul
 pub(super) fn used_elsewhere(config: &Config) -> Option<String> {
     let state = &config.spool.directory;
     config.uplink.as_ref()?;
-    match identity::compare(state, &config.gateway, &Machine::read()) {
-        Ok(Identity::Own) => None,
-        Ok(Identity::Cloned) => {
-            let warning = identity::warning(&config.gateway, state);
-            tracing::error!(error = %warning, "a person must look after this gateway");
-            Some(warning)
-        }
+    let warning = match identity::compare(state, &config.gateway, &Machine::read()) {
+        Ok(Identity::Own) => return None,
+        Ok(Identity::Cloned) => identity::cloned(&config.gateway, state),
+        Ok(Identity::Unreadable) => identity::unreadable(&config.gateway, state),
+        // A disk that does not let itself be read or written is the spool's to tell.
         Err(error) => {
-            tracing::warn!(%error, "cannot tell whether this card is a copy");
-            None
+            let error = format!("{}: {error}", state.join("identity").display());
+            tracing::warn!(error, "cannot tell whether this card is a copy");
+            return None;
         }
-    }
+    };
+    tracing::error!(error = %warning, "a person must look after this gateway");
+    Some(warning)
 }
 
 /// Who we are, on the board and in the log.
