@@ -54,6 +54,24 @@ fn the_page_shows_live_values_and_survives_a_restart_of_the_daemon() {
 }
 
 #[test]
+fn the_card_of_a_device_that_lacks_values_does_not_only_say_that_it_answers() {
+    let plant = ModbusServer::tcp();
+    // Not a number.
+    plant.set_all("input", 1, 5, &[0x7fc0, 0]);
+    let float = config(plant.port, 0, "Incomer").replace("input = 5,", "input = 5, type = \"f32\",");
+    let mut gateway = Gateway::new(&float);
+    gateway.start();
+    let browser = Browser::open(&format!("http://127.0.0.1:{}/", gateway.page_port()));
+    browser.wait(
+        "the words on the card",
+        "const card = document.querySelector('[data-state=lacking]');\
+         return card && card.innerText.includes('answers, 1 of 2 without value')",
+    );
+    let words = String::from_utf8_lossy(&gateway.ask(&["status"]).stdout).into_owned();
+    assert!(words.contains("answers, 1 of 2 without value"), "{words}");
+}
+
+#[test]
 fn after_a_restart_a_curve_reaches_back_before_it() {
     let plant = ModbusServer::tcp();
     plant.tick();

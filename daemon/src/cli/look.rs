@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::table::{Table, wrapped};
 use crate::control::{PointNow, rows};
 use crate::page::problems::{Severity, summary};
-use crate::page::words;
+use crate::page::words::{self, State};
 use crate::spool::{Asked, Resent};
 use crate::status::{BusStatus, CounterStatus, Salvage, SpoolStatus, Status, UplinkStatus};
 
@@ -189,13 +189,11 @@ fn devices(text: &mut String, buses: &[BusStatus], now_us: i64, width: Option<us
         for device in &bus.devices {
             let since =
                 device.since_us.map(|since| format!(" for {}", age(now_us, since))).unwrap_or_default();
-            let state = match device.answering {
-                Some(true) if device.unusable > device.unusable_expected => {
-                    format!("answers, {} of {} without value", device.unusable, device.points)
-                }
-                Some(true) => "answers".to_owned(),
-                Some(false) => format!("SILENT{since}"),
-                None => "not asked yet".to_owned(),
+            // Without colour, what is wrong stands out by its letters.
+            let state = match State::of(bus, device) {
+                State::Silent => format!("SILENT{since}"),
+                State::Misheard => format!("NO RIGHT ANSWER{since}"),
+                state => state.words(device, rows::minute_text),
             };
             let time = device.turnaround_us.map(|(median, _)| millis(median)).unwrap_or_default();
             let missed = if device.missed > 0 { device.missed.to_string() } else { String::new() };

@@ -51,8 +51,9 @@ use crate::live::Live;
 use crate::model::Stamp;
 use crate::page::access::Access;
 use crate::page::gate::Seats;
+use crate::page::words::State;
 use crate::spool::{Keep, Spool};
-use crate::status::Board;
+use crate::status::{Board, Status};
 
 /// The status is put into words at most once in this time, whoever asks.
 const STATUS_FRESH: Duration = Duration::from_millis(900);
@@ -154,7 +155,7 @@ impl App {
             _ => {
                 let status = self.sources.board.snapshot();
                 let summary = summary(&status, (self.sources.now)().wall_us);
-                let text = json!({ "summary": summary, "status": status }).to_string();
+                let text = json!({ "summary": summary, "status": with_states(&status) }).to_string();
                 let text: Arc<str> = Arc::from(&*encode::without_reordering(&text));
                 *cached = Some((Instant::now(), Arc::clone(&text)));
                 text
@@ -168,6 +169,17 @@ impl App {
         let (now, mono_ms) = (encode::rfc3339(stamp.wall_us), stamp.mono_us / 1000);
         format!("{{\"now\":\"{now}\",\"mono_ms\":{mono_ms},{}", status.get(1..).unwrap_or("}"))
     }
+}
+
+/// The status as it is shown: each device with its `state`.
+fn with_states(status: &Status) -> serde_json::Value {
+    let mut shown = json!(status);
+    for (at, bus) in status.buses.iter().enumerate() {
+        for (index, device) in bus.devices.iter().enumerate() {
+            shown["buses"][at]["devices"][index]["state"] = json!(State::of(bus, device));
+        }
+    }
+    shown
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use crate::page::encode::{plain, rfc3339};
 use crate::page::problems::{Severity, Summary, days_left};
-use crate::page::words::{grouped, hours_in_words, label};
+use crate::page::words::{State, grouped, hours_in_words, label};
 use crate::status::{BusStatus, Status};
 
 /// Seconds are enough for people.
@@ -68,12 +68,7 @@ fn about_bus(text: &mut String, bus: &BusStatus) {
         c.exceptions,
     );
     for device in &bus.devices {
-        let state = match (device.answering, device.since_us) {
-            (None, _) => label("not_asked").to_owned(),
-            (Some(true), _) => label("answers").to_owned(),
-            (Some(false), Some(us)) => label("silent_since").replace("{since}", &when(us)),
-            (Some(false), None) => label("silent").to_owned(),
-        };
+        let state = State::of(bus, device).words(device, when);
         let times = device.turnaround_us.map(|(median, slowest)| {
             let ms = |us: u64| format!("{:.1} ms", us as f64 / 1000.0);
             let value = label("answer_time_value").replace("{median}", &ms(median));

@@ -9,6 +9,7 @@
 //! order in which a person beside the cabinet would try it.
 
 use fieldspool_drivers::Cause;
+use serde::Serialize;
 
 use crate::status::{BusStatus, DeviceStatus};
 
@@ -36,6 +37,10 @@ pub const LABELS: &[(&str, &str)] = &[
     ("silent_since", "silent since {since}"),
     ("bus_down", "bus is down"),
     ("not_asked", "not asked yet"),
+    ("no_answer_yet", "no answer yet"),
+    ("misheard", "no right answer"),
+    ("misheard_since", "no right answer since {since}"),
+    ("without", "answers, {n} of {all} without value"),
     ("answer_time", "Answer time"),
     ("answer_time_value", "{median}, slowest {slowest}"),
     ("polls", "Asked"),
@@ -232,6 +237,61 @@ pub fn who(bus: &BusStatus, device: &DeviceStatus) -> String {
     }
 }
 
+/// Whether a device answers: what its card, its line in the report and in `status` say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Nobody can be asked.
+    BusDown,
+    /// Its turn has not come.
+    NotAsked,
+    /// It was asked, and neither answered nor stayed silent long enough to be called silent.
+    NoAnswerYet,
+    /// It answers nothing.
+    Silent,
+    /// Something answers, but not what was asked.
+    Misheard,
+    /// It answers, but points have no usable value although the device does not say so itself.
+    Without,
+    /// It answers.
+    Answers,
+}
+
+impl State {
+    /// As the board has it.
+    pub fn of(bus: &BusStatus, device: &DeviceStatus) -> Self {
+        match device.answering {
+            _ if !bus.up => Self::BusDown,
+            None if device.polls == 0 => Self::NotAsked,
+            None => Self::NoAnswerYet,
+            Some(false) if device.misheard => Self::Misheard,
+            Some(false) => Self::Silent,
+            Some(true) if device.unusable > device.unusable_expected => Self::Without,
+            Some(true) => Self::Answers,
+        }
+    }
+
+    /// In words; `when` prints a wall clock in µs.
+    pub fn words(self, device: &DeviceStatus, when: impl FnOnce(i64) -> String) -> String {
+        let since = |key, since_key| match device.since_us {
+            Some(us) => label(since_key).replace("{since}", &when(us)),
+            None => label(key).to_owned(),
+        };
+        match self {
+            Self::BusDown => label("bus_down").to_owned(),
+            Self::NotAsked => label("not_asked").to_owned(),
+            Self::NoAnswerYet => label("no_answer_yet").to_owned(),
+            Self::Silent => since("silent", "silent_since"),
+            Self::Misheard => since("misheard", "misheard_since"),
+            Self::Without => {
+                let text = label("without").replace("{n}", &grouped(device.unusable));
+                text.replace("{all}", &grouped(device.points))
+            }
+            Self::Answers => label("answers").to_owned(),
+        }
+    }
+}
+
 /// `1 234 readings`
 pub fn count(n: u64, one: &str, many: &str) -> String {
     format!("{} {}", grouped(n), if n == 1 { one } else { many })
@@ -256,8 +316,8 @@ pub fn all_is_well(devices: usize, not_asked: usize, server: Option<bool>) -> St
     let asked = match (devices, not_asked) {
         (0, _) => "no device is configured".into(),
         (_, 0) => n,
-        (_, waiting) if waiting == devices => "starting, no device has been asked yet".into(),
-        (_, waiting) => format!("{n}, {waiting} not asked yet"),
+        (_, waiting) if waiting == devices => "starting, no device has answered yet".into(),
+        (_, waiting) => format!("{n}, {waiting} not heard from yet"),
     };
     match server {
         Some(_) => format!("All is well: {asked}, the server receives."),

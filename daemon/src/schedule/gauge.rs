@@ -69,10 +69,10 @@ impl Gauges {
         match poll.outcome {
             Outcome::Held { .. } => {}
             Outcome::Answered { turnaround } => {
-                if gauge.turnarounds_us.len() >= TURNAROUNDS {
-                    gauge.turnarounds_us.pop_front();
+                // Who talks without being asked has no answer time.
+                if !turnaround.is_zero() {
+                    gauge.answered(turnaround);
                 }
-                gauge.turnarounds_us.push_back(u64::try_from(turnaround.as_micros()).unwrap_or(u64::MAX));
                 gauge.error = None;
             }
             Outcome::Silent => gauge.error = Some(silence(&poll.samples, strange)),
@@ -168,6 +168,14 @@ impl DeviceGauge {
         }
     }
 
+    /// Keeps the newest turnarounds.
+    fn answered(&mut self, turnaround: Duration) {
+        if self.turnarounds_us.len() >= TURNAROUNDS {
+            self.turnarounds_us.pop_front();
+        }
+        self.turnarounds_us.push_back(u64::try_from(turnaround.as_micros()).unwrap_or(u64::MAX));
+    }
+
     /// Whether it is time to sort; takes note of it.
     fn sorts(&mut self, now: Instant) -> bool {
         let few = self.polls <= u64::from(SORT_EACH);
@@ -220,11 +228,19 @@ mod tests {
     fn turnarounds_are_shown_as_median_and_worst_of_a_hundred() {
         let start = Instant::now();
         let mut gauges = Gauges::new(0, &[1], start);
-        for turnaround in 0..250 {
+        for turnaround in 1..=250 {
             gauges.polled(0, &poll(1, turnaround), false, start);
         }
-        assert_eq!(gauges.devices[0].percentiles(), Some((199, 248)), "of the last hundred, 150 to 249");
+        assert_eq!(gauges.devices[0].percentiles(), Some((200, 249)), "of the last hundred, 151 to 250");
         assert_eq!(gauges.devices[0].polls, 250);
+    }
+
+    #[test]
+    fn who_talks_without_being_asked_has_no_answer_time() {
+        let start = Instant::now();
+        let mut gauges = Gauges::new(0, &[1], start);
+        (0..10).for_each(|_| gauges.polled(0, &poll(1, 0), false, start));
+        assert_eq!((gauges.devices[0].percentiles(), gauges.devices[0].polls), (None, 10));
     }
 
     #[test]

@@ -213,17 +213,29 @@ class Device {
 
 let mono_ms = 0;
 
+/** Each state of a device: how its card looks, what it says, and what it says if it is known since when. */
+const STATES = {
+  bus_down: ["down", w.bus_down],
+  not_asked: ["unknown", w.not_asked],
+  no_answer_yet: ["unknown", w.no_answer_yet],
+  silent: ["silent", w.silent, w.silent_since],
+  misheard: ["silent", w.misheard, w.misheard_since],
+  without: ["lacking", w.without],
+  answers: ["well", w.answers],
+};
+
 /** Brings one device's elements up to date. */
 const draw = (device) => {
   const { status, bus } = device;
   const down = bus_down.has(bus);
-  const state = down ? "down" : !status || status.answering === null ? "unknown" : status.answering ? "well" : "silent";
+  const [state, words, words_since] = STATES[down ? "bus_down" : (status?.state ?? "not_asked")];
   if (device.element.dataset.state !== state) device.element.dataset.state = state;
-  const since = status?.since_us ? fill(w.silent_since, { since: time(status.since_us) }) : w.silent;
-  say(device.state, { down: w.bus_down, unknown: w.not_asked, well: w.answers, silent: since }[state]);
+  const known = status?.since_us && words_since;
+  const since = known ? time(status.since_us) : undefined;
+  say(device.state, fill(known ? words_since : words, { since, n: count(status?.unusable), all: count(status?.points) }));
   for (const { point, number, trend, head } of device.headline ?? []) {
     say(number, reading(point));
-    head.classList.toggle("stale", state !== "well" || point.quality !== "good" || is_old(point, mono_ms));
+    head.classList.toggle("stale", (state !== "well" && state !== "lacking") || point.quality !== "good" || is_old(point, mono_ms));
     head.classList.toggle("none", typeof point.value === "undefined" || point.value === null);
     redraw(trend, point);
   }

@@ -3,6 +3,7 @@
 mod answers;
 mod past;
 mod preview;
+mod states;
 mod stream;
 mod texts;
 mod turns;

@@ -7,7 +7,7 @@ use crate::status::{BusStatus, CounterStatus, DeviceStatus, Salvage, Status};
 const NOW_US: i64 = 1_795_177_382_123_456;
 
 /// A plant in which all is well: two meters on a serial line, one behind TCP, a server.
-fn well() -> Status {
+pub(super) fn well() -> Status {
     let device = |name: &str, label: &str, unit: u8| DeviceStatus {
         name: name.into(),
         label: label.into(),
@@ -71,7 +71,7 @@ fn all_is_well_in_one_sentence() {
     let (summary, _) = said(|status| status.uplink.configured = false);
     assert_eq!(summary.sentence, "All is well: 3 devices answer. No server is configured.");
     let (summary, _) = said(|status| status.buses[1].devices[0].answering = None);
-    assert_eq!(summary.sentence, "All is well: 2 devices answer, 1 not asked yet, the server receives.");
+    assert_eq!(summary.sentence, "All is well: 2 devices answer, 1 not heard from yet, the server receives.");
 }
 
 #[test]
