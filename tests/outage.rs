@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::support::broker::Broker;
@@ -132,6 +133,36 @@ fn three_kills_in_one_outage_lose_no_stored_reading_and_every_run_is_proved() {
             runs.iter().find(|r| r["run"] == run.as_str()).expect("the run is known to the receiver");
         assert!(proved["held"].as_u64() >= Some(count), "run {run}: {count} were stored: {report}");
     }
+}
+
+#[test]
+fn a_server_that_reloads_take_away_and_bring_back_is_told_what_was_confirmed_before() {
+    let plant = ModbusServer::tcp();
+    let broker = Broker::start();
+    let receiver = Subscriber::start(&broker);
+    let mut gateway = Gateway::with_uplink(&broker, &config(plant.port));
+    let with = std::fs::read_to_string(gateway.etc("fieldspool.toml")).unwrap();
+    let (head, rest) = (with.split("[uplink]").next().unwrap(), with.split_once("[spool]").unwrap().1);
+    let without = format!("{head}[spool]{rest}");
+    gateway.start();
+    gateway.wait_status("confirmations", |s| s["uplink"]["confirmed"].as_u64().filter(|n| *n > 100));
+    let said = |state: &str, since: usize| {
+        receiver.wait(state, SOON, |messages| {
+            let status =
+                messages.iter().skip(since).filter(|m| m.topic.ends_with("/status")).map(Message::json);
+            status.filter(|json| json["state"] == state).map(|json| json["confirmed_to"].as_u64()).next()
+        })
+    };
+    gateway.configure(&without);
+    gateway.signal(Signal::SIGHUP);
+    let before = said("stopped", 0).expect("how far it is");
+    assert!(before > 100, "{before}");
+    let since = receiver.messages().len();
+    gateway.configure(&with);
+    gateway.signal(Signal::SIGHUP);
+    assert!(said("online", since) >= Some(before), "{:?}, and {before} before", said("online", since));
+    assert_eq!(gateway.stop().code(), Some(0));
+    assert!(said("stopped", since) >= Some(before), "{:?}, and {before} before", said("stopped", since));
 }
 
 #[test]

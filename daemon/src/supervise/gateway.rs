@@ -9,7 +9,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -61,8 +60,8 @@ pub(super) struct Gateway {
     pub(super) intake: mpsc::Sender<intake::task::Command>,
     intake_running: Running,
     pub(super) uplink: Option<(Uplink, Running)>,
-    /// Connections to the broker that this run has begun, over all reloads.
-    connects: Arc<AtomicU64>,
+    /// What the uplinks of this run have done.
+    so_far: Arc<uplink::SoFar>,
     pub(super) page: Option<Running>,
     pub(super) desk: Arc<Desk>,
     pub(super) aside: CancellationToken,
@@ -131,7 +130,7 @@ impl Gateway {
             pulse,
             buses: Buses::default(),
             uplink: None,
-            connects: Arc::default(),
+            so_far: Arc::default(),
             page: None,
         };
         gateway.listen_to_the_command_line();
@@ -198,7 +197,7 @@ impl Gateway {
             run: self.run,
             spool: self.spool.clone(),
             board: self.common.board.clone(),
-            connects: Arc::clone(&self.connects),
+            so_far: Arc::clone(&self.so_far),
             wall_us: clock::wall_us,
             stop: stop.clone(),
             // It ends by itself before its stage gives up on it; a quarter of the stage was the last word's.

@@ -252,7 +252,7 @@ impl Gateway {
             wall_us: || sample::stamp().wall_us,
             stop: stop.clone(),
             stop_within: Duration::from_secs(3),
-            connects: Arc::default(),
+            so_far: Arc::default(),
             beat,
         };
         let (uplink, task) = start(config, around);

@@ -61,6 +61,15 @@ pub struct DeviceMeta {
     pub points: Arc<[PointInfo]>,
 }
 
+/// What the uplinks of one run have done, over all reloads.
+#[derive(Debug, Default)]
+pub struct SoFar {
+    /// Connections that were begun: a birth is newer than a will of the same run with a lower number.
+    pub connects: AtomicU64,
+    /// Every reading of the run with a lower `seq` is confirmed or accounted for, as it was at the end of the newest connection.
+    pub confirmed_to: AtomicU64,
+}
+
 /// What the uplink works with, given by the supervisor.
 pub struct Surroundings {
     /// Gateway id.
@@ -71,9 +80,8 @@ pub struct Surroundings {
     pub spool: Spool,
     /// Where the uplink writes its section, and reads the others for the status message.
     pub board: Board,
-    /// Connections that this run has begun so far, also those of an uplink before a reload: a birth is newer than a will of
-    /// the same run with a lower number.
-    pub connects: Arc<AtomicU64>,
+    /// What an uplink before a reload did in this run, and what this one adds to it.
+    pub so_far: Arc<SoFar>,
     /// Wall clock, µs since 1970 UTC, for display.
     pub wall_us: fn() -> i64,
     /// Cancelled: publish `stopped`, wait for its PUBACK, disconnect, end.

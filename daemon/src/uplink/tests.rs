@@ -289,7 +289,7 @@ async fn an_uplink_that_hangs_alone_beats_no_more() {
         wall_us: || sample::stamp().wall_us,
         stop: CancellationToken::new(),
         stop_within: Duration::from_secs(3),
-        connects: Arc::default(),
+        so_far: Arc::default(),
         beat,
     };
     // Nobody listens there.

@@ -251,6 +251,11 @@ impl Session {
         }
     }
 
+    /// An uplink before this one has settled every reading of this run with a lower `seq`.
+    pub(super) fn settled_before(&mut self, seq: u64) {
+        self.settled.jump(seq);
+    }
+
     // --- how it is
 
     pub(super) fn numbers(&self) -> &Numbers {

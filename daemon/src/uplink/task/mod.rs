@@ -67,8 +67,9 @@ impl Task {
             status.uplink.configured = true;
             status.uplink.broker = broker;
         });
-        let begun = around.connects.load(Ordering::Relaxed);
+        let begun = around.so_far.connects.load(Ordering::Relaxed);
         let mut session = Session::new(settings, begun, now());
+        session.settled_before(around.so_far.confirmed_to.load(Ordering::Relaxed));
         for correction in around.spool.clocks() {
             session.on_clock(correction);
         }
@@ -94,8 +95,9 @@ impl Task {
             self.take_in();
             match self.session.next(now()) {
                 Some(Action::Connect) => {
-                    self.around.connects.store(self.session.numbers().connects, Ordering::Relaxed);
+                    self.around.so_far.connects.store(self.session.numbers().connects, Ordering::Relaxed);
                     let end = self.connection().await;
+                    self.around.so_far.confirmed_to.store(self.session.confirmed_to(), Ordering::Relaxed);
                     let connected = self.shown.connected;
                     self.session.on_ended(now(), end, chance());
                     self.say_ended(connected);
