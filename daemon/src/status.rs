@@ -138,6 +138,13 @@ pub struct DeviceStatus {
     pub unusable_cause: Option<u16>,
 }
 
+impl DeviceStatus {
+    /// It answers, and none of its points has a usable value; not because it says itself that it has none.
+    pub fn is_useless(&self) -> bool {
+        self.answering == Some(true) && self.unusable >= self.points && self.unusable > self.unusable_expected
+    }
+}
+
 /// The connection to the broker.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]

@@ -87,6 +87,12 @@ fn about_devices(page: &mut Page, buses: &[BusStatus]) {
     family("device_answering", GAUGE, "1 if the device answers, 0 if it is silent.", |device| {
         device.answering.map(|answering| f64::from(u8::from(answering)))
     });
+    family(
+        "device_unusable_points",
+        GAUGE,
+        "Points without a usable value although the device answers.",
+        |device| (device.answering == Some(true)).then_some(device.unusable as f64),
+    );
     family("device_turnaround_median_seconds", GAUGE, "Median time to an answer, of late.", |device| {
         device.turnaround_us.map(|(median, _)| median as f64 / 1e6)
     });

@@ -188,9 +188,10 @@ fn unusable(bus: &BusStatus, device: &DeviceStatus) -> Option<Problem> {
     if device.answering != Some(true) || device.unusable == 0 {
         return None;
     }
-    let severity = match (device.unusable >= device.points, device.unusable == device.unusable_expected) {
-        (true, false) => Severity::Fault,
-        (false, true) => Severity::Note,
+    let own_word = device.unusable == device.unusable_expected && device.unusable < device.points;
+    let severity = match (device.is_useless(), own_word) {
+        (true, _) => Severity::Fault,
+        (_, true) => Severity::Note,
         _ => Severity::Warning,
     };
     Some(Problem::new(severity, words::unusable(bus, device)).on(bus, Some(device)))

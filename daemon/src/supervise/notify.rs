@@ -113,8 +113,13 @@ fn work(status: &Status) -> String {
     let mode = if status.gateway.safe_mode { "crash loop, only reading and storing; " } else { "" };
     let waiting = status.spool.waiting;
     let total = devices().count();
-    let mut line =
-        format!("{mode}{total} devices, {silent} silent; {uplink}; {waiting} readings waiting to be sent");
+    let useless = match devices().filter(|device| device.is_useless()).count() {
+        0 => String::new(),
+        some => format!(", {some} without a usable value"),
+    };
+    let mut line = format!(
+        "{mode}{total} devices, {silent} silent{useless}; {uplink}; {waiting} readings waiting to be sent"
+    );
     if !matches!(status.spool.state.as_str(), "" | "ok") {
         line.push_str("; storage ");
         line.push_str(&status.spool.state);
@@ -175,5 +180,10 @@ mod tests {
             status_line(&status),
             "3 devices, 1 silent; not connected; 42 readings waiting to be sent; storage full"
         );
+        let device = &mut status.buses[0].devices[0];
+        (device.points, device.unusable) = (2, 2);
+        assert!(status_line(&status).starts_with("3 devices, 1 silent, 1 without a usable value; "));
+        status.buses[0].devices[0].unusable_expected = 2;
+        assert!(status_line(&status).starts_with("3 devices, 1 silent; "), "it says so itself");
     }
 }

@@ -47,11 +47,13 @@ fn board() -> Status {
     board.spool.waiting = 12;
     board.spool.oldest_us = Some(stamp().wall_us - 1_000_000);
     board.spool.hours_until_full = Some(12.345_678);
-    let device = |answering| DeviceStatus { answering, ..DeviceStatus::default() };
+    let device = |answering| DeviceStatus { answering, points: 2, ..DeviceStatus::default() };
+    let useless = DeviceStatus { unusable: 2, ..device(Some(true)) };
+    let at_rest = DeviceStatus { unusable_expected: 2, ..useless.clone() };
     board.buses.push(BusStatus {
         up: true,
         load: 0.25,
-        devices: vec![device(Some(true)), device(Some(false)), device(None)],
+        devices: vec![device(Some(true)), device(Some(false)), device(None), useless, at_rest],
         ..BusStatus::default()
     });
     board
@@ -118,7 +120,8 @@ fn the_status_is_flat_and_says_how_far_everything_is_complete() {
     assert!(json.as_object().unwrap().values().all(|value| !value.is_object() && !value.is_array()));
     assert_eq!(json["complete_until"], "2026-11-20T12:23:01.123456Z");
     assert_eq!(json["confirmed_to"], 48_210);
-    assert_eq!((&json["devices"], &json["devices_silent"]), (&3.into(), &1.into()));
+    let devices = [&json["devices"], &json["devices_silent"], &json["devices_unusable"]];
+    assert_eq!(devices.map(serde_json::Value::as_u64), [Some(5), Some(1), Some(1)]);
     assert_eq!(json["hours_until_full"], 12.346);
     let mut done = board();
     done.spool.waiting = 0;
