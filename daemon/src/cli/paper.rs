@@ -43,11 +43,11 @@ fn commands(command: &clap::Command, prefix: &str, out: &mut dyn Write) -> io::R
             let help = place.get_help().map(ToString::to_string).unwrap_or_default();
             writeln!(out, ".TP\n\\fB{}\\fR\n{}", roff(&value_name(place)), roff(&help))?;
         }
-        for argument in sub.get_arguments().filter(|argument| argument.get_long().is_some()) {
-            let long = argument.get_long().unwrap_or_default();
-            if matches!(long, "help" | "verbose") {
+        // What is hidden in the help is between the program and itself.
+        for argument in sub.get_arguments().filter(|argument| !argument.is_hide_set()) {
+            let Some(long) = argument.get_long().filter(|long| !matches!(*long, "help" | "verbose")) else {
                 continue;
-            }
+            };
             let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
             let value = argument.get_value_names().filter(|_| argument.get_action().takes_values());
             let value =
@@ -135,6 +135,45 @@ pub(super) fn completions(shell: Shell, out: &mut dyn Write) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Each command with the names of its options, as the help of that command shows them.
+    fn options(command: &clap::Command, prefix: &str, into: &mut Vec<(String, Vec<String>)>) {
+        for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help") {
+            let name = format!("{prefix} {}", sub.get_name());
+            if sub.has_subcommands() {
+                options(sub, &name, into);
+                continue;
+            }
+            let help = sub.clone().render_long_help().to_string();
+            let shown = help.lines().filter_map(|line| {
+                let long = line.trim_start().strip_prefix("--")?;
+                Some(long.split([' ', '.', '=']).next()?.to_owned())
+            });
+            into.push((name, shown.collect()));
+        }
+    }
+
+    #[test]
+    fn the_manual_has_every_option_that_the_help_shows_and_no_other() {
+        let mut page = Vec::new();
+        man(&mut page).unwrap();
+        let page = String::from_utf8(page).unwrap();
+        let mut commands = Vec::new();
+        options(&Arguments::command(), "fieldspool", &mut commands);
+        assert!(commands.len() >= 9 && commands.iter().any(|(name, _)| name == "fieldspool spool resend"));
+        for (name, mut shown) in commands {
+            let after = page.split_once(&format!(".SS \"{}", roff(&name))).expect(&name).1;
+            let section = after.split("\n.S").next().unwrap();
+            let mut told: Vec<String> = section
+                .split("\n\\fB\\-\\-")
+                .skip(1)
+                .map(|rest| rest.split("\\fR").next().unwrap().replace("\\-", "-"))
+                .collect();
+            shown.sort();
+            told.sort();
+            assert_eq!(told, shown, "{name}:\n{section}");
+        }
+    }
 
     #[test]
     fn the_manual_names_each_command_of_the_spool_and_what_it_takes() {
