@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::table::{Table, wrapped};
 use crate::control::{PointNow, rows};
 use crate::page::problems::{Severity, summary};
-use crate::page::words::{self, State};
+use crate::page::words::{self, State, bytes};
 use crate::spool::{Asked, Resent};
 use crate::status::{BusStatus, CounterStatus, Salvage, SpoolStatus, Status, UplinkStatus};
 
@@ -56,8 +56,9 @@ fn server(uplink: &UplinkStatus, safe_mode: bool, now_us: i64) -> String {
     let mut fact =
         format!("{}connected to {}{since}", if uplink.connected { "" } else { "NOT " }, uplink.broker);
     if let Some(expires) = uplink.certificate_expires_us {
-        let days = expires.saturating_sub(now_us) / 86_400_000_000;
-        let _ = write!(fact, "; certificate good for {days} days");
+        let days = expires.saturating_sub(now_us).div_euclid(86_400_000_000);
+        let valid = if days < 0 { "" } else { "valid for " };
+        let _ = write!(fact, "; certificate {valid}{}", words::days(days));
     }
     fact
 }
@@ -66,14 +67,15 @@ fn spool_lines(spool: &SpoolStatus, now_us: i64) -> Vec<(&'static str, String)> 
     let oldest = spool.oldest_us.filter(|_| spool.waiting > 0);
     let oldest = oldest.map(|us| format!(", the oldest for {}", age(now_us, us))).unwrap_or_default();
     let full =
-        spool.hours_until_full.map(|hours| format!("; room for {hours:.0} h more")).unwrap_or_default();
+        spool.hours_until_full.map(|hours| format!("; room for about {}", words::hours_in_words(hours)));
+    let full = full.unwrap_or_default();
     let mut lines = vec![("To be sent", format!("{} readings{oldest}{full}", spool.waiting))];
-    let mut stored = format!("{} of {}", bytes(spool.bytes), bytes(spool.bytes_max));
+    let mut stored = format!("{} of {}", bytes(spool.bytes as f64), bytes(spool.bytes_max as f64));
     if let Some(each) = spool.bytes_per_reading {
-        let _ = write!(stored, "; {each:.0} bytes written per reading");
+        let _ = write!(stored, "; {} written per reading", bytes(each));
     }
     if let Some(daily) = spool.gigabytes_per_day {
-        let _ = write!(stored, ", {daily:.2} GB a day");
+        let _ = write!(stored, ", {} a day", bytes(daily * 1e9));
     }
     lines.push(("Stored", stored));
     let lost = [
@@ -195,7 +197,8 @@ fn devices(text: &mut String, buses: &[BusStatus], now_us: i64, width: Option<us
                 State::Misheard => format!("NO RIGHT ANSWER{since}"),
                 state => state.words(device, rows::minute_text),
             };
-            let time = device.turnaround_us.map(|(median, _)| millis(median)).unwrap_or_default();
+            let time =
+                device.turnaround_us.map(|(median, _)| words::milliseconds(median)).unwrap_or_default();
             let missed = if device.missed > 0 { device.missed.to_string() } else { String::new() };
             let (name, label) = (device.name.clone(), device.label.clone());
             table.row(vec![name, label, bus.name.clone(), device.address.clone(), state, time, missed]);
@@ -290,22 +293,6 @@ fn age(now_us: i64, then_us: i64) -> String {
     }
 }
 
-fn millis(us: u64) -> String {
-    if us < 10_000 { format!("{:.1} ms", us as f64 / 1_000.0) } else { format!("{} ms", us / 1_000) }
-}
-
-fn bytes(bytes: u64) -> String {
-    const KIB: f64 = 1024.0;
-    let bytes = bytes as f64;
-    if bytes < 10.0 * KIB * KIB {
-        format!("{:.0} KiB", bytes / KIB)
-    } else if bytes < 10.0 * KIB * KIB * KIB {
-        format!("{:.0} MiB", bytes / KIB / KIB)
-    } else {
-        format!("{:.1} GiB", bytes / KIB / KIB / KIB)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -371,7 +358,15 @@ mod tests {
         assert_eq!(age(45_000_000, 0), "45 s");
         assert_eq!(age(12_000_000_000, 0), "3 h 20 min");
         assert_eq!(age(0, 1), "0 s");
-        assert_eq!(bytes(3 << 20), "3072 KiB");
-        assert_eq!(bytes(1 << 30), "1024 MiB");
+        // As the page's own script rounds them.
+        let said =
+            [0.0, 999.0, 1e3, 12_345.0, 999_000.0, 3.0 * 1024.0 * 1024.0, 1024.0 * 1024.0 * 1024.0, 2e12];
+        let shown = ["0 B", "999 B", "1 kB", "12.3 kB", "999 kB", "3.15 MB", "1.07 GB", "2000 GB"];
+        assert_eq!(said.map(bytes), shown.map(str::to_owned));
+        assert_eq!(
+            [4_210, 9_999, 10_499, 10_500].map(words::milliseconds),
+            ["4.2 ms", "10.0 ms", "10 ms", "11 ms"]
+        );
+        assert_eq!([-1, 0, 1, 2].map(words::days), ["expired", "less than a day", "1 day", "2 days"]);
     }
 }

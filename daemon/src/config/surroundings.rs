@@ -16,6 +16,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::fault::{Fault, Unchecked};
 use super::meaning::{Pointer, PointsTo};
+use crate::page::words;
 use crate::spool::not_durable;
 
 /// A certificate that ends within so many days is worth a word.
@@ -193,12 +194,12 @@ impl Look {
         let left = validity.not_after.timestamp().saturating_sub(now);
         let shown = path.display();
         let (what, remedy) = if left <= 0 {
-            let days = left.saturating_neg() / DAY;
-            (format!("{shown} expired {days} days ago"), "get a new certificate")
+            let ago = words::days(left.saturating_neg() / DAY);
+            (format!("{shown} expired {ago} ago"), "get a new certificate")
         } else if validity.not_before.timestamp() > now {
             (format!("{shown} is not valid yet"), "set the clock (timedatectl), or wait")
         } else if left < EXPIRY_DAYS * DAY {
-            (format!("{shown} expires in {} days", left / DAY), "get a new certificate in time")
+            (format!("{shown} expires in {}", words::days(left / DAY)), "get a new certificate in time")
         } else {
             return;
         };

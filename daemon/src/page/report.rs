@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use crate::page::encode::{plain, rfc3339};
 use crate::page::problems::{Severity, Summary, days_left};
-use crate::page::words::{State, grouped, hours_in_words, label};
+use crate::page::words::{self, State, bytes, grouped, hours_in_words, label, milliseconds};
 use crate::status::{BusStatus, Status};
 
 /// Seconds are enough for people.
@@ -70,9 +70,8 @@ fn about_bus(text: &mut String, bus: &BusStatus) {
     for device in &bus.devices {
         let state = State::of(bus, device).words(device, when);
         let times = device.turnaround_us.map(|(median, slowest)| {
-            let ms = |us: u64| format!("{:.1} ms", us as f64 / 1000.0);
-            let value = label("answer_time_value").replace("{median}", &ms(median));
-            format!(", {} {}", label("answer_time"), value.replace("{slowest}", &ms(slowest)))
+            let value = label("answer_time_value").replace("{median}", &milliseconds(median));
+            format!(", {} {}", label("answer_time"), value.replace("{slowest}", &milliseconds(slowest)))
         });
         let _ = writeln!(
             text,
@@ -106,7 +105,7 @@ fn about_server(text: &mut String, status: &Status, now_us: i64) {
     }
     fact(text, "sent", &label("readings").replace("{n}", &grouped(uplink.confirmed)));
     if let Some(days) = days_left(uplink.certificate_expires_us, now_us) {
-        fact(text, "certificate", &label("days").replace("{n}", &days.to_string()));
+        fact(text, "certificate", &words::days(days));
     }
 }
 
@@ -115,17 +114,16 @@ fn about_waiting(text: &mut String, status: &Status) {
     heading(text, "waiting");
     let oldest = spool.oldest_us.map(|us| format!(", {} {}", label("oldest"), when(us))).unwrap_or_default();
     line(text, &format!("{}{oldest}", label("readings").replace("{n}", &grouped(spool.waiting))));
-    let megabytes = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
-    let size = label("size_value").replace("{used}", &megabytes(spool.bytes));
-    fact(text, "size", &size.replace("{max}", &megabytes(spool.bytes_max)));
+    let size = label("size_value").replace("{used}", &bytes(spool.bytes as f64));
+    fact(text, "size", &size.replace("{max}", &bytes(spool.bytes_max as f64)));
     if let Some(hours) = spool.hours_until_full {
         fact(text, "full_in", &hours_in_words(hours));
     }
-    if let Some(bytes) = spool.bytes_per_reading {
-        fact(text, "written", &format!("{bytes:.0} B"));
+    if let Some(each) = spool.bytes_per_reading {
+        fact(text, "written", &bytes(each));
     }
     if let Some(gigabytes) = spool.gigabytes_per_day {
-        fact(text, "per_day", &format!("{gigabytes:.3} GB"));
+        fact(text, "per_day", &bytes(gigabytes * 1e9));
     }
     fact(text, "at_risk", &label("seconds").replace("{n}", &format!("{:.1}", spool.unstored_seconds)));
     fact(text, "dropped", &grouped(spool.evicted));

@@ -93,6 +93,8 @@ pub const LABELS: &[(&str, &str)] = &[
     ("readings", "{n} readings"),
     ("certificate", "Certificate valid for"),
     ("certificate_over", "expired"),
+    ("days_less", "less than a day"),
+    ("days_one", "1 day"),
     ("days", "{n} days"),
     ("refused", "Refused for good"),
     ("messages", "{n} messages"),
@@ -558,12 +560,10 @@ pub fn not_durable(why: &str) -> Said {
 }
 
 /// The client certificate ends.
-pub fn certificate(days: i64) -> Said {
-    let what = match days {
+pub fn certificate(left: i64) -> Said {
+    let what = match left {
         ..0 => "The certificate for the connection to the server has expired".to_owned(),
-        0 => "The certificate for the connection to the server expires today".to_owned(),
-        1 => "The certificate for the connection to the server expires tomorrow".to_owned(),
-        n => format!("The certificate for the connection to the server expires in {n} days"),
+        n => format!("The certificate for the connection to the server expires in {}", days(n)),
     };
     Said(what, "Ask whoever runs the server for a new one; a changed file is taken up by itself.".into())
 }
@@ -692,6 +692,36 @@ pub fn hours_in_words(hours: f64) -> String {
         h if h < 24.0 * 365.0 => format!("{:.0} days", h / 24.0),
         _ => label("full_never").to_owned(),
     }
+}
+
+/// `12 days`, `1 day`, `less than a day`; `expired` below that.
+pub fn days(days: i64) -> String {
+    match days {
+        ..0 => label("certificate_over").to_owned(),
+        0 => label("days_less").to_owned(),
+        1 => label("days_one").to_owned(),
+        n => label("days").replace("{n}", &n.to_string()),
+    }
+}
+
+/// Microseconds of an answer time: `4.2 ms`, `120 ms`.
+pub fn milliseconds(us: u64) -> String {
+    let n = if us < 10_000 { format!("{:.1}", us as f64 / 1000.0) } else { ((us + 500) / 1000).to_string() };
+    label("ms").replace("{n}", &n)
+}
+
+/// Bytes as disks and cards are sold: `1.07 GB`, `42 MB`, `305 kB`.
+pub fn bytes(bytes: f64) -> String {
+    let Some((unit, size)) =
+        [("GB", 1e9), ("MB", 1e6), ("kB", 1e3)].into_iter().find(|(_, size)| bytes >= *size)
+    else {
+        return format!("{bytes:.0} B");
+    };
+    let n = bytes / size;
+    let decimals = if n < 10.0 { 2 } else { usize::from(n < 100.0) };
+    let text = format!("{n:.decimals$}");
+    let whole = text.split_once('.').filter(|(_, rest)| rest.bytes().all(|digit| digit == b'0'));
+    format!("{} {unit}", whole.map_or(&*text, |(whole, _)| whole))
 }
 
 /// The reason as a sentence of its own, then what to do.

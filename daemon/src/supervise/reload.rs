@@ -128,7 +128,7 @@ impl Gateway {
             status.gateway.idle = self.config.is_idle();
         });
         self.record(Body::Config { hash, refused: why }).await;
-        tracing::info!(count = changes.len(), "configuration taken");
+        tracing::info!(count = changes.len(), "configuration taken with so many changes");
     }
 
     /// Whether the gateway id was used for nothing yet: an installation that idles under its host name gets its id with its first

@@ -136,6 +136,9 @@ fn what_will_be_wrong_soon_is_a_warning() {
     let day = 86_400;
     let cases = [
         (-3 * day, "tls/gateway.pem expired 3 days ago; get a new certificate"),
+        (-60, "tls/gateway.pem expired less than a day ago; get a new certificate"),
+        (60, "tls/gateway.pem expires in less than a day; get a new certificate in time"),
+        (day + 60, "tls/gateway.pem expires in 1 day; get a new certificate in time"),
         (5 * day + 60, "tls/gateway.pem expires in 5 days; get a new certificate in time"),
     ];
     for (left, words) in cases {

@@ -96,13 +96,20 @@ const bus = (status) => {
   );
 };
 
+/** Whole days that are left, in words. */
+const days_left = (days) => {
+  if (days < 0) return w.certificate_over;
+  if (days < 1) return w.days_less;
+  return days < 2 ? w.days_one : fill(w.days, { n: count(days) });
+};
+
 const server = (uplink, now_us) => {
   if (!uplink.configured) return facts("server", [["", w.server_none]]);
   const since = uplink.since_us ? time(uplink.since_us) : null;
   const connected = since ? fill(w.connected_since, { since }) : w.connected;
   const away = since ? fill(w.disconnected_since, { since }) : w.disconnected;
   const days = uplink.certificate_expires_us ? Math.floor((uplink.certificate_expires_us - now_us) / 86_400e6) : null;
-  const certificate = days === null ? null : days < 0 ? w.certificate_over : fill(w.days, { n: count(days) });
+  const certificate = days === null ? null : days_left(days);
   return facts("server", [
     ["", uplink.connected ? connected : away, uplink.connected ? "well" : "fault"],
     [w.broker, uplink.broker],

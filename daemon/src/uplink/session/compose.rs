@@ -179,7 +179,7 @@ impl Session {
             let topic = self.settings.topics.meta.topic(&self.settings.gateway, &device.device);
             let payload = records::meta(&self.settings.gateway, self.settings.run, device);
             if payload.len() > self.most(&topic) {
-                tracing::warn!(device = %device.device, count = payload.len(), "meta is too large for the broker");
+                tracing::warn!(device = %device.device, count = payload.len(), "meta, of so many bytes, is too large for the broker");
                 continue;
             }
             return Some(Ready { kind: Kind::Meta, topic, payload, load: Load::default() });

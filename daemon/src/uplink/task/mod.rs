@@ -220,7 +220,7 @@ impl Task {
     fn on_letter(&mut self, (what, reason, stored): Letter) {
         match &stored {
             Ok(()) => {
-                tracing::error!(count = what.len(), error = %reason, "message refused for good; kept as a dead letter");
+                tracing::error!(count = what.len(), error = %reason, "a message was refused for good; so many batches are kept as dead letters");
             }
             // It stays in the backlog and is refused again later.
             Err(error) => tracing::warn!(%error, "dead letter not stored"),
@@ -265,7 +265,10 @@ impl Task {
                 "the broker takes no packet that is large enough for anything: raise its Maximum Packet Size";
             return Err(End::new(Cause::Refused, words));
         }
-        tracing::warn!(count = whole.len(), "the status is too large for the broker; a brief one goes");
+        tracing::warn!(
+            count = whole.len(),
+            "the status, of so many bytes, is too large for the broker; a brief one goes"
+        );
         Ok(brief)
     }
 
