@@ -227,7 +227,13 @@ fn a_serial_port_that_is_absent_is_said_with_what_to_do() {
     gateway.start();
     let words = gateway.wait_status("the reason", |s| s["buses"][0]["error"].as_str().map(str::to_owned));
     assert!(words.contains("/dev/ttyNOTHERE"), "{words}");
+    let output = gateway.ask(&["read", "hall", "d1"]);
+    let through_the_daemon = (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned());
+    assert_eq!(through_the_daemon, (Some(69), format!("fieldspool: {words}\n")));
     assert_eq!(gateway.stop().code(), Some(0));
+    let output = gateway.ask(&["read", "hall", "d1"]);
+    let alone = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!((output.status.code(), alone), through_the_daemon, "and without it the same");
 }
 
 #[test]

@@ -21,14 +21,20 @@ pub(super) fn read(read: &Read, out: &mut dyn Write) -> Result<Exit, Failure> {
         point: read.point.clone(),
         all_types: read.all_types,
     };
-    let mut points: Vec<PointNow> = Vec::new();
-    let asked = ask_daemon(&ask::socket(&read.place), &request, |point| {
-        points.push(serde_json::from_value(point)?);
+    let (mut points, mut why) = (Vec::<PointNow>::new(), None);
+    let asked = ask_daemon(&ask::socket(&read.place), &request, |item| {
+        match item["why"].as_str() {
+            Some(down) => why = Some(down.to_owned()),
+            None => points.push(serde_json::from_value(item)?),
+        }
         Ok(())
     });
     match asked {
-        Err(AskError::NotRunning) => points = directly(read)?,
+        Err(AskError::NotRunning) => (points, why) = directly(read)?,
         other => other?,
+    }
+    if let Some(why) = why.filter(|_| points.iter().all(|point| point.value.is_none())) {
+        let _ = writeln!(io::stderr().lock(), "fieldspool: {why}");
     }
     let width = terminal_width();
     let text = if read.all_types { look::all_types(&points, width) } else { look::points(&points, width) };
@@ -37,8 +43,8 @@ pub(super) fn read(read: &Read, out: &mut dyn Write) -> Result<Exit, Failure> {
     Ok(if answered { Exit::Ok } else { Exit::Unavailable })
 }
 
-/// Over a line that this process opens.
-fn directly(read: &Read) -> Result<Vec<PointNow>, Failure> {
+/// Over a line that this process opens: the points, and what is wrong with the line.
+fn directly(read: &Read) -> Result<(Vec<PointNow>, Option<String>), Failure> {
     let config = ask::config(&read.place).ok_or_else(|| {
         Failure::new(
             Exit::Config,
@@ -59,11 +65,5 @@ fn directly(read: &Read) -> Result<Vec<PointNow>, Failure> {
         }
         bus.counters().last_error.clone()
     });
-    match error {
-        Some(error) if points.iter().all(|point| point.value.is_none()) => {
-            let _ = writeln!(io::stderr().lock(), "fieldspool: {error}");
-        }
-        _ => {}
-    }
-    Ok(points)
+    Ok((points, error.map(|error| error.to_string())))
 }

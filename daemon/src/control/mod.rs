@@ -32,7 +32,7 @@ const RUNTIME_DIRECTORY: &str = "/run/fieldspool";
 pub enum Request {
     /// One item: the whole [`crate::status::Status`].
     Status {},
-    /// Reads a device once. One item for each value, see [`PointNow`].
+    /// Reads a device once. One item for each value, see [`PointNow`]; then `{"why":...}` if the line is down.
     Read {
         /// Name of the bus.
         bus: String,

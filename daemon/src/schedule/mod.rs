@@ -48,8 +48,17 @@ pub enum Command {
         /// What to read; not necessarily what is polled.
         points: Vec<Point>,
         /// Where the outcome goes.
-        reply: oneshot::Sender<Poll>,
+        reply: oneshot::Sender<Heard>,
     },
+}
+
+/// What came of a [`Command::Read`].
+#[derive(Debug)]
+pub struct Heard {
+    /// The samples.
+    pub poll: Poll,
+    /// Why the line is down, if it is.
+    pub down: Option<Arc<str>>,
 }
 
 /// What a bus's task needs from the rest.
@@ -231,8 +240,9 @@ async fn obey(bus: &mut Bus, spec: &BusSpec, command: Command) {
     let Command::Read { device, points, reply } = command;
     let deadline = Instant::now() + spec.longest_request() * 2;
     let poll = bus.read(device, &points, deadline).await;
+    let down = bus.counters().last_error.clone().filter(|_| poll.outcome == Outcome::LinkDown);
     // The asker may have given up meanwhile; nothing is lost by that.
-    let _ = reply.send(poll);
+    let _ = reply.send(Heard { poll, down });
 }
 
 #[cfg(test)]

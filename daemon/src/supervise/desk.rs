@@ -5,7 +5,6 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use fieldspool_drivers::bus::Poll;
 use fieldspool_drivers::point::Point;
 use serde::Serialize;
 use serde_json::json;
@@ -21,7 +20,7 @@ use crate::control::rows::rows;
 use crate::control::server::{Answer, Failed, Reply};
 use crate::model::NotARun;
 use crate::page::{Page, words};
-use crate::schedule::Command;
+use crate::schedule::{Command, Heard};
 use crate::spool::{Asked, ExportQuery, Spool, SpoolError};
 use crate::status::Board;
 
@@ -79,11 +78,16 @@ impl Desk {
             return Err(not_found(&probe::unknown("bus", &bus, &names)));
         };
         let target = Target::find(&configured, &device, point.as_deref()).map_err(|what| not_found(&what))?;
+        let mut why = None;
         for points in target.rounds(all_types) {
-            let poll = ask(&commands, target.device, points.clone()).await?;
+            let Heard { poll, down } = ask(&commands, target.device, points.clone()).await?;
             for now in target.say(&points, &poll) {
                 reply.item(&now).await;
             }
+            why = down;
+        }
+        if let Some(why) = why {
+            reply.item(&json!({"why": *why})).await;
         }
         Ok(())
     }
@@ -135,13 +139,13 @@ fn not_found(what: &str) -> Failed {
     Failed { what: what.to_owned(), exit: 66 }
 }
 
-async fn ask(commands: &mpsc::Sender<Command>, device: usize, points: Vec<Point>) -> Result<Poll, Failed> {
+async fn ask(commands: &mpsc::Sender<Command>, device: usize, points: Vec<Point>) -> Result<Heard, Failed> {
     let busy = |what: &str| Failed { what: what.to_owned(), exit: 75 };
     let (reply, answer) = oneshot::channel();
     let asked = commands.try_send(Command::Read { device, points, reply });
     asked.map_err(|_| busy("the bus is busy with other questions; try again"))?;
     match timeout(READ_WITHIN, answer).await {
-        Ok(Ok(poll)) => Ok(poll),
+        Ok(Ok(heard)) => Ok(heard),
         _ => Err(busy("the bus did not come to it; is it stuck? see fieldspool status")),
     }
 }
