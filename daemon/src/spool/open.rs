@@ -69,7 +69,7 @@ pub(super) fn begin(file: &Path, settings: &SpoolSettings, known: &Schema) -> Be
     let sidecar = directory::read_sidecar(&settings.directory).map_or(0, |run| run.counter);
     let random = u32::from_le_bytes(random());
     let after = |counter: u32| RunId { counter: counter.saturating_add(1).min(99_999_999), random };
-    let open = || -> Result<(Store, Found), StoreError> {
+    let attempt = || -> Result<(Store, Found), StoreError> {
         aside::finish(&settings.directory)?;
         match salvage::log_fault(file) {
             // SQLite leaves out, without a word, what stands behind a damaged frame.
@@ -83,10 +83,24 @@ pub(super) fn begin(file: &Path, settings: &SpoolSettings, known: &Schema) -> Be
         directory::write_log_again(file)?;
         let opened = Store::open_as(file, bytes_max(settings), &random_id(), known)?;
         // So that no frame of a commit that was cut off stays behind those to come: it would look like damage.
-        if let Err(error) = opened.0.empty_log() {
-            tracing::debug!(%error, "the log cannot be emptied now");
+        match opened.0.empty_log() {
+            // A connection whose sync failed is not believed.
+            Err(error) if error.trouble() == Trouble::Disk => return Err(error),
+            // No space: it may still find room in its log.
+            Err(error) => tracing::debug!(%error, "the log cannot be emptied now"),
+            Ok(_) => {}
         }
         Ok(opened)
+    };
+    let open = || match attempt() {
+        // All of it once more: for one sync that failed nobody must begin in memory.
+        Err(error @ (StoreError::Sqlite(_) | StoreError::Directory(_)))
+            if error.trouble() == Trouble::Disk =>
+        {
+            tracing::warn!(%error, "the spool cannot be opened; it is tried once more");
+            attempt()
+        }
+        opened => opened,
     };
     let log_missing = !aside::unfinished(&settings.directory) && log_is_missing(file);
     let gone = gone(file, &settings.directory);

@@ -62,6 +62,13 @@ fn after_a_failed_sync_a_record_that_grew_tells_its_loss_once() {
     assert_eq!(Scenes::make().schedule(20_261_516, plan).1, Ok(()));
 }
 
+/// The log was not emptied, and what a commit had left in it that was cut off stood behind the next one: a sound file was set aside.
+#[test]
+fn after_a_sync_that_fails_at_a_start_no_sound_file_is_taken_for_a_damaged_one() {
+    let plan = Plan { faults: Faults { failed_syncs: 0.05, ..Faults::default() }, ..Plan::honest() };
+    assert_eq!(Scenes::make().schedule(20_261_841, plan).1, Ok(()));
+}
+
 #[test]
 fn the_same_number_gives_the_same_schedule() {
     let scenes = Scenes::make();
