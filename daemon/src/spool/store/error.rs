@@ -1,8 +1,10 @@
 //! What can be wrong with the file, and what is to be done about it: errors are sorted here, once.
 
+use std::ffi::c_int;
 use std::io::ErrorKind;
 
 use rusqlite::ErrorCode;
+use rusqlite::ffi::{SQLITE_ERROR, SQLITE_IOERR_SHORT_READ};
 
 use crate::spool::block;
 
@@ -64,7 +66,9 @@ impl StoreError {
             };
         };
         // SQLITE_ERROR: a format it does not know, or a table that our statements do not find. Our statements are right.
-        if error.sqlite_error().is_some_and(|error| error.extended_code & 0xff == 1) {
+        // SHORT_READ: the file ends before a page that it should have. A disk that does not read says another word.
+        let damage = |code: c_int| code & 0xff == SQLITE_ERROR || code == SQLITE_IOERR_SHORT_READ;
+        if error.sqlite_error().is_some_and(|error| damage(error.extended_code)) {
             return Trouble::Damage;
         }
         match error.sqlite_error_code() {

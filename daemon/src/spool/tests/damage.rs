@@ -1,6 +1,7 @@
 //! Damage: garbage, a newer file, bad blocks and pages, and what is saved of them.
 
 use super::*;
+use crate::spool::schema;
 use crate::spool::shared::Command;
 use crate::spool::stepped::Stepped;
 
@@ -295,6 +296,34 @@ async fn an_unreadable_shape_does_not_stop_the_spool() {
     let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
     spool.append(Plant::new(run).batch());
     flush(&spool).await;
+}
+
+/// SQLite reads the rest of a long text past its own cache, and calls a page that is not there an error of the disk.
+#[tokio::test]
+async fn a_file_that_ends_before_its_long_texts_is_damaged_and_no_disk_that_fails() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let long = shape("a device with many points", &[ValueKind::Text; 100]);
+    let reading = |point| Reading { point, sample: Sample::good(Value::Text("1".into())) };
+    let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
+    let readings: Vec<_> = (0..10).map(reading).collect();
+    let batch = Batch { run, seq: 0, prev: None, stamp: stamp(0), shape: long, readings: readings.into() };
+    spool.append(Arc::new(batch));
+    spool.close(true).await.expect("closes");
+    // The log holds a commit that tells how long the file is, so that nobody looks whether it is.
+    let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
+    spool.append(Plant::new(run).batch());
+    flush(&spool).await;
+    let length = std::fs::metadata(directory.path().join(store::FILE)).expect("there").len();
+    for pages in 1..length / schema::PAGE_SIZE {
+        let cut = copy(&spool, directory.path());
+        let file = std::fs::File::options().write(true).open(cut.path().join(store::FILE)).expect("there");
+        file.set_len(pages * schema::PAGE_SIZE).expect("cut off");
+        let (Opened { spool, run, .. }, _) = open(settings(cut.path()));
+        spool.append(Plant::new(run).batch());
+        flush(&spool).await;
+        assert!(cut.path().join("quarantine").exists(), "{pages} pages of {length} bytes are left");
+        after_salvage(&spool).await;
+    }
 }
 
 #[tokio::test]
