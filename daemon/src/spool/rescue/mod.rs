@@ -64,6 +64,27 @@ pub(super) struct Present {
     pub(super) records: Vec<Event>,
 }
 
+/// What memory knows when a rescue begins.
+#[derive(Debug)]
+pub(super) struct Memory {
+    /// The present life.
+    own: RunId,
+    /// How far each run is durable.
+    at_risk: BTreeMap<RunId, u64>,
+    /// Records that are still to be stored. A commit that failed may have written them all the same.
+    records: HashSet<(RunId, u64)>,
+}
+
+impl Memory {
+    pub(super) fn of(inner: &Inner) -> Self {
+        Self {
+            own: inner.run,
+            at_risk: inner.ledger.runs.iter().map(|(run, books)| (*run, books.durable)).collect(),
+            records: inner.events.iter().map(|event| (event.run, event.number)).collect(),
+        }
+    }
+}
+
 /// Folders being searched, one after the other.
 #[derive(Debug)]
 pub(super) struct Rescue {
@@ -88,7 +109,7 @@ pub(super) struct Rescue {
     waits_for_room: bool,
     learned: Learned,
     records: Vec<Arc<Event>>,
-    /// Names of records that were found: a folder may be searched twice, and two may hold the same.
+    /// Names of records that were found, or that memory stores by itself: a folder may be searched twice, and two may hold the same.
     taken: HashSet<(RunId, u64)>,
     last_wall_us: BTreeMap<RunId, i64>,
     /// Up to where each run was durable.
@@ -106,7 +127,7 @@ impl Rescue {
         directory: &Path,
         found: Option<String>,
         schema: &'static Schema,
-        (own, at_risk): (RunId, BTreeMap<RunId, u64>),
+        Memory { own, at_risk, records }: Memory,
     ) -> Option<Self> {
         off_the_lock();
         let folders = unfinished(directory, schema);
@@ -127,7 +148,7 @@ impl Rescue {
             waits_for_room: false,
             learned: Learned::default(),
             records: Vec::new(),
-            taken: HashSet::new(),
+            taken: records,
             last_wall_us: BTreeMap::new(),
             at_risk,
             folded: Vec::new(),
@@ -353,9 +374,4 @@ impl Rescue {
         }
         self.searched
     }
-}
-
-/// How far each run is durable now.
-pub(super) fn at_risk(inner: &Inner) -> BTreeMap<RunId, u64> {
-    inner.ledger.runs.iter().map(|(run, books)| (*run, books.durable)).collect()
 }

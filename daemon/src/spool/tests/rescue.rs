@@ -4,7 +4,7 @@ use super::taken_back::{Life, NEXT};
 use super::*;
 use crate::spool::shared::Command;
 use crate::spool::stepped::Stepped;
-use crate::spool::{block, directory as bounds, ring, schema};
+use crate::spool::{block, directory as bounds, records, ring, schema};
 use std::sync::atomic::Ordering;
 
 /// What the writer is told by a reader that finds the file damaged.
@@ -177,6 +177,33 @@ async fn a_torn_block_of_a_commit_that_failed_is_not_called_lost_when_memory_sto
     let (batches, events) = after_salvage(&spool).await;
     assert_eq!(gaps(&events, all[0].run, GapCause::Damaged), BTreeSet::new());
     assert_eq!(numbers(&batches), numbers(&all));
+}
+
+#[test]
+fn a_record_of_a_commit_that_failed_and_had_landed_comes_once_although_the_damaged_file_holds_it_too() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut life = Life::begin(settings(directory.path()), &schema::CURRENT);
+    let (run, batch) = (life.spool.run, Plant::new(life.spool.run).batch());
+    life.store(&batch);
+    let trouble = block_commits(directory.path());
+    let body = Body::Device { device: "meter".into(), answering: false };
+    life.spool.record(body.clone(), stamp(1));
+    life.turn();
+    assert_eq!(life.board.read(|status| status.spool.state.clone()), "failing");
+    // It was written all the same, and then the file is damaged.
+    let event = Event { run, number: 0, stamp: stamp(1), body };
+    let sql = "INSERT INTO event (run, number, sent, body) VALUES (?1, 0, 0, ?2)";
+    trouble.execute(sql, (records::run_key(run), records::event_text(&event))).expect("written");
+    trouble.execute_batch("UPDATE spool SET mark = 'x'; COMMIT").expect("damaged");
+    drop(trouble);
+    life.now += Duration::from_secs(2);
+    life.settle();
+    let (batches, events) = life.waiting();
+    assert_eq!(batches, [batch]);
+    let own: Vec<_> = events.iter().filter(|found| matches!(found.body, Body::Device { .. })).collect();
+    assert_eq!(own, [&Arc::new(event)]);
+    let (damage, shown) = (events.len() - 1, life.board.read(|status| status.spool.records_waiting));
+    assert_eq!((damage, shown), (1, 2), "{events:?}");
 }
 
 #[test]

@@ -6,7 +6,7 @@
 use std::sync::atomic::Ordering;
 
 use super::Writer;
-use crate::spool::rescue::{Piece, Present, Rescue, at_risk};
+use crate::spool::rescue::{Memory, Piece, Present, Rescue};
 use crate::spool::schema;
 use crate::spool::store::{self, Store, StoreError, Trouble, Work};
 
@@ -21,11 +21,8 @@ impl Writer {
         self.searched.clear();
         let found = self.rescue.take().and_then(Rescue::reason).or(found);
         let known = self.shared.schema;
-        let (own, at_risk) = {
-            let inner = self.shared.lock();
-            (inner.run, at_risk(&inner))
-        };
-        self.rescue = Rescue::begin(self.directory(), found, known, (own, at_risk));
+        let memory = Memory::of(&self.shared.lock());
+        self.rescue = Rescue::begin(self.directory(), found, known, memory);
         if self.rescue.is_some() {
             self.damaged_us = (self.shared.now)().wall_us;
             self.auditing = None;
