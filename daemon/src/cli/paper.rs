@@ -106,13 +106,17 @@ The configuration has faults; each is printed with its line and remedy.
 .SH FILES
 .TP
 /etc/fieldspool/*.toml
-The configuration; also /usr/lib/fieldspool and /run/fieldspool.
+The configuration; also /usr/lib/fieldspool and /run/fieldspool. Profiles lie in profiles/ below each of them, and below a folder given by
+\-\-config.
 .TP
 /var/lib/fieldspool
 The state: stored readings, remembered identity.
 .TP
 /run/fieldspool/control.sock
 How the commands speak to the daemon; root and the group fieldspool may.
+.SH METRICS
+http://127.0.0.1:8480/metrics, for a Prometheus on this machine or through ssh \-N \-L 8480:127.0.0.1:8480 GATEWAY. On any other address an
+invitation is asked for, whose session ends after 12 hours: no way for a scraper. Let listen name 127.0.0.1:8480 beside that address.
 .SH SIGNALS
 SIGHUP reads the configuration again; a faulty one is refused and the running one kept, and so is one whose folder is gone or has no file any more (an empty file is taken). SIGTERM and SIGINT stop in order within five seconds.
 .SH SEE ALSO
