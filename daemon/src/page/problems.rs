@@ -108,14 +108,14 @@ pub fn summary(status: &Status, now_us: i64) -> Summary {
     let (faults, warnings) = (number(Severity::Fault), number(Severity::Warning));
     let devices = || status.buses.iter().flat_map(|bus| bus.devices.iter().map(move |device| (bus, device)));
     let answering = devices().filter(|(bus, device)| bus.up && device.answering == Some(true)).count();
-    let not_asked = devices().filter(|(_, device)| device.answering.is_none()).count();
+    let not_heard = devices().filter(|(_, device)| device.answering.is_none()).count();
     let sentence = if status.gateway.idle && faults + warnings == 0 {
         words::label("ready").to_owned()
     } else if faults + warnings == 0 {
         let server = status.uplink.configured.then_some(status.uplink.connected);
-        words::all_is_well(devices().count(), not_asked, server)
+        words::all_is_well(devices().count(), not_heard, server)
     } else {
-        words::not_well(faults, warnings, devices().count(), answering)
+        words::not_well(faults, warnings, devices().count(), not_heard, answering)
     };
     let severity = problems.first().map(|problem| problem.severity).filter(|worst| *worst != Severity::Note);
     Summary { severity, sentence, problems }

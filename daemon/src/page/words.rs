@@ -313,9 +313,9 @@ pub fn grouped(n: u64) -> String {
 }
 
 /// The headline when nothing is wrong.
-pub fn all_is_well(devices: usize, not_asked: usize, server: Option<bool>) -> String {
-    let n = count((devices - not_asked) as u64, "device answers", "devices answer");
-    let asked = match (devices, not_asked) {
+pub fn all_is_well(devices: usize, not_heard: usize, server: Option<bool>) -> String {
+    let n = count((devices - not_heard) as u64, "device answers", "devices answer");
+    let asked = match (devices, not_heard) {
         (0, _) => "no device is configured".into(),
         (_, 0) => n,
         (_, waiting) if waiting == devices => "starting, no device has answered yet".into(),
@@ -328,11 +328,19 @@ pub fn all_is_well(devices: usize, not_asked: usize, server: Option<bool>) -> St
 }
 
 /// The headline when something is wrong.
-pub fn not_well(faults: usize, warnings: usize, devices: usize, answering: usize) -> String {
+pub fn not_well(
+    faults: usize,
+    warnings: usize,
+    devices: usize,
+    not_heard: usize,
+    answering: usize,
+) -> String {
     let things = count((faults + warnings) as u64, "thing needs", "things need");
     let soon = if faults == 0 { "attention soon" } else { "attention" };
     match devices {
         0 => format!("{things} {soon}."),
+        1 if not_heard == 1 => format!("{things} {soon}. The device has not answered yet."),
+        _ if not_heard == devices => format!("{things} {soon}. No device has answered yet."),
         1 if answering == 1 => format!("{things} {soon}. The device answers."),
         1 => format!("{things} {soon}. The device does not answer."),
         _ if answering == devices => format!("{things} {soon}. All {devices} devices answer."),

@@ -162,7 +162,7 @@ async fn text_from_outside_reaches_the_api_whole_and_breaks_nothing() {
     let status = house.get("/api/status").await;
     assert!(!status.body.contains('\u{202e}'));
     let metrics = house.get("/metrics").await.body;
-    super::texts::parse_metrics(&metrics);
+    super::scrape::parse_metrics(&metrics);
     house.close().await;
 }
 

@@ -1,9 +1,12 @@
 //! The page over real sockets, with a made-up plant behind it.
 
 mod answers;
+mod files;
 mod past;
 mod preview;
+mod scrape;
 mod states;
+mod store;
 mod stream;
 mod texts;
 mod turns;

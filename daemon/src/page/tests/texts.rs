@@ -1,10 +1,10 @@
-//! Words, problems, metrics and report.
+//! Words, problems and report: what is said, and when.
 
 use super::*;
 use crate::page::problems::days_left;
-use crate::status::{BusStatus, CounterStatus, DeviceStatus, Salvage, Status};
+use crate::status::{BusStatus, CounterStatus, DeviceStatus, Status};
 
-const NOW_US: i64 = 1_795_177_382_123_456;
+pub(super) const NOW_US: i64 = 1_795_177_382_123_456;
 
 /// A plant in which all is well: two meters on a serial line, one behind TCP, a server.
 pub(super) fn well() -> Status {
@@ -55,7 +55,7 @@ fn utc(us: i64) -> String {
 }
 
 /// The texts of all problems after a change.
-fn said(change: impl FnOnce(&mut Status)) -> (Summary, String) {
+pub(super) fn said(change: impl FnOnce(&mut Status)) -> (Summary, String) {
     let mut status = well();
     change(&mut status);
     let summary = summary(&status, NOW_US);
@@ -72,6 +72,26 @@ fn all_is_well_in_one_sentence() {
     assert_eq!(summary.sentence, "All is well: 3 devices answer. No server is configured.");
     let (summary, _) = said(|status| status.buses[1].devices[0].answering = None);
     assert_eq!(summary.sentence, "All is well: 2 devices answer, 1 not heard from yet, the server receives.");
+}
+
+#[test]
+fn devices_that_were_not_heard_yet_are_not_said_to_be_silent() {
+    let headline = |keep: usize| {
+        said(|status| {
+            status.clock.synced = false;
+            status.buses.truncate(keep);
+            status.buses.iter_mut().for_each(|bus| bus.devices.truncate(keep));
+            status
+                .buses
+                .iter_mut()
+                .flat_map(|bus| &mut bus.devices)
+                .for_each(|device| device.answering = None);
+        })
+        .0
+        .sentence
+    };
+    assert_eq!(headline(1), "1 thing needs attention soon. The device has not answered yet.");
+    assert_eq!(headline(2), "1 thing needs attention soon. No device has answered yet.");
 }
 
 #[test]
@@ -255,62 +275,6 @@ fn times_from_before_the_clock_was_set_are_not_shown_as_times() {
 }
 
 #[test]
-fn who_may_switch_the_gateway_off_while_a_store_waits_for_room_is_told_so() {
-    let (judged, text) = said(|status| {
-        let found = "the file of a newer program was set aside".to_owned();
-        let (searching, waits_for_room) = (true, true);
-        let salvage =
-            Salvage { at_us: NOW_US, found, saved: 40, searching, waits_for_room, ..Salvage::default() };
-        status.spool.salvage = Some(salvage);
-    });
-    assert_eq!(judged.severity, None, "nothing to do: {text}");
-    assert!(text.contains("wait for room: 40 readings taken back so far"), "{text}");
-    assert!(!text.contains("Leave the gateway switched on"), "{text}");
-}
-
-#[test]
-fn what_was_saved_from_a_damaged_store_is_said_for_a_week_and_stays_in_the_report() {
-    let damaged = |saved, lost, searching, days_ago: i64| {
-        let (at_us, found) = (NOW_US - days_ago * 86_400_000_000, "file is not a database".to_owned());
-        said(|status| {
-            let salvage = Salvage { at_us, found, saved, lost, searching, ..Salvage::default() };
-            status.spool.salvage = Some(salvage);
-        })
-    };
-    let (judged, text) = damaged(1200, 0, true, 0);
-    assert_eq!(judged.severity, Some(Severity::Warning), "{text}");
-    assert!(text.contains("is being saved: 1\u{202f}200 readings so far"), "{text}");
-    let (judged, text) = damaged(1200, 40, false, 1);
-    assert_eq!(judged.severity, None, "nothing to do: {text}");
-    assert!(text.contains("1\u{202f}200 readings saved from it, 40 are known to be lost"), "{text}");
-    assert!(damaged(1, 0, false, 1).1.contains("1 reading saved from it, none is known to be lost"));
-    assert!(!damaged(1200, 40, false, 8).1.contains("store was damaged"));
-    let mut status = well();
-    let found = "file is not a database".to_owned();
-    let salvage = Salvage { at_us: NOW_US, found, saved: 12, ..Salvage::default() };
-    status.spool.salvage = Some(salvage);
-    let report = report::report(&status, &summary(&status, NOW_US), NOW_US);
-    assert!(report.contains("Saved from a store that was set aside: 12 readings, 2026-"), "{report}");
-}
-
-#[test]
-fn the_server_is_said_to_know_only_what_it_has_confirmed() {
-    let told = |server, records_waiting| {
-        said(|status| {
-            (status.uplink.configured, status.spool.records_waiting) = (server, records_waiting);
-            status.spool.damaged = 7;
-            let damage = crate::status::Salvage { at_us: NOW_US, saved: 12, lost: 7, ..Default::default() };
-            status.spool.salvage = Some(damage);
-        })
-        .1
-    };
-    assert_eq!(told(true, 0).matches(". Reported to the server. ").count(), 2, "{}", told(true, 0));
-    assert_eq!(told(true, 1).matches(". Will be reported to the server. ").count(), 2, "{}", told(true, 1));
-    assert!(!told(true, 1).contains("Reported"), "{}", told(true, 1));
-    assert!(told(false, 1).contains("No server is configured that could be told"), "{}", told(false, 1));
-}
-
-#[test]
 fn no_word_of_the_source_code_reaches_the_technician() {
     let mut texts: Vec<String> = words::LABELS.iter().map(|(_, text)| (*text).to_owned()).collect();
     let (_, all) = said(|status| {
@@ -341,64 +305,6 @@ fn no_word_of_the_source_code_reaches_the_technician() {
 }
 
 #[test]
-fn every_text_is_used_and_every_use_has_a_text() {
-    let script = |path: &str| {
-        let (.., content) = assets::FILES.iter().find(|(known, ..)| *known == path).expect("file");
-        String::from_utf8((*content).to_vec()).expect("UTF-8")
-    };
-    let scripts: String = assets::FILES
-        .iter()
-        .filter(|(_, kind, _)| kind.contains("javascript"))
-        .map(|(path, ..)| script(path))
-        .collect();
-    let html = [assets::INDEX, assets::INVITE, assets::DENIED].concat();
-    let known = |key: &str| words::LABELS.iter().any(|(known, _)| *known == key);
-    let ident =
-        |text: &str| text.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect::<String>();
-    for piece in html.split("{{").skip(1) {
-        assert!(known(&ident(piece)), "{{{{{}", ident(piece));
-    }
-    for piece in scripts.split("w.").skip(1) {
-        let key = ident(piece);
-        assert!(known(&key) || key.is_empty() || !scripts.contains(&format!("(w.{key}")), "w.{key}");
-    }
-    let rust =
-        [include_str!("../report.rs"), include_str!("../problems.rs"), include_str!("../words.rs")].concat();
-    for (key, _) in words::LABELS {
-        let used = html.contains(&format!("{{{{{key}}}}}"))
-            || scripts.contains(&format!("w.{key}"))
-            || rust.matches(&format!("\"{key}\"")).count() > 1;
-        assert!(used, "nobody uses {key}");
-    }
-    let mut keys: Vec<&str> = words::LABELS.iter().map(|(key, _)| *key).collect();
-    keys.sort_unstable();
-    assert!(keys.windows(2).all(|pair| pair[0] != pair[1]), "a key twice");
-}
-
-#[test]
-fn the_files_of_the_page_hold_nothing_that_the_policy_forbids() {
-    for html in [assets::INDEX, assets::INVITE, assets::DENIED] {
-        for forbidden in ["<style", "style=", "onclick", "onload", "javascript:", "http://", "https://"] {
-            assert!(!html.contains(forbidden), "{forbidden}");
-        }
-        assert!(html.split("<script").skip(1).all(|script| script.contains("src=\"/")), "no inline script");
-    }
-    for (path, _, content) in assets::FILES {
-        let text = String::from_utf8_lossy(content);
-        for forbidden in [
-            "innerHTML",
-            "outerHTML",
-            "insertAdjacentHTML",
-            "document.write",
-            "eval(",
-            "setAttribute(\"style\"",
-        ] {
-            assert!(!text.contains(forbidden), "{path}: {forbidden}");
-        }
-    }
-}
-
-#[test]
 fn the_report_tells_everything_and_no_secret() {
     let mut status = well();
     status.buses[0].devices[1].answering = Some(false);
@@ -417,92 +323,4 @@ fn the_report_tells_everything_and_no_secret() {
     ] {
         assert!(text.to_lowercase().contains(&part.to_lowercase()), "{part} in {text}");
     }
-}
-
-/// Name, labels and value.
-type Sample = (String, Vec<(String, String)>, f64);
-
-/// A strict reader of the text format: every line is a HELP, a TYPE or a sample of the family last announced, names
-/// and labels are legal, values are numbers, no series comes twice.
-pub(super) fn parse_metrics(text: &str) -> Vec<Sample> {
-    let legal = |name: &str| {
-        name.starts_with(|c: char| c.is_ascii_lowercase())
-            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
-    };
-    assert!(text.ends_with('\n'));
-    let (mut family, mut kind, mut samples) = (String::new(), String::new(), Vec::new());
-    let mut families = Vec::new();
-    for line in text.lines() {
-        if let Some(rest) = line.strip_prefix("# HELP ") {
-            let (name, help) = rest.split_once(' ').expect("help");
-            assert!(legal(name) && name.starts_with("fieldspool_") && !help.is_empty(), "{line}");
-            assert!(!families.contains(&name), "{name} twice");
-            families.push(name);
-            name.clone_into(&mut family);
-        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
-            let (name, of) = rest.split_once(' ').expect("type");
-            assert_eq!(name, family);
-            assert!(matches!(of, "gauge" | "counter"), "{line}");
-            assert_eq!(of == "counter", name.ends_with("_total"), "{line}");
-            of.clone_into(&mut kind);
-        } else {
-            let (name, labels, value) = sample(line);
-            assert_eq!(name, family, "{line}");
-            assert!(!kind.is_empty() && labels.iter().all(|(label, _)| legal(label)), "{line}");
-            let value: f64 = value.parse().expect("a number");
-            assert!(!samples.iter().any(|(n, l, _)| *n == name && *l == labels), "{line} twice");
-            samples.push((name, labels, value));
-        }
-    }
-    samples
-}
-
-fn sample(line: &str) -> (String, Vec<(String, String)>, &str) {
-    let end = line.find(['{', ' ']).expect("name");
-    let (name, mut rest) = line.split_at(end);
-    let mut labels = Vec::new();
-    while let Some(after) = rest.strip_prefix(['{', ',']) {
-        let (label, quoted) = after.split_once("=\"").expect("label");
-        let (mut value, mut escape, mut length) = (String::new(), false, None);
-        for (i, c) in quoted.char_indices() {
-            match (escape, c) {
-                (true, 'n') => value.push('\n'),
-                (true, '\\' | '"') => value.push(c),
-                (true, _) => panic!("unknown escape in {line}"),
-                (false, '"') => {
-                    length = Some(i);
-                    break;
-                }
-                (false, '\\') => {}
-                (false, _) => value.push(c),
-            }
-            escape = !escape && c == '\\';
-        }
-        labels.push((label.to_owned(), value));
-        rest = &quoted[length.expect("closing quote") + 1..];
-    }
-    let rest = rest.strip_prefix('}').unwrap_or(rest);
-    (name.to_owned(), labels, rest.strip_prefix(' ').expect("a space"))
-}
-
-#[test]
-fn metrics_are_the_text_format_to_the_letter() {
-    let mut status = well();
-    let odd = "a \"quoted\\ name\"\nwith lines";
-    status.buses[0].name = odd.into();
-    status.spool.hours_until_full = Some(31.5);
-    status.spool.waiting = 7;
-    let text = metrics::metrics(&status, &summary(&status, NOW_US), 3);
-    let samples = parse_metrics(&text);
-    let value = |name: &str, label: &str| {
-        let found = samples
-            .iter()
-            .find(|(n, labels, _)| n == name && (label.is_empty() || labels.iter().any(|(_, v)| v == label)));
-        found.unwrap_or_else(|| panic!("{name}")).2
-    };
-    assert!((value("fieldspool_bus_load_ratio", odd) - 0.4).abs() < 1e-9, "escapes read back");
-    assert!((value("fieldspool_spool_waiting_readings", "") - 7.0).abs() < 1e-9);
-    assert!((value("fieldspool_spool_full_in_seconds", "") - 113_400.0).abs() < 1e-6);
-    assert!((value("fieldspool_device_turnaround_median_seconds", "meter-02") - 0.012).abs() < 1e-9);
-    assert!((value("fieldspool_page_viewers", "") - 3.0).abs() < 1e-9);
 }

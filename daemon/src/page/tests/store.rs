@@ -1,0 +1,61 @@
+//! What is said of readings that are lost or were saved, and whether the server knows.
+
+use super::texts::{NOW_US, said, well};
+use super::*;
+use crate::status::Salvage;
+
+#[test]
+fn who_may_switch_the_gateway_off_while_a_store_waits_for_room_is_told_so() {
+    let (judged, text) = said(|status| {
+        let found = "the file of a newer program was set aside".to_owned();
+        let (searching, waits_for_room) = (true, true);
+        let salvage =
+            Salvage { at_us: NOW_US, found, saved: 40, searching, waits_for_room, ..Salvage::default() };
+        status.spool.salvage = Some(salvage);
+    });
+    assert_eq!(judged.severity, None, "nothing to do: {text}");
+    assert!(text.contains("wait for room: 40 readings taken back so far"), "{text}");
+    assert!(!text.contains("Leave the gateway switched on"), "{text}");
+}
+
+#[test]
+fn what_was_saved_from_a_damaged_store_is_said_for_a_week_and_stays_in_the_report() {
+    let damaged = |saved, lost, searching, days_ago: i64| {
+        let (at_us, found) = (NOW_US - days_ago * 86_400_000_000, "file is not a database".to_owned());
+        said(|status| {
+            let salvage = Salvage { at_us, found, saved, lost, searching, ..Salvage::default() };
+            status.spool.salvage = Some(salvage);
+        })
+    };
+    let (judged, text) = damaged(1200, 0, true, 0);
+    assert_eq!(judged.severity, Some(Severity::Warning), "{text}");
+    assert!(text.contains("is being saved: 1\u{202f}200 readings so far"), "{text}");
+    let (judged, text) = damaged(1200, 40, false, 1);
+    assert_eq!(judged.severity, None, "nothing to do: {text}");
+    assert!(text.contains("1\u{202f}200 readings saved from it, 40 are known to be lost"), "{text}");
+    assert!(damaged(1, 0, false, 1).1.contains("1 reading saved from it, none is known to be lost"));
+    assert!(!damaged(1200, 40, false, 8).1.contains("store was damaged"));
+    let mut status = well();
+    let found = "file is not a database".to_owned();
+    let salvage = Salvage { at_us: NOW_US, found, saved: 12, ..Salvage::default() };
+    status.spool.salvage = Some(salvage);
+    let report = report::report(&status, &summary(&status, NOW_US), NOW_US);
+    assert!(report.contains("Saved from a store that was set aside: 12 readings, 2026-"), "{report}");
+}
+
+#[test]
+fn the_server_is_said_to_know_only_what_it_has_confirmed() {
+    let told = |server, records_waiting| {
+        said(|status| {
+            (status.uplink.configured, status.spool.records_waiting) = (server, records_waiting);
+            status.spool.damaged = 7;
+            let damage = crate::status::Salvage { at_us: NOW_US, saved: 12, lost: 7, ..Default::default() };
+            status.spool.salvage = Some(damage);
+        })
+        .1
+    };
+    assert_eq!(told(true, 0).matches(". Reported to the server. ").count(), 2, "{}", told(true, 0));
+    assert_eq!(told(true, 1).matches(". Will be reported to the server. ").count(), 2, "{}", told(true, 1));
+    assert!(!told(true, 1).contains("Reported"), "{}", told(true, 1));
+    assert!(told(false, 1).contains("No server is configured that could be told"), "{}", told(false, 1));
+}
