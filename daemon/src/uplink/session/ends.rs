@@ -17,6 +17,9 @@ impl Session {
     /// The connection, or the attempt, is over. `chance`: drawn evenly from 0 to 1.
     pub(in crate::uplink) fn on_ended(&mut self, now: Instant, end: End, chance: f64) {
         self.find_unreadable(now, &end);
+        if let Some(settings) = self.next_settings.take() {
+            self.settings = settings;
+        }
         let flight = std::mem::take(&mut self.flight);
         self.in_flight.clear();
         let mut newest: Vec<Arc<Batch>> = flight.into_values().flat_map(|sent| sent.batches).collect();

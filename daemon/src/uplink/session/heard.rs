@@ -76,15 +76,23 @@ impl Session {
         self.clocks.push_back(correction);
     }
 
-    /// A new configuration: leave in order, and connect with it.
+    /// A new configuration: leave in order, and connect with it. Who would go on showing the gateway as online, because its
+    /// next birth goes elsewhere, is told `stopped`.
     pub(in crate::uplink) fn on_config(&mut self, now: Instant, settings: Settings) {
-        self.settings = settings;
+        let moves = settings.broker != self.settings.broker
+            || settings.topics.status != self.settings.topics.status
+            || settings.gateway != self.settings.gateway;
         match self.phase {
-            Phase::Up => self.leave(now + CLOSE_WITHIN, false),
+            Phase::Up => self.leave(now + CLOSE_WITHIN, (false, moves)),
             Phase::Waiting { .. } => self.kick(now),
             // The attempt under way is to the old broker, as the old client; there is nothing to wait for.
-            Phase::Connecting => self.leave(now, false),
+            Phase::Connecting => self.leave(now, (false, false)),
             Phase::Leaving { .. } | Phase::Done => {}
+        }
+        if self.line.is_some() {
+            self.next_settings = Some(settings);
+        } else {
+            self.settings = settings;
         }
     }
 
@@ -100,7 +108,7 @@ impl Session {
     /// Publish `stopped`, wait for its PUBACK, disconnect; at the latest at `until` it is over.
     pub(in crate::uplink) fn on_stop(&mut self, until: Instant) {
         match self.phase {
-            Phase::Up => self.leave(until, true),
+            Phase::Up => self.leave(until, (true, true)),
             Phase::Leaving { left, .. } => {
                 self.phase = Phase::Leaving { for_good: true, until, said: left, left };
             }
@@ -108,8 +116,9 @@ impl Session {
         }
     }
 
-    pub(super) fn leave(&mut self, until: Instant, for_good: bool) {
-        self.phase = Phase::Leaving { for_good, until, said: false, left: false };
+    /// `say`: with `stopped` as the last word.
+    pub(super) fn leave(&mut self, until: Instant, (for_good, say): (bool, bool)) {
+        self.phase = Phase::Leaving { for_good, until, said: !say, left: false };
     }
 
     /// CONNACK.

@@ -30,7 +30,7 @@ use crate::spool::{Confirmed, Cursor};
 use super::DeviceMeta;
 use super::backoff::Backoff;
 use super::client::Granted;
-use super::config::{NobodyListens, Topics, UplinkConfig};
+use super::config::{Broker, NobodyListens, Topics, UplinkConfig};
 use super::live::LiveQueue;
 use super::pace::{Mark, Pace};
 use super::records::State;
@@ -74,6 +74,7 @@ pub(super) enum Action {
 /// What the session is told once, and again with a new configuration.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
+    pub broker: Broker,
     pub gateway: Arc<str>,
     pub run: RunId,
     pub topics: Topics,
@@ -88,6 +89,7 @@ pub(super) struct Settings {
 impl Settings {
     pub(super) fn new(config: &UplinkConfig, gateway: Arc<str>, run: RunId) -> Self {
         Self {
+            broker: config.broker.clone(),
             gateway,
             run,
             topics: config.topics.clone(),
@@ -177,6 +179,8 @@ struct Line {
 #[derive(Debug)]
 pub(super) struct Session {
     settings: Settings,
+    /// In force when the connection that was made with `settings` has ended.
+    next_settings: Option<Settings>,
     phase: Phase,
     line: Option<Line>,
     backoff: Backoff,
@@ -221,6 +225,7 @@ impl Session {
         live.keep_newest_only(true);
         Self {
             settings,
+            next_settings: None,
             phase: Phase::Waiting { until: now },
             line: None,
             backoff: Backoff::default(),

@@ -74,7 +74,7 @@ impl Session {
             return None;
         }
         let window = self.line.as_ref().map_or(1, |line| line.window);
-        if for_good && !said {
+        if !said {
             if self.flight.len() >= window {
                 return None;
             }

@@ -156,6 +156,27 @@ fn a_new_configuration_leaves_in_order_and_connects_at_once() {
 }
 
 #[test]
+fn a_broker_that_is_left_for_another_one_does_not_go_on_showing_the_gateway_as_online() {
+    let elsewhere = Broker { port: 1884, ..config().broker };
+    let mut other_topic = config();
+    other_topic.topics.status = "elsewhere/{gateway}".parse().unwrap();
+    let other_broker = UplinkConfig { broker: elsewhere, ..config() };
+    for (new, says) in [(config(), false), (other_broker, true), (other_topic, true)] {
+        let mut world = World::connected(&config(), Granted::default());
+        world.ack_all();
+        world.session.on_config(world.now, Settings::new(&new, "plant7-gw1".into(), RUN));
+        world.run();
+        let topics: Vec<&str> = world.out.iter().map(|out| &*out.topic).collect();
+        assert_eq!(topics == ["fieldspool/plant7-gw1/status"], says, "{topics:?}");
+        assert_ne!(world.left, says, "the last word is waited for");
+        world.ack_all();
+        assert!(world.left);
+        world.end(End::new(Cause::Closed, "closed"));
+        assert_eq!(world.connects.len(), 2);
+    }
+}
+
+#[test]
 fn a_new_configuration_that_comes_while_connecting_gives_up_the_old_brokers_connection() {
     let mut world = World::new(&config());
     world.run();
