@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use super::api::{Committed, Confirmed, Cursor, Span, SpoolSettings};
 use super::directory::Lock;
+use super::ledger::RunBooks;
 use super::reader::Reader;
 use super::schema::{self, Schema};
 use super::shared::{Command, Shared};
@@ -85,6 +86,11 @@ impl Stepped {
     /// Whether files are being searched, the ring is being audited, or the disk is in trouble.
     pub fn busy(&self) -> bool {
         self.writer.busy()
+    }
+
+    /// What the books say of a run; `None`: they know nothing of it, or it was folded away.
+    pub fn books_of(&self, run: RunId) -> Option<RunBooks> {
+        self.shared.lock().ledger.runs.get(&run).cloned()
     }
 
     /// How far the disk is.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use fieldspool::model::event::{Body, Event, GapCause};
 use fieldspool::model::{Batch, RunId};
 use fieldspool::spool::Confirmed;
+use fieldspool::spool::ledger::RunBooks;
 use fieldspool::status::SpoolStatus;
 
 /// Confirmations younger than this at a cut may be forgotten: 10 s by design, from the commit of a reading that was confirmed before
@@ -69,10 +70,46 @@ pub struct Losses {
     pub told: u64,
     /// ... that lie behind the end that their run's record states.
     pub beyond_end: u64,
-    /// ... of which nothing is said.
+    /// ... that the books call lost, and the board counts; the page with their record is one that the card has taken back.
+    pub booked: u64,
+    /// ... of runs of which neither the file nor the copy beside it knows anything.
+    pub forgotten: u64,
+    /// ... of which nothing is said, and that have none of these reasons.
     pub silent: u64,
     /// Corruption records.
     pub corruptions: u64,
+}
+
+impl Losses {
+    /// Of two.
+    pub fn add(&mut self, other: &Self) {
+        self.told += other.told;
+        self.beyond_end += other.beyond_end;
+        self.booked += other.booked;
+        self.forgotten += other.forgotten;
+        self.silent += other.silent;
+        self.corruptions += other.corruptions;
+    }
+
+    /// Readings of which no record tells.
+    pub fn untold(&self) -> u64 {
+        self.booked + self.forgotten + self.silent
+    }
+}
+
+impl std::fmt::Display for Losses {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { told, beyond_end, booked, forgotten, silent, .. } = self;
+        if told + beyond_end + self.untold() == 0 {
+            return f.write_str("0");
+        }
+        write!(f, "{told} told by gap records, {beyond_end} behind the end that their run states")?;
+        write!(
+            f,
+            ", {booked} in the books without a record, {forgotten} of runs forgotten by file and copy"
+        )?;
+        write!(f, ", {silent} not told")
+    }
 }
 
 /// The ledger.
@@ -194,7 +231,13 @@ impl Book {
     }
 
     /// As [`Book::judge`], on a disk that lies: wrong content is as bad as ever, losses are counted and written off.
-    pub fn assess(&mut self, given: &Given, run: RunId, cut_us: u64) -> Verdict<(u64, Losses)> {
+    /// `books` are the spool's own.
+    pub fn assess(
+        &mut self,
+        given: &Given,
+        (run, cut_us): (RunId, u64),
+        books: impl Fn(RunId) -> Option<RunBooks>,
+    ) -> Verdict<(u64, Losses)> {
         let mut losses = self.hear(given, cut_us, true)?;
         let repeats = self.waiting(given, cut_us, true)?;
         let (silent, _) = self.missing(given, run);
@@ -204,11 +247,13 @@ impl Book {
             if let Some(known) = self.known(run, seq) {
                 known.lost = Some(GapCause::Unstored);
                 let n = known.batch.n();
-                if end.is_some_and(|end| seq >= end) && seq < counted {
-                    losses.beyond_end += n;
-                } else {
-                    losses.silent += n;
-                }
+                let class = match books(run) {
+                    _ if end.is_some_and(|end| seq >= end) && seq < counted => &mut losses.beyond_end,
+                    None if end.is_none() => &mut losses.forgotten,
+                    Some(books) if books.lost.covers(seq, seq + n) => &mut losses.booked,
+                    _ => &mut losses.silent,
+                };
+                *class += n;
             }
         }
         Ok((repeats, losses))

@@ -72,7 +72,9 @@ impl Scenes {
         let directory = self.scratch.join(format!("{seed}"));
         let mut bench = Bench::begin(&directory, &self.scenes[scene], plan, seed);
         let done = bench.schedule();
-        (bench.end(), done)
+        let mut tally = bench.end();
+        tally.untold = (tally.losses.untold(), seed);
+        (tally, done)
     }
 
     /// Runs schedules until there are enough cuts, or one goes wrong, or the time is over.

@@ -8,7 +8,6 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use fieldspool_crash::book::Losses;
 use fieldspool_crash::disk::Faults;
 use fieldspool_crash::life::{Plan, Tally};
 use fieldspool_crash::run::{Failure, Order, Scenes};
@@ -87,14 +86,14 @@ fn say(what: &str, seed: u64, tally: &Tally, took: Duration) {
         println!("  {made} updates made; {before} cuts in one left the file of the older version");
     }
     if tally.bad_syncs > 0 {
-        let Losses { told, beyond_end, silent, corruptions } = tally.losses;
         println!(
-            "  {} syncs did nothing or failed; {} files set aside, {corruptions} searched to the end",
-            tally.bad_syncs, tally.quarantines
+            "  {} syncs did nothing or failed; {} files set aside, {} searched to the end",
+            tally.bad_syncs, tally.quarantines, tally.losses.corruptions
         );
-        println!(
-            "  lost: {told} told by gap records, {beyond_end} behind the end that their run states, {silent} not told"
-        );
+        println!("  lost: {}", tally.losses);
+        if let (1.., seed) = tally.untold {
+            println!("  of most no record tells in schedule {seed}");
+        }
     }
 }
 
@@ -107,14 +106,7 @@ fn tell(kind: usize, failure: &Failure) {
 }
 
 fn note(what: &str, seed: u64, tally: &Tally) {
-    let Losses { told, beyond_end, silent, .. } = tally.losses;
-    let lost = if told + beyond_end + silent == 0 {
-        "0".to_owned()
-    } else {
-        format!(
-            "{told} told by gap records, {beyond_end} behind the end that their run states, {silent} not told"
-        )
-    };
+    let lost = tally.losses.to_string();
     let worst = format!("{} readings", tally.repeats_worst);
     record::row(what, &[&format!("{} cuts", tally.cuts), &seed.to_string(), &lost, &worst, "make crash"]);
 }

@@ -90,6 +90,8 @@ pub struct Tally {
     pub updates: (u64, u64),
     /// On a disk that lies.
     pub losses: Losses,
+    /// The most readings of one schedule of which no record tells, and its number.
+    pub untold: (u64, u64),
     /// Of all operations: equal for equal seeds.
     pub trace: u64,
 }
@@ -107,10 +109,8 @@ impl Tally {
         self.bad_syncs += other.bad_syncs;
         self.updates.0 += other.updates.0;
         self.updates.1 += other.updates.1;
-        self.losses.told += other.losses.told;
-        self.losses.beyond_end += other.losses.beyond_end;
-        self.losses.silent += other.losses.silent;
-        self.losses.corruptions += other.losses.corruptions;
+        self.losses.add(&other.losses);
+        self.untold = self.untold.max(other.untold);
         self.trace ^= other.trace;
     }
 }
@@ -331,7 +331,9 @@ impl Bench {
         }
         let (run, cut_us) = (self.run(), self.cut_us);
         let repeats = if self.plan.lies() {
-            let (repeats, losses) = self.book.assess(&given, run, cut_us)?;
+            let spool = self.spool.as_ref();
+            let books = |run| spool.and_then(|spool| spool.books_of(run));
+            let (repeats, losses) = self.book.assess(&given, (run, cut_us), books)?;
             self.tally.add(&Tally { losses, ..Tally::default() });
             repeats
         } else {
