@@ -299,6 +299,16 @@ mod tests {
     use crate::status::DeviceStatus;
 
     #[test]
+    fn what_was_set_aside_and_waits_for_room_is_said_to_come_back_and_not_to_be_damaged() {
+        let found = "the file of a newer program was set aside".to_owned();
+        let waits = Salvage { found, saved: 40, searching: true, waits_for_room: true, ..Salvage::default() };
+        let text = spool(&SpoolStatus { salvage: Some(waits), ..SpoolStatus::default() }, 0);
+        let line = text.lines().find(|line| line.contains("Set aside")).expect("a line of its own");
+        assert!(line.contains("40 readings taken back so far, the others wait for room"), "{text}");
+        assert!(!text.contains("Damaged"), "{text}");
+    }
+
+    #[test]
     fn every_type_has_a_line_and_every_order_a_column() {
         let cell = |kind: &str, column, value: &str| PointNow {
             point: "power".into(),

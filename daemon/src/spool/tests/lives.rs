@@ -1,6 +1,8 @@
 //! Lives of the daemon: kill, stop, start, and what each leaves on disk.
 
+use super::taken_back::Life;
 use super::*;
+use crate::spool::schema;
 use crate::spool::stepped::Stepped;
 
 #[tokio::test]
@@ -274,4 +276,31 @@ async fn a_life_that_the_disk_has_forgotten_is_told_as_far_as_the_copy_knows_it(
     // The board is written at the end of the turn that answered.
     spool.ping().await.expect("turns");
     assert_eq!(board.snapshot().spool.damaged, 18);
+}
+
+#[test]
+fn what_the_copy_says_of_runs_waits_for_the_file_that_says_it_too() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut life = Life::begin(settings(directory.path()), &schema::CURRENT);
+    let first = life.spool.run;
+    life.store(&Plant::new(first).batch());
+    life.close();
+    // A life that is killed; its log goes, and the file cannot be opened: a folder is in the place of the log's index.
+    let mut life = Life::begin(settings(directory.path()), &schema::CURRENT);
+    life.store(&Plant::new(life.spool.run).batch());
+    let cut = copy_of(directory.path());
+    std::fs::remove_file(cut.path().join("spool.db-wal")).expect("there");
+    let bar = cut.path().join("spool.db-shm");
+    std::fs::create_dir(&bar).expect("made");
+    let mut life = Life::begin(settings(cut.path()), &schema::CURRENT);
+    assert_eq!(life.board.read(|status| status.spool.state.clone()), "failing");
+    std::fs::remove_dir(&bar).expect("removed");
+    life.now += Duration::from_secs(2);
+    life.settle();
+    let (_, events) = life.waiting();
+    let clean = |event: &Arc<Event>| match event.body {
+        Body::RunEnd { ended, clean, .. } if ended == first => Some(clean),
+        _ => None,
+    };
+    assert_eq!(events.iter().filter_map(clean).collect::<Vec<_>>(), [true], "{events:?}");
 }

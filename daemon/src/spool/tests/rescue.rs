@@ -1,10 +1,12 @@
 //! The rescue: what was set aside comes back, whatever happens on the way there and back.
 
+use tokio::sync::{oneshot, watch};
+
 use super::taken_back::{Life, NEXT};
 use super::*;
 use crate::spool::shared::Command;
 use crate::spool::stepped::Stepped;
-use crate::spool::{block, directory as bounds, records, ring, schema};
+use crate::spool::{Asked, block, directory as bounds, records, ring, schema};
 use std::sync::atomic::Ordering;
 
 /// What the writer is told by a reader that finds the file damaged.
@@ -251,6 +253,35 @@ fn that_a_sound_file_waits_for_room_is_on_the_board_and_goes_when_it_is_taken_ba
         life.settle();
     }
     assert_eq!(life.board.read(|status| status.spool.salvage.clone()), None, "no damage");
+}
+
+#[test]
+fn a_request_to_send_again_that_a_rescue_overtakes_says_so_and_what_it_had_found_still_waits() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut life = Life::begin(settings(directory.path()), &schema::CURRENT);
+    let (run, shape) = (life.spool.run, big_shape());
+    for i in 0..400 {
+        let batch = big(run, i * 10, &shape);
+        life.store(&batch);
+        life.spool.confirm(&[Confirmed::from(&*batch)]);
+    }
+    life.now += Duration::from_secs(11);
+    life.turn();
+    assert_eq!(life.waiting().0, []);
+    let (reply, mut answer) = oneshot::channel();
+    let asked = Asked::Stretch { run, first: 0, next: 4000 };
+    life.spool.tell(Command::Resend { asked, progress: watch::Sender::new(0.0), reply });
+    life.turn();
+    assert!(answer.try_recv().is_err(), "it takes more than one turn");
+    let found = numbers(&life.waiting().0);
+    assert!((1..4000).contains(&found.len()), "{} wait again", found.len());
+    life.spool.tell(Command::FileDamaged { generation: 0, what: "a page is damaged".to_owned() });
+    life.settle();
+    let refused = answer.try_recv().expect("answered").expect_err("not done").to_string();
+    assert!(refused.contains("what was found until then waits to be sent: ask again"), "{refused}");
+    let (batches, events) = life.waiting();
+    assert_eq!(numbers(&batches), found);
+    assert_eq!(gaps(&events, run, GapCause::Damaged), BTreeSet::new());
 }
 
 #[test]
