@@ -39,6 +39,7 @@
 //! There is no index by number: since numbers ascend around the circle, any block is found by bisection.
 
 use std::ffi::c_int;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::hooks::Wal;
@@ -100,26 +101,39 @@ const TABLES: &str = "
                        seq INTEGER NOT NULL, n INTEGER NOT NULL, head BLOB NOT NULL, body BLOB NOT NULL) STRICT;
 ";
 
-/// What went wrong when a commit wrote the log back into the file: of its hook's errors SQLite passes on that there was one, and
-/// not which (3.54: `SQLITE_ERROR`).
+/// What the hook of a commit saw of the log: how long it is, and what went wrong when it was written back into the file. Of its
+/// hook's errors SQLite passes on that there was one, and not which (3.54: `SQLITE_ERROR`).
 #[derive(Clone, Debug, Default)]
-pub struct WriteBack(Arc<Mutex<Option<rusqlite::Error>>>);
+pub struct WriteBack(Arc<Seen>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    frames: AtomicU64,
+    failed: Mutex<Option<rusqlite::Error>>,
+}
 
 impl WriteBack {
     /// Of the commit that has just been made.
     pub fn outcome(&self) -> rusqlite::Result<()> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
+        self.0.failed.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
+    }
+
+    /// Bytes in the log, as of the last commit.
+    pub fn log_bytes(&self) -> u64 {
+        self.0.frames.load(Ordering::Relaxed) * (PAGE_SIZE + 24)
     }
 
     /// After a commit that made the log long: writes it back into the file. What goes wrong with that is an error of the commit,
     /// although it is in the log; the caller opens anew and takes it out again.
     fn write_back(&self, log: &mut Wal, pages: c_int) {
-        if u64::try_from(pages).unwrap_or_default() < CHECKPOINT_BYTES / PAGE_SIZE {
+        let frames = u64::try_from(pages).unwrap_or_default();
+        self.0.frames.store(frames, Ordering::Relaxed);
+        if frames < CHECKPOINT_BYTES / PAGE_SIZE {
             return;
         }
         let failed = log.checkpoint().err();
         let failed = failed.filter(|error| error.sqlite_error_code() != Some(ErrorCode::DatabaseBusy));
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = failed;
+        *self.0.failed.lock().unwrap_or_else(PoisonError::into_inner) = failed;
     }
 }
 

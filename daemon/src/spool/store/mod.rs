@@ -16,7 +16,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::wal::CheckpointMode;
+use rusqlite::{Connection, DEFAULT_NAME, OpenFlags};
 
 use super::block::Header;
 use super::copy;
@@ -289,12 +290,12 @@ impl Store {
         off_the_lock();
         let mut victims = Victims::default();
         let Some(ring) = self.ring else { return Ok(victims) };
-        let (used, _) = self.pages()?;
         let need = bytes / (schema::PAGE_SIZE / 2) + 2;
-        let over = (used + need + SLACK_PAGES).saturating_sub(self.pages_max) * schema::PAGE_SIZE;
-        if over == 0 {
+        if fit(&self.connection, need + SLACK_PAGES, self.pages_max)? {
             return Ok(victims);
         }
+        let (used, _) = self.pages()?;
+        let over = (used + need + SLACK_PAGES).saturating_sub(self.pages_max) * schema::PAGE_SIZE;
         let enough = bytes + over.min(bytes * 4);
         let chunk = self.pages_max * schema::PAGE_SIZE / CHUNK_SHARE;
         let (mut from, mut freed, mut given_up) = (ring.oldest, 0, 0);
@@ -343,9 +344,7 @@ impl Store {
 
     /// Whether what is written next begins the log anew: nothing is in it, or all of it is in the file.
     fn log_begins(&self) -> Result<bool, StoreError> {
-        let sql = "PRAGMA wal_checkpoint(NOOP)";
-        let count = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
-        let (frames, written_back) = self.connection.prepare_cached(sql)?.query_row([], count)?;
+        let (frames, written_back) = self.connection.wal_checkpoint_v2(DEFAULT_NAME, CheckpointMode::NOOP)?;
         Ok(frames == written_back)
     }
 
@@ -403,6 +402,11 @@ impl Store {
         let _ = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
     }
 
+    /// Bytes in the log, as of the last commit.
+    pub fn log_bytes(&self) -> u64 {
+        self.write_back.log_bytes()
+    }
+
     /// Writes the whole log back into the file and empties it. `false`: a reader was in the way.
     pub fn empty_log(&self) -> Result<bool, StoreError> {
         off_the_lock();
@@ -419,10 +423,21 @@ pub fn newer(path: &Path, known: &Schema) -> Option<i64> {
     (version > known.version).then_some(version)
 }
 
+/// Pages in use, and pages in the file. SQLite parses such a statement each time it is run, so it is asked no more than need be.
 fn pages(connection: &Connection) -> rusqlite::Result<(u64, u64)> {
-    let number = |sql: &str| {
-        connection.prepare_cached(sql)?.query_row([], |row| Ok(row.get::<_, i64>(0)?.cast_unsigned()))
-    };
-    let (count, free) = (number("PRAGMA page_count")?, number("PRAGMA freelist_count")?);
+    let (count, free) = (pages_in_file(connection)?, one(connection, "PRAGMA freelist_count")?);
     Ok((count.saturating_sub(free), count))
+}
+
+fn pages_in_file(connection: &Connection) -> rusqlite::Result<u64> {
+    one(connection, "PRAGMA page_count")
+}
+
+fn one(connection: &Connection, sql: &str) -> rusqlite::Result<u64> {
+    connection.prepare_cached(sql)?.query_row([], |row| Ok(row.get::<_, i64>(0)?.cast_unsigned()))
+}
+
+/// Whether so many more fit into so many. While the file is shorter than it may be, what is free in it does not matter.
+fn fit(connection: &Connection, more: u64, most: u64) -> rusqlite::Result<bool> {
+    Ok(pages_in_file(connection)? + more <= most || pages(connection)?.0 + more <= most)
 }

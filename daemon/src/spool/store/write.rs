@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use super::{DEAD_LETTERS_MAX, DeadLetter, SLACK_PAGES, StoreError, Work, Written, pages};
+use super::{DEAD_LETTERS_MAX, DeadLetter, SLACK_PAGES, StoreError, Work, Written, fit, pages};
 use crate::model::event::CLOCKS_MAX;
 use crate::model::{Batch, RunId};
 use crate::spool::again::concerns;
@@ -93,7 +93,7 @@ impl Writing<'_> {
         self.next_block += 1;
         let (head, body) = bytes.split_at(HEADER_LENGTH);
         let need = bytes.len() as u64 / (schema::PAGE_SIZE * 9 / 10) + 1;
-        if pages(&self.transaction)?.0 + need <= self.pages_room
+        if fit(&self.transaction, need, self.pages_room)?
             && let Some(place) = ring::free_place(self.ring)
         {
             let sql = "INSERT INTO block (place, number, head, body) VALUES (?1, ?2, ?3, ?4)";

@@ -317,8 +317,8 @@ impl Writer {
     /// Empties a log that readers have let grow too long; they are cut after 100 ms, so this waits no longer. `false`: the disk
     /// failed, after the commit.
     fn bound_log(&mut self) -> bool {
-        let length = std::fs::metadata(self.log()).map_or(0, |log| log.len());
-        let Some(store) = self.store.as_ref().filter(|_| length >= schema::LOG_BYTES_FORCED) else {
+        let Some(store) = self.store.as_ref().filter(|store| store.log_bytes() >= schema::LOG_BYTES_FORCED)
+        else {
             return true;
         };
         match store.empty_log() {
