@@ -87,13 +87,8 @@ async fn a_newer_schema_is_set_aside_untouched() {
 #[tokio::test]
 async fn a_version_that_only_a_flipped_bit_made_newer_is_damage_and_costs_nothing() {
     let directory = tempfile::tempdir().expect("a directory");
-    let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
-    let mut plant = Plant::new(run);
-    let all: Vec<_> = (0..20).map(|_| plant.batch()).collect();
-    for batch in &all {
-        spool.append(batch.clone());
-        flush(&spool).await;
-    }
+    let (spool, _, _, all) = stored(directory.path(), 20).await;
+    let run = all[0].run;
     spool.close(true).await.expect("closes");
     let file = rusqlite::Connection::open(directory.path().join(store::FILE)).expect("opens");
     file.pragma_update(None, "user_version", 1 | 1 << 20).expect("set");
@@ -255,13 +250,8 @@ async fn salvage_loses_nothing_to_a_commit_that_fails_meanwhile() {
 #[tokio::test]
 async fn a_stopped_spool_whose_log_is_damaged_or_missing_is_not_written_to() {
     let directory = tempfile::tempdir().expect("a directory");
-    let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
-    let mut plant = Plant::new(run);
-    let all: Vec<_> = (0..20).map(|_| plant.batch()).collect();
-    for batch in &all {
-        spool.append(batch.clone());
-        flush(&spool).await;
-    }
+    let (spool, _, _, all) = stored(directory.path(), 20).await;
+    let run = all[0].run;
     let cut = copy(&spool, directory.path());
     let (file, log) = (cut.path().join(store::FILE), cut.path().join("spool.db-wal"));
     let mut damaged = std::fs::read(&log).expect("there");
@@ -329,13 +319,8 @@ async fn a_file_that_ends_before_its_long_texts_is_damaged_and_no_disk_that_fail
 #[tokio::test]
 async fn a_power_cut_inside_a_quarantine_loses_no_stored_reading() {
     let directory = tempfile::tempdir().expect("a directory");
-    let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
-    let mut plant = Plant::new(run);
-    let all: Vec<_> = (0..20).map(|_| plant.batch()).collect();
-    for batch in &all {
-        spool.append(batch.clone());
-        flush(&spool).await;
-    }
+    let (spool, _, _, all) = stored(directory.path(), 20).await;
+    let run = all[0].run;
     // The log holds them, and has gone ahead of the file into the quarantine.
     let cut = copy(&spool, directory.path());
     let to = cut.path().join("quarantine/00000001-0000000a");

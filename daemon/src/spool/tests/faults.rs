@@ -5,13 +5,7 @@ use super::*;
 #[tokio::test]
 async fn a_torn_tail_of_the_log_costs_nothing_that_was_stored() {
     let directory = tempfile::tempdir().expect("a directory");
-    let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
-    let mut plant = Plant::new(run);
-    let all: Vec<_> = (0..12).map(|_| plant.batch()).collect();
-    for batch in &all {
-        spool.append(batch.clone());
-        flush(&spool).await;
-    }
+    let (spool, _, _, all) = stored(directory.path(), 12).await;
     // A commit that the power cut: pieces of a frame, its header right or not.
     for (from, length) in [(32, 5), (32, 24), (32, 700), (32, 1047), (32, 1048), (500, 3000)] {
         let cut = copy(&spool, directory.path());
@@ -37,13 +31,7 @@ async fn a_torn_tail_of_the_log_costs_nothing_that_was_stored() {
 #[tokio::test]
 async fn an_end_before_the_first_commit_of_a_life_leaves_no_log_that_looks_damaged() {
     let directory = tempfile::tempdir().expect("a directory");
-    let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
-    let mut plant = Plant::new(run);
-    let all: Vec<_> = (0..12).map(|_| plant.batch()).collect();
-    for batch in &all {
-        spool.append(batch.clone());
-        flush(&spool).await;
-    }
+    let (spool, _, _, all) = stored(directory.path(), 12).await;
     spool.close(true).await.expect("closes");
     // A start gets as far as its first commit, which the disk refuses, and is killed.
     let file = directory.path().join(store::FILE);
@@ -141,13 +129,8 @@ async fn the_log_of_another_spool_is_set_aside_and_nothing_of_it_gets_into_ours(
     }
     for closed in [true, false] {
         let directory = tempfile::tempdir().expect("a directory");
-        let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
-        let mut plant = Plant::new(run);
-        let all: Vec<_> = (0..20).map(|_| plant.batch()).collect();
-        for batch in &all {
-            spool.append(batch.clone());
-            flush(&spool).await;
-        }
+        let (spool, _, _, all) = stored(directory.path(), 20).await;
+        let run = all[0].run;
         let _left = if closed {
             spool.close(true).await.expect("closes");
             None
@@ -215,13 +198,7 @@ async fn a_bit_that_flips_in_the_name_of_the_file_does_not_make_its_own_log_anot
     let directory = tempfile::tempdir().expect("a directory");
     // The name gets into the file.
     open(settings(directory.path())).0.spool.close(true).await.expect("closes");
-    let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
-    let mut plant = Plant::new(run);
-    let all: Vec<_> = (0..12).map(|_| plant.batch()).collect();
-    for batch in &all {
-        spool.append(batch.clone());
-        flush(&spool).await;
-    }
+    let (spool, _, _, all) = stored(directory.path(), 12).await;
     let cut = copy(&spool, directory.path());
     let file = cut.path().join(store::FILE);
     let mut bytes = std::fs::read(&file).expect("there");

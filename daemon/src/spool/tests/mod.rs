@@ -169,6 +169,18 @@ fn numbers(batches: &[Arc<Batch>]) -> BTreeSet<u64> {
     batches.iter().flat_map(|batch| batch.seq..batch.end()).collect()
 }
 
+/// A spool with so many batches on the disk, each in a commit of its own.
+async fn stored(directory: &Path, many: usize) -> (Spool, Board, Plant, Vec<Arc<Batch>>) {
+    let (Opened { spool, run, .. }, board) = open(settings(directory));
+    let mut plant = Plant::new(run);
+    let all: Vec<_> = (0..many).map(|_| plant.batch()).collect();
+    for batch in &all {
+        spool.append(batch.clone());
+        flush(&spool).await;
+    }
+    (spool, board, plant, all)
+}
+
 async fn flush(spool: &Spool) {
     spool.flush(Instant::now() + SOON).await.expect("stored");
 }

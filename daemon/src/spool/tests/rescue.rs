@@ -15,18 +15,6 @@ fn find_damage(spool: &Spool) {
     spool.shared.command(Command::FileDamaged { generation, what: "a page is damaged".to_owned() });
 }
 
-/// A spool with twenty batches on the disk.
-async fn twenty(directory: &Path) -> (Spool, Board, Plant, Vec<Arc<Batch>>) {
-    let (Opened { spool, run, .. }, board) = open(settings(directory));
-    let mut plant = Plant::new(run);
-    let all: Vec<_> = (0..20).map(|_| plant.batch()).collect();
-    for batch in &all {
-        spool.append(batch.clone());
-        flush(&spool).await;
-    }
-    (spool, board, plant, all)
-}
-
 /// A way to the quarantine that ends half-way: a folder stands where the log is to go.
 fn bar_the_way(directory: &Path) -> std::path::PathBuf {
     let bar = directory.join("quarantine/00000001-0000000a/spool.db-wal");
@@ -38,7 +26,7 @@ fn bar_the_way(directory: &Path) -> std::path::PathBuf {
 #[tokio::test]
 async fn a_plain_file_among_the_quarantines_costs_no_reading() {
     let directory = tempfile::tempdir().expect("a directory");
-    let (spool, _, _, all) = twenty(directory.path()).await;
+    let (spool, _, _, all) = stored(directory.path(), 20).await;
     std::fs::create_dir(directory.path().join("quarantine")).expect("made");
     std::fs::write(directory.path().join("quarantine/of-last-week.tar"), "x").expect("written");
     find_damage(&spool);
@@ -51,7 +39,7 @@ async fn a_plain_file_among_the_quarantines_costs_no_reading() {
 #[tokio::test]
 async fn a_quarantine_that_fails_half_way_loses_nothing_when_the_disk_is_well_again() {
     let directory = tempfile::tempdir().expect("a directory");
-    let (spool, board, _, all) = twenty(directory.path()).await;
+    let (spool, board, _, all) = stored(directory.path(), 20).await;
     let bar = bar_the_way(directory.path());
     find_damage(&spool);
     let until = Instant::now() + SOON;
@@ -69,7 +57,7 @@ async fn a_quarantine_that_fails_half_way_loses_nothing_when_the_disk_is_well_ag
 #[tokio::test]
 async fn a_file_that_gets_to_its_folder_only_after_the_start_is_searched_without_another_start() {
     let directory = tempfile::tempdir().expect("a directory");
-    let (spool, _, _, all) = twenty(directory.path()).await;
+    let (spool, _, _, all) = stored(directory.path(), 20).await;
     let cut = copy(&spool, directory.path());
     let bar = bar_the_way(cut.path());
     let (Opened { spool, .. }, _) = open(settings(cut.path()));
@@ -83,7 +71,7 @@ async fn a_file_that_gets_to_its_folder_only_after_the_start_is_searched_without
 #[tokio::test]
 async fn what_came_back_into_a_fresh_file_is_told_to_who_walks_the_backlog() {
     let directory = tempfile::tempdir().expect("a directory");
-    let (spool, _, _, all) = twenty(directory.path()).await;
+    let (spool, _, _, all) = stored(directory.path(), 20).await;
     let mut cursor = Cursor::START;
     while let Some(span) = spool.span(cursor).await.expect("readable") {
         cursor = span.next;
@@ -102,7 +90,7 @@ async fn what_came_back_into_a_fresh_file_is_told_to_who_walks_the_backlog() {
 #[tokio::test]
 async fn what_was_saved_and_lost_is_on_the_board_and_is_known_after_a_restart_and_without_a_daemon() {
     let directory = tempfile::tempdir().expect("a directory");
-    let (spool, board, _, _) = twenty(directory.path()).await;
+    let (spool, board, _, _) = stored(directory.path(), 20).await;
     assert_eq!(board.read(|status| status.spool.salvage.clone()), None);
     find_damage(&spool);
     after_salvage(&spool).await;
@@ -170,7 +158,7 @@ fn leave_torn(directory: &Path, batch: &Arc<Batch>) {
 #[tokio::test]
 async fn a_torn_block_of_a_commit_that_failed_is_not_called_lost_when_memory_stores_it_again() {
     let directory = tempfile::tempdir().expect("a directory");
-    let (spool, _, mut plant, mut all) = twenty(directory.path()).await;
+    let (spool, _, mut plant, mut all) = stored(directory.path(), 20).await;
     let last = plant.batch();
     leave_torn(directory.path(), &last);
     find_damage(&spool);
