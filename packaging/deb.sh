@@ -16,8 +16,15 @@ cargo deb --version >/dev/null 2>&1 || {
 run=("$binary")
 if [[ $arch != "$(dpkg --print-architecture)" ]]; then
     packaging/needs.sh qemu-user-static
-    case $arch in arm64) emulator=qemu-aarch64-static ;; armhf) emulator=qemu-arm-static ;; *) emulator=qemu-x86_64-static ;; esac
-    run=("$emulator" -L "$(packaging/sysroot.sh "$arch")" "$binary")
+    case $arch in
+    arm64) emulator=qemu-aarch64-static multiarch=aarch64-linux-gnu ;;
+    armhf) emulator=qemu-arm-static multiarch=arm-linux-gnueabihf ;;
+    *) emulator=qemu-x86_64-static multiarch=x86_64-linux-gnu ;;
+    esac
+    root=$(packaging/sysroot.sh "$arch")
+    # Named in full: not every version of qemu-user leads the loader's look at a folder into the other root.
+    libraries=$root/lib/$multiarch:$root/usr/lib/$multiarch
+    run=("$emulator" -E "LD_LIBRARY_PATH=$libraries" -L "$root" "$binary")
 fi
 "${run[@]}" --version
 

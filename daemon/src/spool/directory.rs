@@ -168,7 +168,8 @@ pub(super) fn take_reserve(directory: &Path) {
     if path.metadata().is_ok_and(|metadata| metadata.len() == bytes) {
         return;
     }
-    let length = i64::try_from(bytes).unwrap_or_default();
+    // `off_t` has 32 bits on armhf.
+    let length = bytes.try_into().unwrap_or_default();
     let taken = File::create(&path).and_then(|file| Ok(nix::fcntl::posix_fallocate(&file, 0, length)?));
     if let Err(error) = taken {
         tracing::debug!(%error, "no space for a reserve");
