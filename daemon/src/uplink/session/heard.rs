@@ -87,6 +87,10 @@ impl Session {
             Phase::Waiting { .. } => self.kick(now),
             // The attempt under way is to the old broker, as the old client; there is nothing to wait for.
             Phase::Connecting => self.leave(now, (false, false)),
+            // It leaves for an earlier configuration, and may have thought that it would be back under the same name.
+            Phase::Leaving { for_good: false, left: false, .. } if moves && self.line.is_some() => {
+                self.leave(now + CLOSE_WITHIN, (false, true));
+            }
             Phase::Leaving { .. } | Phase::Done => {}
         }
         if self.line.is_some() {

@@ -177,6 +177,40 @@ fn a_broker_that_is_left_for_another_one_does_not_go_on_showing_the_gateway_as_o
 }
 
 #[test]
+fn a_second_reload_while_the_first_is_waited_for_still_tells_the_broker_that_is_left() {
+    let elsewhere = UplinkConfig { broker: Broker { port: 1884, ..config().broker }, ..config() };
+    let settings = |config: &UplinkConfig| Settings::new(config, "plant7-gw1".into(), RUN);
+    let mut world = World::connected(&config(), Granted::default());
+    world.ack_all();
+    world.take("a", 0, 4);
+    world.run();
+    world.session.on_config(world.now, settings(&config()));
+    world.run();
+    assert!(!world.left, "the live batch is waited for");
+    world.session.on_config(world.now, settings(&elsewhere));
+    world.run();
+    let last = world.out.last().map(|out| out.topic.clone());
+    assert_eq!(last.as_deref(), Some("fieldspool/plant7-gw1/status"), "the last word");
+    world.ack_all();
+    assert!(world.left);
+    world.end(End::new(Cause::Closed, "closed"));
+    assert_eq!(world.connects.len(), 2);
+
+    // A stop that follows keeps its own deadline, and says it once.
+    let mut stopping = World::connected(&config(), Granted::default());
+    stopping.ack_all();
+    stopping.session.on_stop(stopping.now + Duration::from_secs(3));
+    stopping.run();
+    let said = stopping.out.len();
+    stopping.session.on_config(stopping.now, settings(&elsewhere));
+    stopping.run();
+    assert_eq!(stopping.out.len(), said);
+    stopping.ack_all();
+    stopping.end(End::new(Cause::Closed, "closed"));
+    assert!(stopping.done);
+}
+
+#[test]
 fn a_new_configuration_that_comes_while_connecting_gives_up_the_old_brokers_connection() {
     let mut world = World::new(&config());
     world.run();
