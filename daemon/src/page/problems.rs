@@ -183,12 +183,13 @@ fn line(bus: &BusStatus) -> Vec<Problem> {
     problems
 }
 
-/// A device that answers, but without values. That some points have none on the device's own word is no trouble.
+/// A device that answers, but without values. That points have none on the device's own word is no trouble, not even if it is
+/// said of all of them: an inverter at night.
 fn unusable(bus: &BusStatus, device: &DeviceStatus) -> Option<Problem> {
     if device.answering != Some(true) || device.unusable == 0 {
         return None;
     }
-    let own_word = device.unusable == device.unusable_expected && device.unusable < device.points;
+    let own_word = device.unusable == device.unusable_expected;
     let severity = match (device.is_useless(), own_word) {
         (true, _) => Severity::Fault,
         (_, true) => Severity::Note,

@@ -36,6 +36,7 @@ fn a_device_is_said_to_answer_only_when_it_does() {
         (|_, d| (d.answering, d.misheard) = (Some(false), true), "misheard", "no right answer since 14:13"),
         (|_, d| (d.points, d.unusable) = (3, 3), "without", "answers, 3 of 3 without value"),
         (|_, d| (d.points, d.unusable, d.unusable_expected) = (3, 1, 1), "answers", "answers"),
+        (|_, d| (d.points, d.unusable, d.unusable_expected) = (3, 3, 3), "answers", "answers"),
     ];
     for (change, state, words) in cases {
         assert_eq!(shown(change), ((*state).to_owned(), (*words).to_owned()));

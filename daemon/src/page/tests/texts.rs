@@ -152,6 +152,13 @@ fn a_device_that_answers_without_values_is_not_well() {
     assert_eq!(summary.severity, Some(Severity::Warning), "of lower rank");
     let (summary, text) = without(3, 3, Cause::Sentinel);
     assert_eq!((summary.severity, summary.problems.len()), (None, 1), "its manual says so: {text}");
+    let (summary, text) = without(12, 12, Cause::Sentinel);
+    assert_eq!((summary.severity, summary.problems.len()), (None, 1), "a device at rest: {text}");
+    assert!(
+        text.contains("none of its 12 points has a usable value: the device says that it has no value"),
+        "{text}"
+    );
+    assert!(summary.sentence.starts_with("All is well: 3 devices answer"), "{}", summary.sentence);
     let (_, text) = said(|status| {
         let device = &mut status.buses[0].devices[1];
         (device.points, device.unusable, device.answering) = (12, 12, Some(false));
