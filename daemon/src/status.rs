@@ -171,6 +171,8 @@ pub struct UplinkStatus {
     pub bytes: u64,
     /// Messages the broker accepted although nobody was subscribed (0x10).
     pub nobody_listening: u64,
+    /// Of these, records (gaps, damage, run ends, ...).
+    pub records_unheard: u64,
     /// Messages refused for good and stored as dead letters; only ever grows.
     pub dead_letters: u64,
     /// End of validity of the client certificate, wall clock µs.
@@ -209,6 +211,8 @@ pub struct SpoolStatus {
     pub dead_lettered: u64,
     /// Messages refused for good that are kept, of earlier runs too.
     pub dead_letters: u64,
+    /// Of these, records (gaps, damage, run ends, ...): what they tell, the server does not know.
+    pub records_refused: u64,
     /// Why the newest of them was refused, in the server's words.
     pub dead_letter_reason: Option<String>,
     /// Bytes of the file and its WAL.

@@ -273,12 +273,15 @@ fn store(status: &Status, now_us: i64) -> Vec<Problem> {
     problems
 }
 
-/// Whether the server knows what the records tell.
+/// Whether the server knows what the records tell. Which of them told of a loss is not known here.
 fn told(status: &Status) -> Told {
-    match (status.uplink.configured, status.spool.records_waiting) {
-        (false, _) => Told::Nobody,
-        (true, 0) => Told::Done,
-        (true, _) => Told::Later,
+    let (uplink, spool) = (&status.uplink, &status.spool);
+    match (spool.records_refused, uplink.records_unheard, spool.records_waiting) {
+        _ if !uplink.configured => Told::Nobody,
+        (refused, ..) if refused > 0 => Told::Refused(refused),
+        (_, unheard, _) if unheard > 0 => Told::Unheard(unheard),
+        (.., 0) => Told::Done,
+        _ => Told::Later,
     }
 }
 

@@ -607,16 +607,30 @@ pub enum Told {
     Done,
     /// Records wait; this one may be among them.
     Later,
+    /// So many records were refused for good; this one may be among them.
+    Refused(u64),
+    /// So many records were taken while nobody had subscribed to them; this one may be among them.
+    Unheard(u64),
     /// There is no server.
     Nobody,
 }
 
 impl Told {
-    fn words(self) -> &'static str {
+    fn words(self) -> String {
+        let reports = |n| count(n, "report", "reports");
         match self {
-            Self::Done => "Reported to the server.",
-            Self::Later => "Will be reported to the server.",
-            Self::Nobody => "No server is configured that could be told.",
+            Self::Done => "Reported to the server.".into(),
+            Self::Later => "Will be reported to the server.".into(),
+            Self::Refused(n) => {
+                format!("The server has refused {} for good; this may be among them.", reports(n))
+            }
+            Self::Unheard(n) => {
+                format!(
+                    "The server took {} to which nobody had subscribed; this may be among them.",
+                    reports(n)
+                )
+            }
+            Self::Nobody => "No server is configured that could be told.".into(),
         }
     }
 }

@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::shared::Shared;
+use super::store::Letters;
 use crate::status::Salvage;
 
 /// Rates are taken over this span of time.
@@ -44,8 +45,8 @@ pub(super) struct View {
     pub(super) bytes_max: u64,
     /// Wall clock of the oldest waiting reading.
     pub(super) oldest_us: Option<i64>,
-    /// Dead letters, and why the newest was refused.
-    pub(super) letters: (u64, Option<String>),
+    /// Dead letters.
+    pub(super) letters: Letters,
     /// Damage, and what was saved.
     pub(super) salvage: Option<Salvage>,
 }
@@ -129,7 +130,8 @@ impl Meter {
             spool.damaged = sums.losses.damaged + sums.losses.unstored;
             spool.dropped = sums.losses.dropped;
             spool.dead_lettered = sums.losses.dead_lettered;
-            (spool.dead_letters, spool.dead_letter_reason) = letters;
+            (spool.dead_letters, spool.records_refused) = (letters.kept, letters.records);
+            spool.dead_letter_reason = letters.newest;
             spool.salvage = salvage;
             spool.bytes = bytes.unwrap_or(spool.bytes);
             spool.bytes_max = bytes_max;

@@ -57,5 +57,20 @@ fn the_server_is_said_to_know_only_what_it_has_confirmed() {
     assert_eq!(told(true, 0).matches(". Reported to the server. ").count(), 2, "{}", told(true, 0));
     assert_eq!(told(true, 1).matches(". Will be reported to the server. ").count(), 2, "{}", told(true, 1));
     assert!(!told(true, 1).contains("Reported"), "{}", told(true, 1));
+    let not_sure = |change: fn(&mut crate::status::Status)| {
+        said(|status| {
+            status.spool.damaged = 7;
+            change(status);
+        })
+        .1
+    };
+    let refused = not_sure(|status| status.spool.records_refused = 2);
+    assert!(
+        refused.contains(". The server has refused 2 reports for good; this may be among them. "),
+        "{refused}"
+    );
+    let unheard = not_sure(|status| status.uplink.records_unheard = 1);
+    assert!(unheard.contains(". The server took 1 report to which nobody had subscribed; "), "{unheard}");
+    assert!(!refused.contains("Reported to") && !unheard.contains("Reported to"));
     assert!(told(false, 1).contains("No server is configured that could be told"), "{}", told(false, 1));
 }

@@ -29,7 +29,7 @@ use super::schema::{self, Schema, WriteBack};
 use super::shared::off_the_lock;
 pub use error::{StoreError, Trouble};
 use tables::mark;
-pub use tables::{Found, RunRow, dictionary, found, gap_rows, letters, records, told_of};
+pub use tables::{Found, Letters, RunRow, dictionary, found, gap_rows, letters, records, told_of};
 use write::{Writing, name_log, put_again, put_dead, put_events, put_runs, small_pages};
 
 use crate::model::event::Event;

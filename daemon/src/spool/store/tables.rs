@@ -149,10 +149,24 @@ pub(super) fn mark(connection: &Connection) -> Result<Mark, StoreError> {
     mark_of(&mark).ok_or_else(|| StoreError::Foreign("the spool's own row is damaged".into()))
 }
 
-/// How many dead letters are kept, and why the newest was refused.
-pub fn letters(connection: &Connection) -> rusqlite::Result<(u64, Option<String>)> {
-    let sql = "SELECT count(*), (SELECT reason FROM dead ORDER BY id DESC LIMIT 1) FROM dead";
-    connection.query_row(sql, [], |row| Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get(1)?)))
+/// The dead letters that are kept.
+#[derive(Clone, Debug, Default)]
+pub struct Letters {
+    /// How many.
+    pub kept: u64,
+    /// Of these, records: what they tell, the server was not told.
+    pub records: u64,
+    /// Why the newest was refused.
+    pub newest: Option<String>,
+}
+
+/// Looks how many there are.
+pub fn letters(connection: &Connection) -> rusqlite::Result<Letters> {
+    let sql = "SELECT count(*), count(*) FILTER (WHERE n = 0), (SELECT reason FROM dead ORDER BY id DESC LIMIT 1) FROM dead";
+    let number = |row: &rusqlite::Row<'_>, at| row.get::<_, i64>(at).map(i64::cast_unsigned);
+    connection.query_row(sql, [], |row| {
+        Ok(Letters { kept: number(row, 0)?, records: number(row, 1)?, newest: row.get(2)? })
+    })
 }
 
 /// All entries of the file. An entry that cannot be read is left out: blocks that need it count as damaged.

@@ -46,6 +46,27 @@ async fn a_dead_letter_leaves_the_backlog_as_a_recorded_gap() {
 }
 
 #[tokio::test]
+async fn a_refused_record_is_counted_as_long_as_it_is_kept() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (Opened { spool, run, .. }, board) = open(settings(directory.path()));
+    let body = Body::Gap { of: run, first: 0, next: 2, cause: GapCause::Evicted };
+    spool.record(body, stamp(0));
+    let batch = Plant::new(run).batch();
+    spool.append(batch.clone());
+    flush(&spool).await;
+    let (_, events) = waiting(&spool).await;
+    let gap = events.iter().find(|event| matches!(event.body, Body::Gap { .. })).expect("waits");
+    let refused = vec![Confirmed::from(&**gap), Confirmed::from(&*batch)];
+    spool.dead_letter(refused, "not authorized".into()).await.expect("moved");
+    flush(&spool).await;
+    let said = |status: crate::status::SpoolStatus| (status.dead_letters, status.records_refused);
+    spool.ping().await.expect("turns");
+    assert_eq!(said(board.snapshot().spool), (2, 1));
+    let after_kill = copy(&spool, directory.path());
+    assert_eq!(said(Offline::open(after_kill.path()).expect("opens").status(None)), (2, 1));
+}
+
+#[tokio::test]
 async fn a_dead_letter_finds_its_shape_in_a_file_that_has_just_begun() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join(store::FILE);

@@ -31,7 +31,7 @@ use super::records::Mark;
 use super::rescue::{Rescue, Searched};
 use super::ring::{self, Spot};
 use super::shared::{Command, Shared};
-use super::store::{self, DeadLetter, Store, Trouble};
+use super::store::{self, DeadLetter, Letters, Store, Trouble};
 use crate::model::RunId;
 use crate::model::event::{Body, Event};
 use crate::status::Salvage;
@@ -108,8 +108,8 @@ pub(super) struct Writer {
     run_ended: bool,
     flushes: Vec<Flush>,
     dead: Vec<DeadLetter>,
-    /// Dead letters in the file, and why the newest was refused.
-    letters_kept: (u64, Option<String>),
+    /// Dead letters in the file.
+    letters_kept: Letters,
     /// Who waits until the dead letters are stored.
     letters: Vec<oneshot::Sender<Result<(), SpoolError>>>,
     resends: VecDeque<Resend>,
@@ -176,7 +176,7 @@ impl Writer {
             run_ended: false,
             flushes: Vec::new(),
             dead: Vec::new(),
-            letters_kept: (0, None),
+            letters_kept: Letters::default(),
             letters: Vec::new(),
             resends: VecDeque::new(),
             again: Vec::new(),

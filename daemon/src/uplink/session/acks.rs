@@ -35,6 +35,10 @@ impl Session {
             self.numbers.nobody_listening += 1;
         }
         let held = unheard && self.settings.nobody_listens == NobodyListens::Hold;
+        if unheard && !held {
+            let is_record = |one: &&Confirmed| matches!(one, Confirmed::Event { .. });
+            self.numbers.records_unheard += sent.what.iter().filter(is_record).count() as u64;
+        }
         if code < 0x80 && !held {
             self.accept(sent);
         } else if !sent.kind.is_data() {

@@ -112,6 +112,8 @@ pub(super) struct Numbers {
     pub messages: u64,
     pub bytes: u64,
     pub nobody_listening: u64,
+    /// Records that the broker took then, and has forgotten.
+    pub records_unheard: u64,
     /// Messages that are stored as dead letters.
     pub dead_letters: u64,
 }

@@ -62,6 +62,7 @@ impl Task {
             uplink.messages = numbers.messages;
             uplink.bytes = numbers.bytes;
             uplink.nobody_listening = numbers.nobody_listening;
+            uplink.records_unheard = numbers.records_unheard;
             uplink.dead_letters = numbers.dead_letters;
         });
         self.shown = Shown { at: Some(at), connected, numbers, trouble };

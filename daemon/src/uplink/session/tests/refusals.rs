@@ -178,7 +178,18 @@ fn nobody_listening_confirms_by_default_and_is_counted() {
     world.run();
     world.ack(0, 0x10);
     assert_eq!(world.confirmed.len(), 1);
-    assert_eq!(world.session.numbers().nobody_listening, 1);
+    let counted = |world: &World| {
+        let numbers = world.session.numbers();
+        (numbers.nobody_listening, numbers.records_unheard)
+    };
+    assert_eq!(counted(&world), (1, 0));
+    let body =
+        Body::RunEnd { ended: RunId { counter: 1, random: 1 }, next_seq: 9, clean: true, last_wall_us: None };
+    world.keep(Item::Event(Arc::new(Event { run: RUN, number: 3, stamp: stamp(), body })));
+    world.run();
+    world.ack(0, 0x10);
+    assert_eq!(world.confirmed.len(), 2);
+    assert_eq!(counted(&world), (2, 1), "nobody was told of it");
 }
 
 #[test]
