@@ -368,14 +368,16 @@ pub fn safe_mode() -> Said {
     )
 }
 
-/// What a crash loop is, as the supervisor counts it.
-pub const CRASH_LOOP: &str = "5 starts within 10 min without a stop in order (crashed, killed or power lost)";
+/// What a crash loop is, as the supervisor counts it: also across reboots, where it does not know the time in between.
+pub const CRASH_LOOP: &str =
+    "5 starts in a row, none of which lasted 10 min or was stopped in order (crashed, killed or power lost)";
 
 /// The newest configuration is not in force.
-pub fn config_refused(why: &str) -> Said {
+pub fn config_refused(why: &str, check_finds_it: bool) -> Said {
+    let look = if check_finds_it { " \"fieldspool check\" shows what a reload would find." } else { "" };
     Said(
         "The newest configuration was refused, the one before it stays in force".into(),
-        format!("{} \"fieldspool check\" shows what a reload would find.", sentence(why)),
+        sentence(why) + look,
     )
 }
 

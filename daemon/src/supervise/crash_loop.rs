@@ -2,10 +2,12 @@
 //! mode, sampling and storing only, so that a poison reading or a broker's message cannot keep it from its first duty.
 //!
 //! The memory is the file `starts` in the state directory: one line for each start since the last stop in order, with
-//! the boot and its CLOCK_BOOTTIME in seconds. Wall time is not asked: it may be wrong and may jump. Starts in different boots
-//! count together only by their number, because a gateway that reboots in a loop has a crash loop too: a line of another boot counts as
-//! recent. A power cut is a stop out of order as well, so five power cuts during one installation afternoon must not end in safe
-//! mode: lines of other boots count at most [`OTHER_BOOTS`]. What cannot be read counts as nothing; what cannot be written is said and forgotten.
+//! the boot and its CLOCK_BOOTTIME in seconds. Wall time is not asked: it may be wrong and may jump. A gateway that reboots in a loop
+//! has a crash loop too, so starts of earlier boots count, by their number: how old they are nobody knows. But a life that lasts for
+//! [`WINDOW`] takes all lines away, its own too, so that none counts which was followed by a good time; that is what people are told
+//! (`words::CRASH_LOOP`). A power cut is a stop out of order as well, and five power cuts during one installation afternoon must not
+//! end in safe mode: lines of other boots count at most [`OTHER_BOOTS`]. What cannot be read counts as nothing; what cannot be
+//! written is said and forgotten.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -62,6 +64,16 @@ impl Starts {
         here + before >= STARTS
     }
 
+    /// Told `since_boot` at every turn. A life that has lasted ends every loop: gives the file that is to be removed then, once.
+    pub(super) fn lasted(&mut self, since_boot: Duration) -> Option<PathBuf> {
+        let began = self.starts.last()?.seconds;
+        if since_boot.as_secs().saturating_sub(began) < WINDOW.as_secs() {
+            return None;
+        }
+        self.starts.clear();
+        Some(self.path.clone())
+    }
+
     /// Writes this start down, so that the next one sees it.
     pub fn remember(&self) -> io::Result<()> {
         let text = self.starts.iter().fold(String::new(), |mut text, start| {
@@ -82,10 +94,15 @@ impl Starts {
 
     /// A stop in order: the count begins anew.
     pub fn stopped_in_order(&self) -> io::Result<()> {
-        match fs::remove_file(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        forget(&self.path)
+    }
+}
+
+/// Removes the file: no start counts any more.
+pub(super) fn forget(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -128,8 +145,27 @@ mod tests {
 
     #[test]
     fn people_are_told_the_numbers_that_are_counted() {
-        let told = format!("{STARTS} starts within {} min", WINDOW.as_secs() / 60);
+        let told = format!("{STARTS} starts in a row, none of which lasted {} min", WINDOW.as_secs() / 60);
         assert!(crate::page::words::CRASH_LOOP.starts_with(&told), "{told}");
+    }
+
+    #[test]
+    fn a_life_that_lasted_counts_against_no_later_boot() {
+        let lasts = |starts: &mut Starts, seconds| match starts.lasted(Duration::from_secs(seconds)) {
+            Some(file) => forget(&file).is_ok(),
+            None => false,
+        };
+        for (life, looping) in [(599, true), (600, false)] {
+            let dir = tempfile::tempdir().unwrap();
+            for boot in [1, 2] {
+                let mut starts = start(dir.path(), BootId(boot), 30);
+                assert_eq!(lasts(&mut starts, 30 + life), !looping);
+                assert!(!lasts(&mut starts, 30 + life), "only once, if at all");
+            }
+            // Perhaps a year later.
+            let last = [30, 40, 50].map(|seconds| start(dir.path(), BOOT, seconds).looping());
+            assert_eq!(last, [false, false, looping], "after lives of {life} s");
+        }
     }
 
     #[test]

@@ -16,9 +16,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::buses::{Buses, Common};
-use super::crash_loop::Starts;
+use super::crash_loop::{self, Starts};
 use super::desk::Desk;
-use super::opening::{begin, introduce, open, stamps};
+use super::opening::{self, begin, introduce, open, stamps};
 use super::stop::{Stage, Stopping};
 use super::tasks::{Running, Tasks};
 use super::watchdog::{self, Deadlines, Heartbeat, Pulse};
@@ -153,6 +153,14 @@ impl Gateway {
             tracing::info!("the network came up; trying the broker at once");
         }
         uplink.kick();
+    }
+
+    /// At every turn: a life that has lasted is no part of a crash loop.
+    pub(super) fn lasts(&mut self) {
+        if let Some(file) = self.starts.lasted(opening::since_boot()) {
+            // A disk that stalls must not hold the runtime; what is not removed now costs a later start at most its uplink.
+            drop(tokio::task::spawn_blocking(move || crash_loop::forget(&file)));
+        }
     }
 
     /// Waits for a task that ends unasked, and names it.

@@ -134,6 +134,7 @@ async fn reign(
 ) -> Result<(), RunError> {
     loop {
         gateway.pulse.beat(Instant::now());
+        gateway.lasts();
         tokio::select! {
             asked = signals.next() => match asked {
                 Asked::Stop => return Ok(()),

@@ -23,11 +23,15 @@ pub(super) fn stamps(clock: Clock) -> impl Fn() -> Stamp + Send + Sync + 'static
 /// Counts this start, before anything that could crash.
 pub(super) fn begin(state: &Path, clock: &Clock) -> Starts {
     let now = clock.stamp(Instant::now());
-    let since_boot = clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Into::into);
-    let starts = Starts::begin(state, now.boot, since_boot);
+    let starts = Starts::begin(state, now.boot, since_boot());
     // The spool says what is wrong with the directory.
     let _ = std::fs::create_dir_all(state).and_then(|()| starts.remember());
     starts
+}
+
+/// Running time of the machine, suspended or not.
+pub(super) fn since_boot() -> Duration {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Into::into)
 }
 
 /// Opens the spool on a thread of its own, and asks systemd for more time as long as it takes.

@@ -189,7 +189,7 @@ fn what_answers_something_else_is_told_apart_from_silence() {
 fn each_trouble_has_its_words_and_a_remedy() {
     type Change = fn(&mut Status);
     let cases: &[(Change, Severity, &str)] = &[
-        (|s| s.gateway.safe_mode = true, Severity::Fault, "5 starts within 10 min"),
+        (|s| s.gateway.safe_mode = true, Severity::Fault, "5 starts in a row, none of which lasted 10 min"),
         (
             |s| s.gateway.config_refused = Some("x.toml:3".into()),
             Severity::Warning,
