@@ -151,6 +151,7 @@ fn a_configuration_that_is_gone_at_a_reload_is_refused_and_an_empty_file_is_take
     let words = gateway.command(&["status"]).output().unwrap();
     let words = String::from_utf8_lossy(&words.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(words.contains("the configuration folder is gone; bring it back"), "{words}");
+    assert!(!words.contains("fieldspool check"), "it does not know what was: {words}");
     // A mount point without what was mounted on it.
     std::fs::create_dir(&etc).unwrap();
     refused(&gateway, "no configuration file (*.toml) is left");

@@ -44,6 +44,8 @@ pub struct GatewayStatus {
     pub config_hash: String,
     /// Why the newest configuration was refused, if it was.
     pub config_refused: Option<String>,
+    /// `fieldspool check` finds that too.
+    pub check_finds_it: bool,
     /// What a person should know and do, one sentence each: clone suspected, state on tmpfs, page certificate, ...
     pub warnings: Vec<String>,
 }

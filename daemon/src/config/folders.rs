@@ -3,7 +3,7 @@
 //! All `*.toml` directly in a folder count, in the order of their names; a file in a later folder replaces one of the
 //! same name in an earlier one, and one that is a link to `/dev/null` only takes the earlier one away. Profiles are
 //! the files in `profiles/` of each folder and follow the same rule. What cannot be read as this user is noted and
-//! left out; what is too large or no plain text is a fault.
+//! left out; what is too large or no plain text is a fault, and so is a folder that is there and cannot be listed.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -15,6 +15,7 @@ use ring::digest;
 
 use super::document::{self, Data, Document, Entry, Tree};
 use super::fault::{Fault, Place, Unchecked};
+use super::origin::{self, Origin};
 use super::table::Findings;
 
 /// Where the configuration lies unless `--config` says otherwise; later ones win.
@@ -72,8 +73,8 @@ pub(super) struct Reader<'a> {
     pub(super) unchecked: Vec<Unchecked>,
     /// Number of files read, profiles included.
     pub(super) files: usize,
-    /// Folders in which a configuration file lies that has a say, or that takes another one's away.
-    pub(super) from: Vec<PathBuf>,
+    /// Folders of configuration files that are there.
+    pub(super) from: Vec<Origin>,
     hash: digest::Context,
 }
 
@@ -107,10 +108,18 @@ impl<'a> Reader<'a> {
     /// All configuration files of the folders, merged.
     pub(super) fn configuration(&mut self, folders: &Folders) -> Tree {
         let mut merged = Tree::default();
-        let paths = self.found(&folders.config, folders.named);
-        self.from = paths.iter().filter_map(|path| Some(path.parent()?.to_path_buf())).collect();
-        self.from.sort();
-        self.from.dedup();
+        let before: Vec<_> = folders.config.iter().map(|folder| origin::identity(folder)).collect();
+        let files = self.listed(&folders.config, folders.named);
+        let paths = winners(&files);
+        let is_in = |folder: &Path, paths: &[PathBuf]| paths.iter().any(|path| path.parent() == Some(folder));
+        for (folder, before) in folders.config.iter().zip(before).filter(|(folder, _)| folder.is_dir()) {
+            self.from.push(Origin {
+                identity: before.filter(|before| origin::identity(folder) == Some(*before)),
+                has_files: is_in(folder, &files),
+                counts: is_in(folder, &paths),
+                folder: folder.clone(),
+            });
+        }
         for path in paths.into_iter().filter(has_a_say) {
             let Some(document) = self.document(&path) else { continue };
             let mut faults = Vec::new();
@@ -156,36 +165,42 @@ impl<'a> Reader<'a> {
 
     /// The files that count, by name.
     fn effective(&mut self, folders: &[PathBuf], named: bool) -> Vec<PathBuf> {
-        let mut paths = self.found(folders, named);
+        let mut paths = winners(&self.listed(folders, named));
         paths.retain(has_a_say);
         paths
     }
 
-    /// The same, with the links that only take a file of an earlier folder away.
-    fn found(&mut self, folders: &[PathBuf], named: bool) -> Vec<PathBuf> {
-        let mut by_name = BTreeMap::new();
+    /// All files of these folders. A folder that is not there is none; one that cannot be listed to its end is a fault: what it
+    /// holds may be the half that matters.
+    fn listed(&mut self, folders: &[PathBuf], named: bool) -> Vec<PathBuf> {
+        let mut files = Vec::new();
         for folder in folders {
             if folder.is_file() {
-                by_name.insert(folder.file_name().map(ToOwned::to_owned), folder.clone());
+                files.push(folder.clone());
                 continue;
             }
-            let entries = match fs::read_dir(folder) {
-                Ok(entries) => entries,
-                Err(error) if error.kind() == ErrorKind::NotFound && !named => continue,
-                Err(error) => {
-                    self.not_read(folder, &error, named);
-                    continue;
-                }
-            };
-            for entry in entries.flatten() {
-                let path = entry.path();
-                let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-                if path.extension().is_some_and(|extension| extension == "toml") && !hidden {
-                    by_name.insert(Some(entry.file_name()), path);
-                }
+            match fs::read_dir(folder) {
+                Ok(entries) => self.list(folder, entries, &mut files),
+                Err(error) if error.kind() == ErrorKind::NotFound && !named => {}
+                Err(error) => self.not_read(folder, &error),
             }
         }
-        by_name.into_values().collect()
+        files
+    }
+
+    pub(super) fn list(
+        &mut self,
+        folder: &Path,
+        entries: impl Iterator<Item = std::io::Result<fs::DirEntry>>,
+        files: &mut Vec<PathBuf>,
+    ) {
+        for entry in entries {
+            match entry {
+                Ok(entry) if origin::is_configuration(&entry) => files.push(entry.path()),
+                Ok(_) => {}
+                Err(error) => return self.not_read(folder, &error),
+            }
+        }
     }
 
     fn document(&mut self, path: &Path) -> Option<Document> {
@@ -197,7 +212,7 @@ impl<'a> Reader<'a> {
                 return None;
             }
             Err(error) => {
-                self.not_read(path, &error, true);
+                self.not_read(path, &error);
                 return None;
             }
         };
@@ -235,12 +250,12 @@ impl<'a> Reader<'a> {
     }
 
     /// A file or folder that could not be read: this user's limits are noted, anything else is a fault.
-    fn not_read(&mut self, path: &Path, error: &std::io::Error, wanted: bool) {
+    fn not_read(&mut self, path: &Path, error: &std::io::Error) {
         if error.kind() == ErrorKind::PermissionDenied {
             self.findings.damaged.set(true);
             let why = "this user may not read it; run as root, or as the user fieldspool".to_owned();
             self.unchecked.push(Unchecked { path: path.to_path_buf(), why });
-        } else if wanted {
+        } else {
             let remedy = match error.kind() {
                 ErrorKind::NotFound => "check the path",
                 _ => "check the disk and the path",
@@ -248,6 +263,13 @@ impl<'a> Reader<'a> {
             self.fault(Place::file(Arc::from(path)), format!("cannot be read: {error}"), remedy.to_owned());
         }
     }
+}
+
+/// Of files of one name the one in the latest folder, by name.
+fn winners(files: &[PathBuf]) -> Vec<PathBuf> {
+    let by_name: BTreeMap<_, _> =
+        files.iter().map(|path| (path.file_name().map(ToOwned::to_owned), path.clone())).collect();
+    by_name.into_values().collect()
 }
 
 /// It is more than a link that takes another file away.

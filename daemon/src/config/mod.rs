@@ -2,7 +2,8 @@
 //!
 //! The road: [`folders`] finds and reads the files, `document` makes trees of them in which every key and value knows
 //! its place, `meaning` turns the merged tree into a [`Config`], `surroundings` looks at what the configuration
-//! points to (certificates, keys, ports), [`report`] prints it all for `fieldspool check`, [`mod@diff`] compares two.
+//! points to (certificates, keys, ports), [`report`] prints it all for `fieldspool check`, [`mod@diff`] compares two, `origin` says whether
+//! the files of one are gone.
 //!
 //! Promises: all faults at once, each with file, line and column and what to do; a text that is not understood is
 //! never half applied (P9); what N.0 accepts, all N.x accept. No input makes it panic. Not here: the shape of a
@@ -13,6 +14,7 @@
 
 mod document;
 mod meaning;
+mod origin;
 mod surroundings;
 mod table;
 mod words;
@@ -37,6 +39,7 @@ use crate::uplink::UplinkConfig;
 pub use diff::{Change, diff};
 pub use fault::{Fault, Place, Unchecked};
 pub use folders::Folders;
+pub use origin::Origin;
 pub use report::{CheckReport, check};
 pub(crate) use words::duration;
 
@@ -52,8 +55,8 @@ pub struct Config {
     pub gateway: Arc<str>,
     /// First 16 hexadecimal digits of the SHA-256 over the files that had a say; 16 zeros if there was none.
     pub hash: String,
-    /// The folders in which its files lie, in the order of their names; empty if there is no file at all.
-    pub from: Vec<PathBuf>,
+    /// The folders in which its files may lie and that are there; the folder of a file that was named by itself is not among them.
+    pub from: Vec<Origin>,
     /// `[uplink]`; without it nothing is sent, and everything is kept.
     pub uplink: Option<UplinkConfig>,
     /// `[spool]` and `state_directory`.
@@ -108,26 +111,6 @@ impl Config {
     /// Nothing is polled.
     pub fn is_idle(&self) -> bool {
         self.buses.is_empty()
-    }
-
-    /// What of this configuration's files is gone where `new` was read, or could not be: a folder, or every file. In
-    /// words, with what to do; `None` if nothing is. A folder that is not mounted looks like one that nobody ever
-    /// wrote to, so absence is never the user's word; a file without a line in it is.
-    pub fn vanished(&self, new: Option<&Self>) -> Option<String> {
-        let gone: Vec<PathBuf> = self.from.iter().filter(|folder| !folder.exists()).cloned().collect();
-        let (folders, what) = if gone.is_empty() {
-            (&self.from, "no configuration file (*.toml) is left")
-        } else {
-            (&gone, "the configuration folder is gone")
-        };
-        let last =
-            folders.last().filter(|_| !gone.is_empty() || new.is_some_and(|new| new.from.is_empty()))?;
-        let named: Vec<String> = folders.iter().map(|folder| folder.display().to_string()).collect();
-        Some(format!(
-            "{}: {what}; bring it back and reload, or, to read nothing on purpose, put an empty file there ({}) and reload",
-            named.join(" and "),
-            last.join("idle.toml").display()
-        ))
     }
 }
 

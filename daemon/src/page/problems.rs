@@ -131,7 +131,7 @@ fn gateway(status: &Status) -> Vec<Problem> {
         problems.push(Problem::new(Severity::Fault, words::safe_mode()));
     }
     if let Some(why) = &gateway.config_refused {
-        problems.push(Problem::new(Severity::Warning, words::config_refused(why)));
+        problems.push(Problem::new(Severity::Warning, words::config_refused(why, gateway.check_finds_it)));
     }
     for warning in &gateway.warnings {
         // The writer's own sentence says what is and what to do.

@@ -27,16 +27,41 @@ const WAITS: &str = "until the next start (sudo systemctl restart fieldspool)";
 /// Faults that are logged one by one.
 const FAULTS_LOGGED: usize = 5;
 
+/// Why a configuration is not taken.
+#[derive(Debug)]
+struct Refusal {
+    /// Each in one line.
+    faults: Vec<String>,
+    /// `fieldspool check` finds them too. What is gone it cannot miss, and a disk that is slow now may be quick then.
+    check_finds_it: bool,
+}
+
+impl Refusal {
+    fn now(why: String) -> Self {
+        Self { faults: vec![why], check_finds_it: false }
+    }
+}
+
+impl From<RunError> for Refusal {
+    fn from(error: RunError) -> Self {
+        let faults = match error {
+            RunError::Config(faults) => faults,
+            other => vec![other.to_string()],
+        };
+        Self { faults, check_finds_it: true }
+    }
+}
+
 /// A configuration with which the daemon would start: one that it takes now and refuses after the next power cut
 /// would leave the gateway dead. One whose files are gone is none: at a start it means that nothing is to be read, but not while
 /// `old` is in force.
-fn startable(place: Option<&Path>, old: &Config) -> Result<Config, RunError> {
+fn startable(place: Option<&Path>, old: &Config) -> Result<Config, Refusal> {
     let read = super::load(place);
     if let Some(gone) = old.vanished(read.as_ref().ok()) {
-        return Err(RunError::Config(vec![gone]));
+        return Err(Refusal::now(gone));
     }
     let new = read?;
-    spool::durability(&new.spool)?;
+    spool::durability(&new.spool).map_err(RunError::from)?;
     Ok(new)
 }
 
@@ -57,33 +82,32 @@ impl Gateway {
         notify::ready();
     }
 
-    /// The new configuration, or all that is wrong with it, each in one line.
-    async fn read(&self) -> Result<Config, Vec<String>> {
+    /// The new configuration, or all that is wrong with it.
+    async fn read(&self) -> Result<Config, Refusal> {
         let (place, old) = (self.place.clone(), self.config.clone());
         // Files on a slow card must not hold up the buses of this runtime.
         let reading = tokio::task::spawn_blocking(move || startable(place.as_deref(), &old));
-        let Ok(read) = tokio::time::timeout(READ_WITHIN, reading).await else {
-            return Err(vec![format!(
-                "its files cannot be read within {} s: see dmesg",
-                READ_WITHIN.as_secs()
-            )]);
-        };
-        match read {
-            Ok(Ok(new)) => Ok(new),
-            Ok(Err(RunError::Config(faults))) => Err(faults),
-            Ok(Err(other)) => Err(vec![other.to_string()]),
-            Err(panicked) => Err(vec![format!("reading it failed: {panicked}")]),
+        match tokio::time::timeout(READ_WITHIN, reading).await {
+            Ok(Ok(read)) => read,
+            Ok(Err(panicked)) => Err(Refusal::now(format!("reading it failed: {panicked}"))),
+            Err(_) => {
+                let seconds = READ_WITHIN.as_secs();
+                Err(Refusal::now(format!("its files cannot be read within {seconds} s: see dmesg")))
+            }
         }
     }
 
-    async fn refuse(&mut self, faults: Vec<String>) {
+    async fn refuse(&mut self, Refusal { faults, check_finds_it }: Refusal) {
         for fault in faults.iter().take(FAULTS_LOGGED) {
             tracing::error!(error = %fault, "the new configuration is refused, the old one stays");
         }
         let first = faults.first().cloned().unwrap_or_default();
         let more = faults.len().saturating_sub(1);
         let why = if more == 0 { first } else { format!("{first} (and {more} more: fieldspool check)") };
-        self.common.board.update(|status| status.gateway.config_refused = Some(why.clone()));
+        self.common.board.update(|status| {
+            status.gateway.config_refused = Some(why.clone());
+            status.gateway.check_finds_it = check_finds_it;
+        });
         self.record(Body::Config { hash: self.config.hash.clone(), refused: Some(why) }).await;
     }
 
@@ -100,9 +124,7 @@ impl Gateway {
                     error = format!("{key} stays {was}, {wanted} needs a restart"),
                     "a part of the new configuration waits for the next start"
                 );
-                refused.push(format!(
-                    "{key} stays {was} until the next start (sudo systemctl restart fieldspool)"
-                ));
+                refused.push(format!("{key} stays {was} {WAITS}"));
             }
         }
         let old = std::mem::replace(&mut self.config, new);
@@ -229,6 +251,20 @@ mod tests {
             let old = super::super::load(Some(memory.path())).unwrap();
             let read = startable(Some(memory.path()), &old);
             assert_eq!(read.is_ok(), taken, "{read:?}");
+            assert!(read.err().is_none_or(|refusal| refusal.check_finds_it));
         }
+    }
+
+    #[test]
+    fn of_what_is_gone_the_page_does_not_say_that_check_would_find_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.toml");
+        std::fs::write(&file, "trust_rtc = true\n").unwrap();
+        let old = super::super::load(Some(folder.path())).unwrap();
+        std::fs::write(&file, "trust_rtc = 3\n").unwrap();
+        assert!(startable(Some(folder.path()), &old).unwrap_err().check_finds_it);
+        std::fs::remove_file(&file).unwrap();
+        let gone = startable(Some(folder.path()), &old).unwrap_err();
+        assert!(!gone.check_finds_it && gone.faults[0].contains("no configuration file"), "{gone:?}");
     }
 }

@@ -92,6 +92,41 @@ fn no_configuration_at_all_is_idle_and_no_fault() {
 }
 
 #[test]
+fn a_folder_that_is_there_and_cannot_be_listed_is_a_fault_wherever_it_lies() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("site.toml"), "trust_rtc = true\n").unwrap();
+    // Leads to itself: there is something, and it cannot be read. A sick disk cannot be had so cheaply.
+    let sick = folder.path().join("sick");
+    std::os::unix::fs::symlink(&sick, &sick).unwrap();
+    let read = |config: &[&Path], profiles: &[&Path]| {
+        let paths = |folders: &[&Path]| folders.iter().map(|folder| folder.to_path_buf()).collect();
+        load(&Folders { config: paths(config), profiles: paths(profiles), named: false })
+    };
+    for loaded in [read(&[folder.path(), &sick], &[]), read(&[folder.path()], &[&sick])] {
+        let refusal = loaded.refusal().unwrap_or_default();
+        assert!(
+            refusal.contains("sick: cannot be read: ") && refusal.contains("check the disk"),
+            "{refusal}"
+        );
+    }
+}
+
+#[test]
+fn an_entry_that_cannot_be_read_is_a_fault_and_not_the_end_of_the_list() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("site.toml"), "").unwrap();
+    let findings = super::Findings::default();
+    let mut reader = super::Reader::new(&findings);
+    let mut files = Vec::new();
+    let entries = fs::read_dir(folder.path()).unwrap();
+    let error = std::io::Error::from_raw_os_error(5);
+    reader.list(folder.path(), entries.chain([Err(error)]), &mut files);
+    assert_eq!(files.len(), 1);
+    let faults: Vec<String> = findings.faults.borrow().iter().map(ToString::to_string).collect();
+    assert!(faults.len() == 1 && faults[0].contains("cannot be read: Input/output error"), "{faults:?}");
+}
+
+#[test]
 fn a_faulty_file_leaves_no_configuration() {
     let (_folder, loaded) = loaded(&[("a.toml", "trust_rtc = true\n"), ("b.toml", "trust_rtv = true\n")]);
     assert_eq!(loaded.config, None);

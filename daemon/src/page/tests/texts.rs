@@ -167,6 +167,21 @@ fn a_device_that_answers_without_values_is_not_well() {
 }
 
 #[test]
+fn check_is_recommended_only_for_what_it_can_find() {
+    let refused = |check_finds_it| {
+        said(|status| {
+            let why = Some("/etc/fieldspool: the configuration folder is gone".into());
+            (status.gateway.config_refused, status.gateway.check_finds_it) = (why, check_finds_it);
+        })
+        .1
+    };
+    let text = refused(false);
+    assert!(text.ends_with("stays in force. /etc/fieldspool: the configuration folder is gone."), "{text}");
+    let text = refused(true);
+    assert!(text.ends_with("is gone. \"fieldspool check\" shows what a reload would find."), "{text}");
+}
+
+#[test]
 fn what_answers_something_else_is_told_apart_from_silence() {
     let mishear = |device: &mut DeviceStatus| {
         (device.answering, device.misheard) = (Some(false), true);
