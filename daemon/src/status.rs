@@ -185,7 +185,7 @@ pub struct UplinkStatus {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SpoolStatus {
-    /// `ok`, `read-only`, `full`, `failing`, `stalled`.
+    /// `ok`, `read-only`, `full`, `failing`, `damaged`, `stalled`.
     pub state: String,
     /// Why, in words, if not ok.
     pub error: Option<String>,

@@ -15,6 +15,12 @@ use std::path::{Path, PathBuf};
 use super::store::FILE;
 use crate::model::RunId;
 
+/// The folder of what is damaged.
+pub(super) const QUARANTINE: &str = "quarantine";
+
+/// The folder of what a newer program has made.
+pub(super) const NEWER: &str = "newer";
+
 /// The file that says where to.
 const MARKER: &str = "aside";
 
@@ -66,7 +72,10 @@ pub(super) fn set_aside(file: &Path, folder: &str, run: RunId) -> io::Result<Pat
     }
     let mut name = run.to_string();
     for again in 1.. {
-        if !directory.join(folder).join(&name).exists() {
+        let to = directory.join(folder).join(&name);
+        // One that failed before it had written down where to has left it empty.
+        let empty = || to.read_dir().is_ok_and(|mut entries| entries.next().is_none());
+        if !to.exists() || empty() {
             break;
         }
         name = format!("{run}.{again}");
@@ -135,7 +144,7 @@ fn complete(directory: &Path, folder: &str, name: &str) -> Vec<Step> {
 /// The text of the marker: one of our two folders, and a name in it.
 fn destination(text: &str) -> Option<(&str, &str)> {
     let (folder, name) = text.trim_end().split_once('/')?;
-    let known = folder == "quarantine" || folder == "newer";
+    let known = folder == QUARANTINE || folder == NEWER;
     let plain = name.starts_with(|first: char| first.is_ascii_digit())
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '.');
     (known && plain).then_some((folder, name))

@@ -106,7 +106,7 @@ struct Threads {
 
 /// What opening found.
 struct Recovered {
-    entered: Result<(store::Store, records::Mark), String>,
+    entered: Result<(store::Store, records::Mark), store::StoreError>,
     /// What was wrong with a file that was set aside, or with its log.
     damaged: Option<String>,
 }
@@ -339,7 +339,7 @@ impl Parts {
         let salvaging = rescue::awaits(&settings.directory, known);
         let entered = begun.store.and_then(|(mut store, found)| {
             let entered = open::enter(&mut store, found, (run, &own, salvaging), stamp(), &mut next_event);
-            entered.map(|entered| (store, entered)).map_err(|error| error.to_string())
+            entered.map(|entered| (store, entered))
         });
         let volatile = entered.is_err() && sidecar.is_err();
         let mut inner = inner(settings, run, next_event);

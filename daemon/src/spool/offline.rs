@@ -128,12 +128,11 @@ pub fn resend(directory: &Path, asked: Asked) -> Result<Resent, SpoolError> {
 /// What a commit would wipe out: SQLite leaves out what stands behind a damaged frame of the log, and the log is emptied then. A start
 /// of the daemon looks at it first.
 fn evidence(file: &Path) -> Option<String> {
-    let fault = if salvage::log_fault(file).is_some() {
-        "its log is damaged in the middle"
-    } else if open::log_is_missing(file) {
-        "its log is missing"
-    } else {
-        return None;
+    let fault = match salvage::log_fault(file) {
+        Some(LogFault::Unread) => "the disk does not give its log",
+        Some(LogFault::Damaged | LogFault::Foreign) => "its log is damaged in the middle",
+        None if open::log_is_missing(file) => "its log is missing",
+        None => return None,
     };
     Some(format!(
         "{fault}; nothing was changed. Start the daemon first: it saves what can be saved, and can send again then"

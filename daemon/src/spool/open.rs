@@ -3,7 +3,8 @@
 //! Nothing found there stops the gateway, except a second instance, and a directory that `require_durable` refuses.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -11,7 +12,7 @@ use rusqlite::Connection;
 
 use super::SpoolError;
 use super::api::SpoolSettings;
-use super::aside;
+use super::aside::{self, QUARANTINE};
 use super::block;
 use super::copy::Copy;
 use super::directory;
@@ -55,7 +56,7 @@ pub(super) struct Begun {
     /// The run that begins.
     pub(super) run: RunId,
     /// The store and what it knew, or why there is none.
-    pub(super) store: Result<(Store, Found), String>,
+    pub(super) store: Result<(Store, Found), StoreError>,
     /// What was found damaged, in words; the file is set aside.
     pub(super) damaged: Option<String>,
     /// The file was not closed, and has no log.
@@ -64,76 +65,117 @@ pub(super) struct Begun {
     pub(super) gone: Option<Copy>,
 }
 
-/// Opens the file, or sets it aside and makes a fresh one, and chooses the run.
+/// Opens the file, or sets it aside and makes a fresh one, and chooses the run. What cannot be set aside now is left as it is,
+/// and the error says so: the writer tries it again, and opens nothing before.
 pub(super) fn begin(file: &Path, settings: &SpoolSettings, known: &Schema) -> Begun {
     let sidecar = directory::read_sidecar(&settings.directory).map_or(0, |run| run.counter);
     let random = u32::from_le_bytes(random());
     let after = |counter: u32| RunId { counter: counter.saturating_add(1).min(99_999_999), random };
-    let attempt = || -> Result<(Store, Found), StoreError> {
-        aside::finish(&settings.directory)?;
-        match salvage::log_fault(file) {
-            // SQLite leaves out, without a word, what stands behind a damaged frame.
-            Some(LogFault::Damaged) => {
-                return Err(StoreError::Foreign("its log is damaged in the middle".to_owned()));
-            }
-            Some(LogFault::Foreign) => return Err(foreign_log(file)),
-            None => {}
-        }
-        // The life before may have ended over a failed fsync.
-        directory::write_log_again(file)?;
-        let opened = Store::open_as(file, bytes_max(settings), &random_id(), known)?;
-        // So that no frame of a commit that was cut off stays behind those to come: it would look like damage.
-        match opened.0.empty_log() {
-            // A connection whose sync failed is not believed.
-            Err(error) if error.trouble() == Trouble::Disk => return Err(error),
-            // No space: it may still find room in its log.
-            Err(error) => tracing::debug!(%error, "the log cannot be emptied now"),
-            Ok(_) => {}
-        }
-        Ok(opened)
-    };
-    let open = || match attempt() {
-        // All of it once more: for one sync that failed nobody must begin in memory.
-        Err(error @ (StoreError::Sqlite(_) | StoreError::Directory(_)))
-            if error.trouble() == Trouble::Disk =>
-        {
-            tracing::warn!(%error, "the spool cannot be opened; it is tried once more");
-            attempt()
-        }
-        opened => opened,
-    };
     let log_missing = !aside::unfinished(&settings.directory) && log_is_missing(file);
     let gone = gone(file, &settings.directory);
     let mut damaged = None;
-    let mut opened = open();
-    let set_aside = match &opened {
-        // Who makes a file newer writes its copy anew. One flipped bit does not.
-        Err(error @ StoreError::Newer(_))
-            if Copy::head(file).schema.is_some_and(|own| own <= known.version) =>
-        {
-            Some(("quarantine", format!("{error}, which its copy does not say")))
-        }
-        Err(error @ StoreError::Newer(_)) => Some(("newer", error.to_string())),
-        Err(error) if error.trouble() == Trouble::Damage => Some(("quarantine", error.to_string())),
-        _ => None,
-    };
-    if let Some((folder, why)) = set_aside {
-        match aside::set_aside(file, folder, after(sidecar)) {
+    let mut store = open_or_again(file, settings, known);
+    let in_the_way =
+        store.as_ref().err().and_then(|error| Some((error.trouble().folder()?, error.to_string())));
+    if let Some((folder, why)) = in_the_way {
+        match put_aside(file, folder, after(sidecar)) {
             Ok(to) => {
                 tracing::error!(error = %why, to = %to.display(), "the spool cannot be read: set aside, a fresh one begins");
-                damaged = Some(why).filter(|_| folder == "quarantine");
-                opened = open();
+                damaged = Some(why).filter(|_| folder == QUARANTINE);
+                store = open_or_again(file, settings, known);
             }
             Err(error) => tracing::error!(%error, "the spool cannot be read and cannot be set aside"),
         }
-        tidy(&settings.directory);
     }
     let counter = |(_, found): &(Store, Found)| {
         found.runs.last().map_or(0, |row| row.run.counter).max(found.mark.counter)
     };
-    let known = opened.as_ref().map_or(0, counter);
-    let run = after(sidecar.max(known));
-    Begun { run, store: opened.map_err(|error| error.to_string()), damaged, log_missing, gone }
+    let run = after(sidecar.max(store.as_ref().map_or(0, counter)));
+    Begun { run, store, damaged, log_missing, gone }
+}
+
+/// For one sync that failed nobody must begin in memory: then all of it is done once more.
+fn open_or_again(
+    file: &Path,
+    settings: &SpoolSettings,
+    known: &Schema,
+) -> Result<(Store, Found), StoreError> {
+    match open_at_start(file, settings, known) {
+        Err(error @ (StoreError::Sqlite(_) | StoreError::Directory(_)))
+            if error.trouble() == Trouble::Disk =>
+        {
+            tracing::warn!(%error, "the spool cannot be opened; it is tried once more");
+            open_at_start(file, settings, known)
+        }
+        opened => opened,
+    }
+}
+
+fn open_at_start(
+    file: &Path,
+    settings: &SpoolSettings,
+    known: &Schema,
+) -> Result<(Store, Found), StoreError> {
+    aside::finish(&settings.directory)?;
+    let opened = open_file(file, (bytes_max(settings), known), true)?;
+    // So that no frame of a commit that was cut off stays behind those to come: it would look like damage.
+    match opened.0.empty_log() {
+        // A connection whose sync failed is not believed.
+        Err(error) if error.trouble() == Trouble::Disk => return Err(error),
+        // No space: it may still find room in its log.
+        Err(error) => tracing::debug!(%error, "the log cannot be emptied now"),
+        Ok(_) => {}
+    }
+    Ok(opened)
+}
+
+/// Opens the file, or makes it, after a look at what SQLite does not notice. `first`: this life has never had a file open, so that its
+/// log is what a life before has left; what a failed commit of our own has left may look like damage, and is not.
+pub(super) fn open_file(
+    file: &Path,
+    (bytes_max, known): (u64, &Schema),
+    first: bool,
+) -> Result<(Store, Found), StoreError> {
+    match salvage::log_fault(file) {
+        // Somebody has put another file in the place of ours, beside our log, or the other way round.
+        Some(LogFault::Foreign) => return Err(foreign_log(file)),
+        // SQLite leaves out, without a word, what stands behind a damaged frame, and then the log is emptied.
+        Some(LogFault::Damaged) if first => {
+            return Err(StoreError::Foreign("its log is damaged in the middle".to_owned()));
+        }
+        Some(LogFault::Unread) if first => {
+            return Err(io::Error::other("the disk does not give its log").into());
+        }
+        _ => {}
+    }
+    // The life before may have ended over a failed fsync.
+    directory::write_log_again(file)?;
+    match Store::open_as(file, bytes_max, &random_id(), known) {
+        // Who makes a file newer writes its copy anew. One flipped bit does not.
+        Err(error @ StoreError::Newer(_))
+            if Copy::head(file).schema.is_some_and(|own| own <= known.version) =>
+        {
+            Err(StoreError::Foreign(format!("{error}, which its copy does not say")))
+        }
+        opened => opened,
+    }
+}
+
+/// Sets a file aside that is in the way; gives its new place. On a full disk the reserve goes for it.
+pub(super) fn put_aside(file: &Path, folder: &str, run: RunId) -> io::Result<PathBuf> {
+    let directory = file.parent().unwrap_or(Path::new("."));
+    let to = aside::set_aside(file, folder, run).or_else(|error| {
+        if !directory::has_no_space(directory) {
+            return Err(error);
+        }
+        directory::give_reserve(directory);
+        aside::set_aside(file, folder, run)
+    })?;
+    // Old quarantines that stay take room, and nothing else.
+    if let Err(error) = directory::bound_quarantines(directory) {
+        tracing::warn!(%error, "old quarantines cannot be removed");
+    }
+    Ok(to)
 }
 
 /// The copy of a file that is not there any more. What is set aside takes its copy with it, and before it.
@@ -354,20 +396,6 @@ fn lose_all(inner: &mut Inner, stamp: Stamp) {
     if lost > 0 || inner.events_waiting > 0 {
         let found = "the file was removed or replaced while it was in use".to_owned();
         inner.record(Body::Corruption { found, saved: 0, lost }, stamp);
-    }
-}
-
-/// Quarantines the file of a running spool.
-pub(super) fn quarantine(file: &Path, run: RunId) -> std::io::Result<()> {
-    aside::set_aside(file, "quarantine", run)?;
-    tidy(file.parent().unwrap_or(Path::new(".")));
-    Ok(())
-}
-
-/// Old quarantines that stay take room, and nothing else.
-fn tidy(directory: &Path) {
-    if let Err(error) = directory::bound_quarantines(directory) {
-        tracing::warn!(%error, "old quarantines cannot be removed");
     }
 }
 

@@ -99,13 +99,20 @@ pub enum LogFault {
     Foreign,
     /// It is damaged where SQLite would silently leave out what was stored behind it.
     Damaged,
+    /// The disk does not give all of it now: what is wrong with it nobody knows.
+    Unread,
 }
 
 /// What is wrong with the log beside a file, if it is anything that SQLite does not notice.
 pub fn log_fault(path: &Path) -> Option<LogFault> {
     let pages = Pages::open(path).ok()?;
-    let damaged = pages.log_is_damaged().then_some(LogFault::Damaged);
-    if pages.log_is_foreign() { Some(LogFault::Foreign) } else { damaged }
+    if pages.log_is_foreign() {
+        Some(LogFault::Foreign)
+    } else if pages.log_is_unread() {
+        Some(LogFault::Unread)
+    } else {
+        pages.log_is_damaged().then_some(LogFault::Damaged)
+    }
 }
 
 impl Salvage {

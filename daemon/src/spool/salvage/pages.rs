@@ -69,6 +69,8 @@ pub(super) struct Pages {
     frames_of: HashMap<u32, Vec<u32>>,
     /// A commit of the log's present round lies behind a frame that is damaged.
     torn: bool,
+    /// The disk did not give all of the log, so that nobody knows whether it is damaged.
+    log_unread: bool,
     /// Pages that the disk did not give, those of the log from [`LOG_PAGES`] on.
     unread: RefCell<Intervals>,
     /// Pages that the disk is to refuse.
@@ -107,12 +109,18 @@ impl Pages {
             frames: Vec::new(),
             frames_of: HashMap::new(),
             torn: false,
+            log_unread: false,
             unread: RefCell::default(),
             #[cfg(test)]
             refused: tests::refused(path),
             foreign: false,
         };
         pages.read_log();
+        pages.log_unread = pages.unread() > 0;
+        #[cfg(test)]
+        {
+            pages.log_unread |= tests::log_is_refused(path);
+        }
         pages.leave_out_a_foreign_log();
         pages.count = in_file.max(pages.newer.keys().max().copied().unwrap_or_default());
         Ok(pages)
@@ -170,8 +178,6 @@ impl Pages {
         }
         // One commit without a sync may be torn by a power cut. The next one begins when it is on the disk.
         self.torn = more_behind || (!whole_header && !self.frames.is_empty());
-        // A disk that does not read is no damage: SQLite will say so too.
-        self.torn &= self.unread.borrow().total() == 0;
     }
 
     /// A log goes by its place alone: laid beside another spool, SQLite would write it into that one's file. Both must
@@ -204,6 +210,11 @@ impl Pages {
     /// Readings that were on the disk may stand in the log behind a damaged frame, where SQLite does not look.
     pub(super) fn log_is_damaged(&self) -> bool {
         self.torn
+    }
+
+    /// The disk did not give all of the log: what looks like damage may be none, and the other way round.
+    pub(super) fn log_is_unread(&self) -> bool {
+        self.log_unread
     }
 
     /// How many pages or frames a view has.
@@ -391,5 +402,10 @@ mod tests {
         let text =
             path.ancestors().find_map(|folder| std::fs::read_to_string(folder.join("unreadable")).ok());
         text.unwrap_or_default().lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
+    /// The whole log, by a file `unreadable-log`.
+    pub(super) fn log_is_refused(path: &Path) -> bool {
+        path.with_file_name("unreadable-log").exists()
     }
 }

@@ -6,6 +6,7 @@ use std::io::ErrorKind;
 use rusqlite::ErrorCode;
 use rusqlite::ffi::{SQLITE_ERROR, SQLITE_IOERR_SHORT_READ};
 
+use crate::spool::aside::{NEWER, QUARANTINE};
 use crate::spool::block;
 
 /// Why the file cannot be used.
@@ -48,6 +49,19 @@ pub enum Trouble {
     Disk,
     /// The content is damaged.
     Damage,
+    /// The file is a newer program's.
+    Newer,
+}
+
+impl Trouble {
+    /// The folder that the file goes to before another one begins, if that is the way out.
+    pub fn folder(self) -> Option<&'static str> {
+        match self {
+            Self::Damage => Some(QUARANTINE),
+            Self::Newer => Some(NEWER),
+            Self::Full | Self::ReadOnly | Self::Disk => None,
+        }
+    }
 }
 
 impl StoreError {
@@ -56,6 +70,7 @@ impl StoreError {
         let Self::Sqlite(error) = self else {
             return match self {
                 Self::Foreign(_) => Trouble::Damage,
+                Self::Newer(_) => Trouble::Newer,
                 Self::NoSpace => Trouble::Full,
                 Self::Directory(error) => match error.kind() {
                     ErrorKind::StorageFull => Trouble::Full,

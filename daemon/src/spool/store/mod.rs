@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rusqlite::config::DbConfig;
+use rusqlite::ffi::SQLITE_ERROR;
 use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, DEFAULT_NAME, OpenFlags};
 
@@ -206,7 +207,8 @@ impl Store {
             copy::announce(path, known.version)?;
             // A step that fails is a mistake of ours: the file stays as it is.
             schema::migrate(&mut connection, version, known).map_err(|error| {
-                let ours = error.sqlite_error().is_some_and(|error| error.extended_code & 0xff == 1);
+                let ours =
+                    error.sqlite_error().is_some_and(|error| error.extended_code & 0xff == SQLITE_ERROR);
                 if ours { std::io::Error::other(error).into() } else { StoreError::from(error) }
             })?;
         }

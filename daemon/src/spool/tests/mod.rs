@@ -10,7 +10,7 @@
 //! resend, then quarantine       again::what_waits_again_still_waits_after_the_file_was_damaged
 //! poison block                  faults::a_block_that_is_whole_and_makes_no_sense_costs_itself_and_blocks_nobody
 //! power cut in a quarantine     aside::tests, damage::a_power_cut_inside_a_quarantine_loses_no_stored_reading
-//! quarantine that fails         rescue
+//! quarantine that fails         rescue; at a start: opening
 //! rescue that is cut off        cut_rescue
 //! rescue without room           taken_back::what_finds_no_room_waits_in_its_folder_and_not_one_reading_is_lost
 //! newer schema                  damage::a_newer_schema_is_set_aside_untouched
@@ -57,6 +57,7 @@ mod gaps;
 mod letters;
 mod lives;
 mod model;
+mod opening;
 mod questions;
 mod rescue;
 mod retention;

@@ -31,7 +31,7 @@ use super::records::Mark;
 use super::rescue::{Rescue, Searched};
 use super::ring::{self, Spot};
 use super::shared::{Command, Shared};
-use super::store::{self, DeadLetter, Letters, Store, Trouble};
+use super::store::{self, DeadLetter, Letters, Store, StoreError, Trouble};
 use crate::model::RunId;
 use crate::model::event::{Body, Event};
 use crate::status::Salvage;
@@ -58,6 +58,8 @@ const COMMITS_A_TURN: usize = 8;
 struct Broken {
     /// `full`, `read-only`, `failing`.
     state: &'static str,
+    /// Where the file goes before another one begins.
+    folder: Option<&'static str>,
     /// In words.
     why: String,
     /// Try again then.
@@ -144,24 +146,20 @@ impl Writer {
         shared: Arc<Shared>,
         file: PathBuf,
         bytes_max: u64,
-        store: Result<(Store, Mark), String>,
+        store: Result<(Store, Mark), StoreError>,
         now: Instant,
     ) -> Self {
-        let (store, mark, broken) = match store {
+        let (store, mark, error) = match store {
             Ok((store, mark)) => (Some(store), mark, None),
-            Err(why) => {
-                let (retry_at, pause) = (now + RETRY_FIRST, RETRY_FIRST * 2);
-                let broken = Broken { state: "failing", why, retry_at, pause, undo_from: None };
-                (None, Mark::default(), Some(broken))
-            }
+            Err(error) => (None, Mark::default(), Some(error)),
         };
         let before = mark.running_s;
-        Self {
+        let mut writer = Self {
             shared,
             file,
             bytes_max,
             store,
-            broken,
+            broken: None,
             full: false,
             proving: None,
             mark,
@@ -193,7 +191,11 @@ impl Writer {
             set_aside: None,
             identity: None,
             now,
+        };
+        if let Some(error) = error {
+            writer.fail(error.trouble(), &error.to_string(), None);
         }
+        writer
     }
 
     /// Until it is told to close.
@@ -209,9 +211,6 @@ impl Writer {
 
     /// Before the first step.
     pub(super) fn begin(&mut self) {
-        if let Some(broken) = &self.broken {
-            tracing::error!(error = %broken.why, "the spool cannot be opened; readings stay in memory and it is tried again");
-        }
         self.stands_on();
         self.keep_copy(true);
         self.show();

@@ -8,9 +8,8 @@ use super::{Broken, Copied, RETRY_FIRST, Writer};
 use crate::model::event::{Body, GapCause};
 use crate::spool::SpoolError;
 use crate::spool::api::Confirmed;
-use crate::spool::aside;
-use crate::spool::salvage::{self, LogFault};
-use crate::spool::store::{DeadLetter, Store, StoreError, Trouble};
+use crate::spool::aside::{self, QUARANTINE};
+use crate::spool::store::{DeadLetter, StoreError, Trouble};
 use crate::spool::{copy, directory, open, rescue, schema};
 
 /// The longest pause between attempts to use a disk that failed: it is back within 60 s of its cause going away.
@@ -37,6 +36,7 @@ impl Writer {
             Trouble::ReadOnly => ("read-only", "the state directory cannot be written"),
             Trouble::Disk => ("failing", "the disk fails"),
             Trouble::Damage => ("damaged", "the file is damaged"),
+            Trouble::Newer => ("failing", "the file is a newer program's and is in the way"),
         };
         if trouble == Trouble::Full {
             self.full = true;
@@ -47,14 +47,15 @@ impl Writer {
         if before.as_ref().is_none_or(|before| before.state != state) {
             tracing::warn!(error = %why, state, "the spool cannot store; readings stay in memory and are tried again");
         }
-        // Damage takes this way at once, but not again and again on a disk that damages every file.
+        // What has to go out of the way goes at once, but not again and again on a disk that damages every file.
         let lately = |at: Instant| now.saturating_duration_since(at) < RETRY_MAX * 2;
-        let at_once = trouble == Trouble::Damage && !self.set_aside.is_some_and(lately);
+        let at_once = trouble.folder().is_some() && !self.set_aside.is_some_and(lately);
         let pause = before.as_ref().map_or(RETRY_FIRST, |before| before.pause);
         // What may have to be undone is what the first failure left: later ones did not get that far.
         let undo_from = before.and_then(|before| before.undo_from).or(undo_from);
         self.broken = Some(Broken {
             state,
+            folder: trouble.folder(),
             why: format!("{words} ({why})"),
             retry_at: if at_once { now } else { now + pause },
             pause: (pause * 2).min(RETRY_MAX),
@@ -65,20 +66,15 @@ impl Writer {
     /// Opens the file again after trouble.
     pub(super) fn heal(&mut self) {
         let Some(broken) = self.broken.as_ref() else { return };
-        if broken.state == "damaged" {
+        if let Some(folder) = broken.folder {
             let why = broken.why.clone();
             let run = self.shared.lock().run;
-            match open::quarantine(&self.file, run) {
-                Ok(()) => {
-                    self.set_aside = Some(self.now);
-                    self.begin_rescue(Some(why.clone()));
-                }
-                Err(error) => {
-                    self.still_damaged(&error);
-                    return;
-                }
+            if let Err(error) = open::put_aside(&self.file, folder, run) {
+                return self.still_in_the_way(&error);
             }
-            tracing::error!(error = %why, "the spool was damaged: set aside, a fresh one begins");
+            tracing::error!(error = %why, "the spool cannot be used: set aside, a fresh one begins");
+            self.set_aside = Some(self.now);
+            self.begin_rescue(Some(why).filter(|_| folder == QUARANTINE));
         }
         match self.reopen() {
             // Opening is not storing: healed is what has committed.
@@ -87,16 +83,13 @@ impl Writer {
         }
     }
 
-    /// The file cannot be set aside now. It stays damaged: taken for a disk that fails, it would be opened and written to, or
+    /// The file cannot be set aside now. It stays what it is: taken for a disk that fails, it would be opened and written to, or
     /// be missed where half of the way has brought it.
-    fn still_damaged(&mut self, error: &std::io::Error) {
-        if directory::has_no_space(self.directory()) {
-            directory::give_reserve(self.directory());
-        }
+    fn still_in_the_way(&mut self, error: &std::io::Error) {
         let now = self.now;
         let Some(broken) = &mut self.broken else { return };
         if broken.pause < RETRY_MAX {
-            tracing::error!(%error, "the damaged spool cannot be set aside; readings stay in memory and it is tried again");
+            tracing::error!(%error, "the spool that cannot be used cannot be set aside; readings stay in memory and it is tried again");
         }
         broken.retry_at = now + broken.pause;
         broken.pause = (broken.pause * 2).min(RETRY_MAX);
@@ -111,13 +104,8 @@ impl Writer {
 
     pub(super) fn reopen(&mut self) -> Result<(), StoreError> {
         let arrived = aside::finish(self.directory())?;
-        directory::write_log_again(&self.file)?;
-        if salvage::log_fault(&self.file) == Some(LogFault::Foreign) {
-            // Somebody has put another file in the place of ours, beside our log.
-            return Err(open::foreign_log(&self.file));
-        }
-        let (mut store, found) =
-            Store::open_as(&self.file, self.bytes_max, &open::random_id(), self.shared.schema)?;
+        let first = self.mark.id.is_empty();
+        let (mut store, found) = open::open_file(&self.file, (self.bytes_max, self.shared.schema), first)?;
         self.full &= directory::is_full(self.directory());
         if self.full {
             let (_, count) = store.pages()?;
