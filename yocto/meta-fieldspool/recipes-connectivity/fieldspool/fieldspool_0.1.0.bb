@@ -8,7 +8,7 @@ SECTION = "net"
 CVE_PRODUCT = "fieldspool"
 # The crates inside the binary: most are under MIT or Apache-2.0, serialport is under MPL-2.0, systemd is under
 # LGPL-2.1-or-later with the exception for linking. packaging/copyright says which.
-LICENSE = "Apache-2.0 & MIT & BSD-3-Clause & ISC & MPL-2.0 & LGPL-2.1-or-later & Unicode-3.0"
+LICENSE = "Apache-2.0 & MIT & BSD-3-Clause & ISC & MPL-2.0 & LGPL-2.1-or-later & Unicode-3.0 & Zlib"
 LIC_FILES_CHKSUM = "file://LICENSE;md5=3b83ef96387f14655fc854ddc3c6bd57 \
                     file://packaging/copyright;md5=ea5feee386960da25bcf1f213f5b911a \
                     file://vendor/serialport-4.10.1/LICENSE.txt;md5=cc24d078d74f7dbbc6c61b761886f2a4 \
