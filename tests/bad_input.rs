@@ -90,6 +90,24 @@ fn a_configuration_that_the_daemon_may_not_read_is_one_line_with_the_command() {
 }
 
 #[test]
+fn a_question_that_nobody_hears_is_answered_with_how_to_start_the_daemon_or_where_it_was_looked_for() {
+    let gateway = Gateway::new(&bus(502));
+    let not_heard = |args: &[&str], words: &str| {
+        let output = gateway.ask(args);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(69) && said.contains(words), "{args:?}: {output:?}");
+    };
+    for args in [&["status"][..], &["page", "invite"]] {
+        not_heard(args, "the daemon is not running; start it with: sudo systemctl start fieldspool");
+    }
+    // Then it may run elsewhere.
+    gateway.configure("[bus.cellar\n");
+    for args in [&["status"][..], &["page", "invite"]] {
+        not_heard(args, "control.sock, and the configuration, which says where else it may, has faults");
+    }
+}
+
+#[test]
 fn a_broken_file_on_reload_is_one_line() {
     let plant = ModbusServer::tcp();
     let mut gateway = Gateway::new(&format!("gateway = \"{GATEWAY}\"\n{}", bus(plant.port)));

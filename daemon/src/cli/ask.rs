@@ -27,14 +27,27 @@ pub(super) fn socket(place: &Place) -> PathBuf {
     socket_path(&directory)
 }
 
+/// What only a running daemon can answer.
+fn answer(place: &Place, request: &Request) -> Result<serde_json::Value, Failure> {
+    let socket = socket(place);
+    match ask_one(&socket, request) {
+        Err(AskError::NotRunning) if config(place).is_none() => {
+            let what = format!(
+                "no daemon answers at {}, and the configuration, which says where else it may, has faults; see: fieldspool check",
+                socket.display()
+            );
+            Err(Failure::new(Exit::Unavailable, what))
+        }
+        Err(AskError::NotRunning) => {
+            Err(Failure::new(Exit::Unavailable, format!("the daemon is not running; {START}")))
+        }
+        other => Ok(other?),
+    }
+}
+
 /// `fieldspool status`
 pub(super) fn status(status: &Status, out: &mut dyn Write) -> Result<Exit, Failure> {
-    let answer = match ask_one(&socket(&status.place), &Request::Status {}) {
-        Err(AskError::NotRunning) => {
-            return Err(Failure::new(Exit::Unavailable, format!("the daemon is not running; {START}")));
-        }
-        other => other?,
-    };
+    let answer = answer(&status.place, &Request::Status {})?;
     if status.json {
         writeln!(out, "{answer}")?;
         return Ok(Exit::Ok);
@@ -46,7 +59,7 @@ pub(super) fn status(status: &Status, out: &mut dyn Write) -> Result<Exit, Failu
 
 /// `fieldspool page invite`
 pub(super) fn page_invite(place: &Place, out: &mut dyn Write) -> Result<Exit, Failure> {
-    let invitation = ask_one(&socket(place), &Request::PageInvite {})?;
+    let invitation = answer(place, &Request::PageInvite {})?;
     let links = invitation["links"].as_array().into_iter().flatten().filter_map(|link| link.as_str());
     writeln!(out, "Good for one person and 30 minutes. Open one of these, or scan the code:\n")?;
     for link in links {

@@ -94,8 +94,9 @@ fn write(found: &Verified, out: &mut dyn Write) -> io::Result<()> {
     if let Some((from, to)) = found.from_to_us {
         writeln!(out, "Time      {} to {}", minute_text(from), minute_text(to))?;
     }
-    let (runs, waiting, confirmed, lost) = (found.runs, found.waiting, found.confirmed, found.lost);
-    writeln!(out, "Books     {runs} runs: {waiting} readings wait, {confirmed} confirmed, {lost} lost")?;
+    let runs = if found.runs == 1 { "1 run".to_owned() } else { format!("{} runs", found.runs) };
+    let (waiting, confirmed, lost) = (found.waiting, found.confirmed, found.lost);
+    writeln!(out, "Books     {runs}: {waiting} readings wait, {confirmed} confirmed, {lost} lost")?;
     writeln!(
         out,
         "Records   {}, of which {} wait; {} dead letters",

@@ -84,10 +84,12 @@ impl Config {
             gone.iter().map(|(old, what)| format!("{}: {what}", old.folder.display())).collect();
         let idle: Vec<String> =
             gone.iter().map(|(old, _)| old.folder.join("idle.toml").display().to_string()).collect();
+        // A start that would be refused is no way out.
+        let restart = if new.is_some() { ", or restart" } else { "" };
         (!gone.is_empty()).then(|| {
             format!(
-                "{}; bring it back and reload; to read nothing from there on purpose, put an empty file there ({}) and reload, \
-                 or restart",
+                "{}; bring it back and reload; to read nothing from there on purpose, put an empty file there ({}) and \
+                 reload{restart}",
                 what.join("; "),
                 idle.join(", ")
             )
@@ -163,7 +165,8 @@ mod tests {
         assert!(!said.contains("/lib"), "{said}");
         // What is left has a fault, too: what is missing is said first.
         two.write("lib/site.toml", "[bus.\n");
-        assert!(two.vanished(&old).unwrap().contains("no configuration file"));
+        let said = two.vanished(&old).unwrap();
+        assert!(said.contains("no configuration file") && said.ends_with("and reload"), "{said}");
         two.write("lib/site.toml", "");
         // An empty file is the user's word; so is what was away.
         two.write("etc/idle.toml", "");

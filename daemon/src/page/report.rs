@@ -73,11 +73,12 @@ fn about_bus(text: &mut String, bus: &BusStatus) {
             let value = label("answer_time_value").replace("{median}", &milliseconds(median));
             format!(", {} {}", label("answer_time"), value.replace("{slowest}", &milliseconds(slowest)))
         });
+        let called =
+            if device.label.is_empty() { String::new() } else { format!(" \"{}\"", plain(&device.label)) };
         let _ = writeln!(
             text,
-            "  {} \"{}\" ({}): {state}{}, {} {}/{}",
+            "  {}{called} ({}): {state}{}, {} {}/{}",
             device.name,
-            plain(&device.label),
             device.address,
             times.unwrap_or_default(),
             label("polls"),

@@ -339,6 +339,7 @@ fn the_report_tells_everything_and_no_secret() {
         "[Fault] Compressor 2 (meter-02, unit 2, bus hall) does not answer",
         "Bus hall: modbus-rtu /dev/ttyUSB0, open",
         "answer time 12 ms",
+        "\n  pv (unit 1): answers",
         "mqtt.example.com:8883",
         "300 days",
         "00000017-9f3c2a10",
