@@ -70,6 +70,10 @@ pub(super) fn set_aside(file: &Path, folder: &str, run: RunId) -> io::Result<Pat
         // It had been on its way since a failure before.
         return Ok(to);
     }
+    if !file.exists() {
+        // Removed, and its log and its copy tell of it all the same: a folder without a file is none.
+        File::create(file)?.sync_all()?;
+    }
     let mut name = run.to_string();
     for again in 1.. {
         let to = directory.join(folder).join(&name);

@@ -8,18 +8,40 @@
 //!
 //! What was lost since the copy was written, nobody here can know.
 
+use std::path::Path;
+
 use super::copy::Copy;
 use super::ledger::RunBooks;
 use super::store::{Found, RunRow};
-use crate::model::RunId;
+use crate::model::event::Body;
 
-/// Adds to what was found in a file what its own copy knows beyond it. Gives the runs that the file does not know at all.
-pub(super) fn recall(found: &mut Found, copy: Copy) -> Vec<RunId> {
-    let newest = found.runs.last().map(|row| row.run);
-    if copy.mark.is_none_or(|mark| mark.id != found.mark.id) {
-        return Vec::new();
+/// Adds to what was found in a file what its own copy knows beyond it. Gives what is to be recorded of that, with the books: until they
+/// are committed the copy must stay.
+pub(super) fn recall(found: &mut Found, file: &Path, log_is_missing: bool) -> Option<Body> {
+    let copy = Copy::read(file);
+    let own = copy.mark.as_ref().is_some_and(|mark| mark.id == found.mark.id);
+    let runs = if own { take(found, copy) } else { 0 };
+    if log_is_missing {
+        return Some(log_missing());
     }
-    let mut forgotten = Vec::new();
+    (runs > 0).then(|| {
+        tracing::error!(runs, "the disk has lost what it had called written");
+        let found = format!("runs that the disk had called written and has lost: {runs}");
+        Body::Corruption { found, saved: 0, lost: 0 }
+    })
+}
+
+/// The record of a log that is missing. Somebody who opened the file with a tool of SQLite has written it back, and nothing is lost.
+pub(super) fn log_missing() -> Body {
+    tracing::error!("the spool's log is missing: what was stored last may be lost with it");
+    let found = "the log of the spool is missing: what was stored last may be lost with it".to_owned();
+    Body::Corruption { found, saved: 0, lost: 0 }
+}
+
+/// How many runs the file does not know at all.
+fn take(found: &mut Found, copy: Copy) -> usize {
+    let newest = found.runs.last().map(|row| row.run);
+    let mut forgotten = 0;
     for (run, books) in copy.books {
         if let Some(row) = found.runs.iter_mut().find(|row| row.run == run) {
             if !row.ended {
@@ -30,15 +52,17 @@ pub(super) fn recall(found: &mut Found, copy: Copy) -> Vec<RunId> {
             let mut row = RunRow { run, ended: false, last_wall_us: None, books: RunBooks::default() };
             raise(&mut row.books, &books);
             found.runs.push(row);
-            forgotten.push(run);
+            forgotten += 1;
         }
     }
     found.runs.sort_by_key(|row| row.run);
     forgotten
 }
 
-/// What was confirmed beyond the file's knowledge stays confirmed. What was given up is left to the audit: its record may be gone.
+/// What was confirmed beyond the file's knowledge stays confirmed, and an end that was said is said so again. What was given up is left to
+/// the audit: its record may be gone.
 fn raise(known: &mut RunBooks, books: &RunBooks) {
+    known.end = known.end.or(books.end);
     if books.durable <= known.durable {
         return;
     }

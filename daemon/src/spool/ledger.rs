@@ -11,8 +11,10 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::RunId;
-use crate::model::event::GapCause;
+use crate::model::event::{Body, GapCause};
 
 /// Intervals above the floor of a run that are kept on disk.
 ///
@@ -206,6 +208,33 @@ impl Losses {
     }
 }
 
+/// How a run was said to end. Whoever says it again says the same: a receiver takes a second, other end for a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    /// In order.
+    pub clean: bool,
+    /// Wall clock of its last durable batch, if known.
+    pub last_wall_us: Option<i64>,
+}
+
+impl End {
+    /// As the row of a run tells it: 1 without warning, 2 in order; 0, nothing was said.
+    pub fn of_row(ended: i64, last_wall_us: Option<i64>) -> Option<Self> {
+        (ended > 0).then_some(Self { clean: ended == 2, last_wall_us })
+    }
+
+    /// For the row of the run.
+    pub fn row(self) -> u8 {
+        1 + u8::from(self.clean)
+    }
+
+    /// The record.
+    pub fn body(self, ended: RunId, next_seq: u64) -> Body {
+        let Self { clean, last_wall_us } = self;
+        Body::RunEnd { ended, next_seq, clean, last_wall_us }
+    }
+}
+
 /// The books of one run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunBooks {
@@ -222,6 +251,8 @@ pub struct RunBooks {
     /// How often settled readings of it were let wait again. Only grows: of two copies of its books with the same `durable` the one with
     /// more is newer, though less is settled in it.
     pub resends: u64,
+    /// How it was said to end, if it was.
+    pub end: Option<End>,
     /// It was folded in this life: its row is gone, and a new one must say that the run has ended.
     pub unfolded: bool,
 }
@@ -256,9 +287,10 @@ impl RunBooks {
         }
     }
 
-    /// What a row of another run than the present one says of its end; an older row that says more is right.
-    pub fn ended(&self) -> u8 {
-        u8::from(self.unfolded)
+    /// What a row of another run than the present one says of its end; an older row that says more is right. `said`: the file has a
+    /// record of it, or had.
+    pub fn ended(&self, said: bool) -> u8 {
+        if said { self.end.map_or(1, End::row) } else { u8::from(self.unfolded) }
     }
 
     /// Counts as lost what of `first..next` is not settled yet; gives those stretches, for the gap records.
@@ -290,9 +322,9 @@ impl RunBooks {
     /// apart.
     #[must_use]
     pub fn for_disk(&self) -> Self {
-        let (durable, losses, folded, resends) =
-            (self.durable, self.losses, self.folded.clone(), self.resends);
-        let mut kept = Self { durable, losses, folded, resends, ..Self::default() };
+        let (durable, losses, resends, end) = (self.durable, self.losses, self.resends, self.end);
+        let folded = self.folded.clone();
+        let mut kept = Self { durable, losses, folded, resends, end, ..Self::default() };
         for (first, next) in self.settled.iter().filter(|(first, _)| *first < self.durable) {
             kept.settled.insert(first, next.min(self.durable));
         }

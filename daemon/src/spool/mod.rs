@@ -62,7 +62,6 @@ pub(crate) use open::durability;
 use crate::model::event::{Body, ClockCorrection};
 use crate::model::{Batch, RunId, Stamp};
 use crate::status::Board;
-use copy::Copy;
 use inner::Inner;
 use ledger::{Ledger, RunBooks};
 use reader::{QUESTIONS_MAX, Question, Reader};
@@ -330,16 +329,16 @@ impl Parts {
         if let Err(error) = &sidecar {
             tracing::warn!(%error, "the run cannot be remembered beside the spool");
         }
-        let forgotten = match &mut begun.store {
-            Ok((_, found)) if !begun.log_missing => forgotten::recall(found, Copy::read(&file)),
-            _ => Vec::new(),
+        let report = match &mut begun.store {
+            Ok((_, found)) => forgotten::recall(found, &file, begun.log_missing),
+            Err(_) => begun.log_missing.then(forgotten::log_missing),
         };
         let mut next_event = 0;
         let own = RunBooks::default();
         let salvaging = rescue::awaits(&settings.directory, known);
         let entered = begun.store.and_then(|(mut store, found)| {
-            let entered = open::enter(&mut store, found, (run, &own, salvaging), stamp(), &mut next_event);
-            entered.map(|entered| (store, entered))
+            let life = open::Life { run, books: &own, salvaging, report: report.clone() };
+            open::enter(&mut store, found, life, stamp(), &mut next_event).map(|entered| (store, entered))
         });
         let volatile = entered.is_err() && sidecar.is_err();
         let mut inner = inner(settings, run, next_event);
@@ -351,23 +350,9 @@ impl Parts {
             inner.ledger = entered.ledger;
             (store, entered.mark)
         });
-        if begun.log_missing {
-            // Somebody who opened the file with a tool of SQLite has written it back, and nothing is lost.
-            tracing::error!("the spool's log is missing: what was stored last may be lost with it");
-            let found =
-                "the log of the spool is missing: what was stored last may be lost with it".to_owned();
-            if entered.is_ok() {
-                open::add_runs_of_copy(Copy::read(&file), &mut inner, &stamp);
-            }
-            inner.must_record(Body::Corruption { found, saved: 0, lost: 0 }, stamp());
-        }
-        if let Some(copy) = begun.gone.filter(|_| entered.is_ok()) {
-            open::lose_what_is_gone(copy, &mut inner, &stamp);
-        }
-        if !forgotten.is_empty() {
-            tracing::error!(runs = forgotten.len(), "the disk has lost what it had called written");
-            let found = format!("runs that the disk had called written and has lost: {}", forgotten.len());
-            inner.must_record(Body::Corruption { found, saved: 0, lost: 0 }, stamp());
+        if let Some(report) = report.filter(|_| entered.is_err() && begun.log_missing) {
+            // Another start would not see it any more. What the copy knows stays there until the file is open.
+            inner.must_record(report, stamp());
         }
         let shared = Arc::new(Shared::new(inner, board, stamp, known));
         let (writer, reader) =

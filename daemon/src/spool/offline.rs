@@ -114,7 +114,7 @@ pub fn resend(directory: &Path, asked: Asked) -> Result<Resent, SpoolError> {
     let update = |run: &RunId| {
         let books = ledger.runs.get(run)?;
         let last_wall_us = found.runs.iter().find(|row| row.run == *run).and_then(|row| row.last_wall_us);
-        Some(RunUpdate { run: *run, ended: books.ended(), last_wall_us, books: books.for_disk() })
+        Some(RunUpdate { run: *run, ended: books.ended(false), last_wall_us, books: books.for_disk() })
     };
     let runs: Vec<_> = again.iter().filter_map(update).collect();
     let floor = mark.floor;
@@ -157,7 +157,7 @@ fn ledger_of(connection: &Connection, found: &Found) -> Result<Ledger, StoreErro
 /// already.
 fn take(directory: &Path) -> Result<(PathBuf, Lock), SpoolError> {
     let file = directory.join(FILE);
-    if !file.exists() && !aside::unfinished(directory) {
+    if !file.exists() && !aside::unfinished(directory) && open::may_be_read(&file).is_ok() {
         let what = format!("{} does not exist: nothing was ever stored there", file.display());
         return Err(SpoolError::Unavailable(what));
     }
@@ -166,9 +166,7 @@ fn take(directory: &Path) -> Result<(PathBuf, Lock), SpoolError> {
         let what = "it was being set aside when the power went; the next start completes that".to_owned();
         return Err(SpoolError::Damaged { file, what });
     }
-    if salvage::log_fault(&file) == Some(LogFault::Foreign) {
-        return Err(refusal(&file, &open::foreign_log(&file)));
-    }
+    open::may_be_read(&file).map_err(|error| refusal(&file, &error))?;
     Ok((file, lock))
 }
 

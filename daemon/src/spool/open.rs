@@ -16,8 +16,9 @@ use super::aside::{self, QUARANTINE};
 use super::block;
 use super::copy::Copy;
 use super::directory;
-use super::inner::Inner;
-use super::ledger::{Ledger, RunBooks};
+use super::forgotten;
+use super::inner::{Inner, salvage_of};
+use super::ledger::{End, Ledger, RunBooks};
 use super::records::Mark;
 use super::rescue::{Said, say_again};
 use super::ring;
@@ -61,8 +62,6 @@ pub(super) struct Begun {
     pub(super) damaged: Option<String>,
     /// The file was not closed, and has no log.
     pub(super) log_missing: bool,
-    /// The file was removed or emptied since; what its copy says of it.
-    pub(super) gone: Option<Copy>,
 }
 
 /// Opens the file, or sets it aside and makes a fresh one, and chooses the run. What cannot be set aside now is left as it is,
@@ -72,7 +71,6 @@ pub(super) fn begin(file: &Path, settings: &SpoolSettings, known: &Schema) -> Be
     let random = u32::from_le_bytes(random());
     let after = |counter: u32| RunId { counter: counter.saturating_add(1).min(99_999_999), random };
     let log_missing = !aside::unfinished(&settings.directory) && log_is_missing(file);
-    let gone = gone(file, &settings.directory);
     let mut damaged = None;
     let mut store = open_or_again(file, settings, known);
     let in_the_way =
@@ -91,7 +89,7 @@ pub(super) fn begin(file: &Path, settings: &SpoolSettings, known: &Schema) -> Be
         found.runs.last().map_or(0, |row| row.run.counter).max(found.mark.counter)
     };
     let run = after(sidecar.max(store.as_ref().map_or(0, counter)));
-    Begun { run, store, damaged, log_missing, gone }
+    Begun { run, store, damaged, log_missing }
 }
 
 /// For one sync that failed nobody must begin in memory: then all of it is done once more.
@@ -136,6 +134,9 @@ pub(super) fn open_file(
     (bytes_max, known): (u64, &Schema),
     first: bool,
 ) -> Result<(Store, Found), StoreError> {
+    if is_gone(file) {
+        return Err(gone());
+    }
     match salvage::log_fault(file) {
         // Somebody has put another file in the place of ours, beside our log, or the other way round.
         Some(LogFault::Foreign) => return Err(foreign_log(file)),
@@ -178,34 +179,42 @@ pub(super) fn put_aside(file: &Path, folder: &str, run: RunId) -> io::Result<Pat
     Ok(to)
 }
 
-/// The copy of a file that is not there any more. What is set aside takes its copy with it, and before it.
-fn gone(file: &Path, directory: &Path) -> Option<Copy> {
-    let there = file.metadata().is_ok_and(|found| found.len() > 0);
-    let copy = if there || aside::unfinished(directory) { return None } else { Copy::read(file) };
-    copy.mark.is_some().then_some(copy)
+/// The file was removed or emptied, and what belonged to it is still there. SQLite would delete the log beside an empty file unread,
+/// and a fresh file's copy would take the place of the only one that tells what there was.
+fn is_gone(file: &Path) -> bool {
+    let there = match file.metadata() {
+        Ok(found) => found.len() > 0,
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    };
+    let log = || log_of(file).metadata().is_ok_and(|found| found.len() > 0);
+    !there && (log() || Copy::read(file).mark.is_some())
 }
 
-/// Books as lost what waited in a file that somebody removed or emptied while no daemon ran, and says the ends of its runs.
-pub(super) fn lose_what_is_gone(copy: Copy, inner: &mut Inner, stamp: &dyn Fn() -> Stamp) {
-    if let Some(mark) = &copy.mark {
-        let Ledger { folded_confirmed, folded_losses, folded, .. } = mark.ledger();
-        (inner.ledger.folded_confirmed, inner.ledger.folded_losses) = (folded_confirmed, folded_losses);
-        inner.ledger.folded = folded;
+/// The log beside a file.
+fn log_of(file: &Path) -> PathBuf {
+    let mut log = file.as_os_str().to_owned();
+    log.push("-wal");
+    log.into()
+}
+
+fn gone() -> StoreError {
+    StoreError::Foreign("the file was removed or emptied".to_owned())
+}
+
+/// Whether SQLite may look at a file of a daemon that does not run: even one that only reads deletes the log beside an empty file, or
+/// takes the log of another spool for its own.
+pub(super) fn may_be_read(file: &Path) -> Result<(), StoreError> {
+    if is_gone(file) {
+        return Err(gone());
     }
-    let before = inner.ledger.sums().losses.total();
-    let runs: Vec<_> = copy.books.iter().map(|(run, books)| (*run, books.durable)).collect();
-    add_runs_of_copy(copy, inner, stamp);
-    for (run, durable) in runs {
-        inner.lose(run, 0, durable, GapCause::Damaged);
+    match salvage::log_fault(file) {
+        Some(LogFault::Foreign) => Err(foreign_log(file)),
+        _ => Ok(()),
     }
-    let lost = inner.ledger.sums().losses.total() - before;
-    tracing::error!(lost, "the spool's file was removed or emptied; a fresh one begins");
-    let found = "the file of the spool was removed or emptied while no daemon ran".to_owned();
-    inner.must_record(Body::Corruption { found, saved: 0, lost }, stamp());
 }
 
 /// The log beside the file is that of another spool. Where its own is nobody knows; it may hold what was stored last.
-pub(super) fn foreign_log(file: &Path) -> StoreError {
+fn foreign_log(file: &Path) -> StoreError {
     let mut why = "the log beside it is that of another spool".to_owned();
     if Copy::head(file).open {
         why.push_str(": what was stored last is lost with its own");
@@ -213,29 +222,9 @@ pub(super) fn foreign_log(file: &Path) -> StoreError {
     StoreError::Foreign(why)
 }
 
-/// Runs that only the missing log or file knew, as the copy knew them last, and their ends.
-pub(super) fn add_runs_of_copy(copy: Copy, inner: &mut Inner, stamp: &dyn Fn() -> Stamp) {
-    for (run, books) in copy.books {
-        // The copy may be an hour older than the file.
-        if inner.ledger.is_folded(run) {
-            continue;
-        }
-        let new = !inner.ledger.runs.contains_key(&run);
-        let known = inner.ledger.runs.entry(run).or_insert_with(|| books.clone());
-        known.durable = known.durable.max(books.durable);
-        inner.dirty.insert(run);
-        if new {
-            let (next_seq, last_wall_us) = (books.durable, None);
-            inner.must_record(Body::RunEnd { ended: run, next_seq, clean: false, last_wall_us }, stamp());
-        }
-    }
-}
-
 /// The copy says that the spool was not closed, so it must have a log: what was stored last stands there alone.
 pub(super) fn log_is_missing(file: &Path) -> bool {
-    let mut log = file.as_os_str().to_owned();
-    log.push("-wal");
-    file.metadata().is_ok_and(|found| found.len() > 0) && !Path::new(&log).exists() && Copy::head(file).open
+    file.metadata().is_ok_and(|found| found.len() > 0) && !log_of(file).exists() && Copy::head(file).open
 }
 
 /// What the small tables gave, ready for the shared state.
@@ -253,37 +242,45 @@ pub(super) struct Adopted {
     pub(super) salvage: Option<Salvage>,
 }
 
-/// Makes a file ours: ends the runs that nobody ended, and enters this one, in one transaction. `next_event` numbers
-/// the records. `salvaging`: runs before the newest are of a rescue that was cut off; it says how they ended.
+/// The life that makes a file its own.
+#[derive(Debug)]
+pub(super) struct Life<'a> {
+    /// Which.
+    pub(super) run: RunId,
+    /// Its books.
+    pub(super) books: &'a RunBooks,
+    /// Runs before the newest are of a rescue that was cut off; it says how they ended.
+    pub(super) salvaging: bool,
+    /// What the file's copy knows beyond it, to be recorded.
+    pub(super) report: Option<Body>,
+}
+
+/// Makes a file ours: ends the runs that nobody ended, enters this one, and says what the file has forgotten, in one transaction: until
+/// then the copy beside it is all that tells of it, and stays. `next_event` numbers the records.
 pub(super) fn enter(
     store: &mut Store,
     found: Found,
-    (run, own, salvaging): (RunId, &RunBooks, bool),
+    Life { run, books: own, salvaging, report }: Life<'_>,
     stamp: Stamp,
     next_event: &mut u64,
 ) -> Result<Adopted, StoreError> {
     let mut mark = found.mark;
     let mut ledger = mark.ledger();
-    let (mut events, mut updates) = (Vec::new(), Vec::new());
+    let (mut bodies, mut updates) = (Vec::new(), Vec::new());
     let newest = found.runs.last().map(|row| row.run);
     for mut row in found.runs {
         let later = salvaging && Some(row.run) != newest;
         if !row.ended && row.run != run && !later {
             let (next, wall_us) = last_of(store.connection(), (row.run, row.books.durable))?;
             row.books.durable = row.books.settled_on(next);
-            row.last_wall_us = wall_us.or(row.last_wall_us);
-            let body = Body::RunEnd {
-                ended: row.run,
-                next_seq: row.books.durable,
-                clean: false,
-                last_wall_us: row.last_wall_us,
-            };
-            events.push(Arc::new(Event { run, number: *next_event, stamp, body }));
-            *next_event += 1;
+            let last_wall_us = wall_us.or(row.last_wall_us);
+            // An end that was said, and that the file has forgotten, is said again as it was.
+            let end = *row.books.end.get_or_insert(End { clean: false, last_wall_us });
+            bodies.push(end.body(row.run, row.books.durable));
             updates.push(RunUpdate {
                 run: row.run,
-                ended: 1,
-                last_wall_us: row.last_wall_us,
+                ended: end.row(),
+                last_wall_us: end.last_wall_us,
                 books: row.books.for_disk(),
             });
         }
@@ -292,10 +289,16 @@ pub(super) fn enter(
     ledger.runs.insert(run, own.clone());
     updates.push(RunUpdate { run, ended: 0, last_wall_us: None, books: own.for_disk() });
     mark.counter = mark.counter.max(run.counter);
+    let salvage = report.as_ref().and_then(|body| salvage_of(body, stamp)).or(found.salvage);
+    let mut events = Vec::new();
+    for body in bodies.into_iter().chain(report) {
+        events.push(Arc::new(Event { run, number: *next_event, stamp, body }));
+        *next_event += 1;
+    }
     let work = Work { events: &events, runs: &updates, mark: Some(&mark), ..Work::default() };
     let written = store.commit(&work)?;
     let events_waiting = found.events_waiting + written.event_ids.len() as u64;
-    Ok(Adopted { ledger, mark, events_waiting, clocks: found.clocks, salvage: found.salvage })
+    Ok(Adopted { ledger, mark, events_waiting, clocks: found.clocks, salvage })
 }
 
 /// How far a run came, by its blocks among the newest, and the wall clock there: the furthest block, not the newest, since
@@ -340,9 +343,11 @@ pub(super) fn last_of(
 pub(super) fn adopt(
     shared: &Shared,
     store: &mut Store,
-    found: Found,
+    mut found: Found,
     salvaging: bool,
 ) -> Result<(), StoreError> {
+    // Of a start that could not open it.
+    let report = forgotten::recall(&mut found, store.path(), false);
     let stamp = (shared.now)();
     let newest = found.newest_event;
     let mut guard = shared.lock();
@@ -352,13 +357,14 @@ pub(super) fn adopt(
     }
     let own = inner.ledger.runs.get(&inner.run).cloned().unwrap_or_default();
     let run = inner.run;
-    // At most one record for each run of the file.
+    // At most one record for each run of the file, and the report.
     let mut next_event = inner.next_event;
-    let reserved = next_event + found.runs.len() as u64;
+    let reserved = next_event + found.runs.len() as u64 + 1;
     inner.next_event = reserved;
     drop(guard);
     // Nobody who appends waits for the disk.
-    let adopted = enter(store, found, (run, &own, salvaging), stamp, &mut next_event)?;
+    let life = Life { run, books: &own, salvaging, report };
+    let adopted = enter(store, found, life, stamp, &mut next_event)?;
     let mut inner = shared.lock();
     if inner.next_event == reserved {
         inner.next_event = next_event;
@@ -375,6 +381,7 @@ pub(super) fn adopt(
     }
     let runs: Vec<_> = inner.ledger.runs.keys().copied().collect();
     inner.dirty.extend(runs);
+    inner.salvage = inner.salvage.take().or(adopted.salvage);
     inner.events_waiting = adopted.events_waiting;
     inner.sent.clear();
     inner.floor = adopted.mark.floor;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::age::Ages;
-use super::ledger::{Ledger, Losses, RunBooks};
+use super::ledger::{End, Ledger, Losses, RunBooks};
 use crate::model::event::{Body, Event, GapCause};
 use crate::model::{BootId, ClockQuality, RunId, Stamp};
 
@@ -104,6 +104,8 @@ struct StoredBooks {
     folded: Vec<(u64, u64)>,
     #[serde(default, skip_serializing_if = "is_zero")]
     resends: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    end: Option<End>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
@@ -140,6 +142,7 @@ pub fn books_text(run: RunId, books: &RunBooks) -> String {
         losses: losses_row(&books.losses),
         folded: books.folded.iter().collect(),
         resends: books.resends,
+        end: books.end,
     };
     seal(serde_json::to_string(&stored).expect("numbers are always JSON"))
 }
@@ -154,6 +157,7 @@ pub fn books_of(run: RunId, text: &str) -> Option<RunBooks> {
         durable: stored.durable,
         losses: losses_of(&stored.losses),
         resends: stored.resends,
+        end: stored.end,
         ..RunBooks::default()
     };
     for (first, next) in stored.settled {

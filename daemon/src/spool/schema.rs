@@ -14,7 +14,8 @@
 //!                        `books` JSON: {"durable": n, "settled": [[first, next], ..], "lost": [[first, next], ..],
 //!                        "losses": [evicted, dropped, unstored, damaged, dead_lettered, expired],
 //!                        "folded": [[first, next], ..]: settled ones that stand in the sums above; absent if none,
-//!                        "resends": how often settled ones were let wait again; absent if never}. `durable` may lag behind the blocks
+//!                        "resends": how often settled ones were let wait again; absent if never,
+//!                        "end": {"clean": .., "last_wall_us": ..}: how it was said to end, if it was}. `durable` may lag behind the blocks
 //!                        of the newest run: its newest block says more
 //! shape  dictionary      `id`, `body` JSON, see `dictionary`
 //! block  the ring        `place`, `number`, `head` (68 bytes) and `body`: together one block, see `block`. Both are empty if

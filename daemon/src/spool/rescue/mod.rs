@@ -250,6 +250,7 @@ impl Rescue {
                     known.lost.insert(first, next);
                 }
                 known.losses.add(&meanwhile.losses);
+                known.end = known.end.or(meanwhile.end);
                 inner.dirty.insert(run);
             }
         }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::model::event::{Body, GapCause};
 use crate::model::{RunId, Stamp};
 use crate::spool::inner::Inner;
-use crate::spool::ledger::{Intervals, RunBooks, UNFOLDED};
+use crate::spool::ledger::{End, Intervals, RunBooks, UNFOLDED};
 
 /// What records that were found say: it need not be said again.
 #[derive(Debug, Default)]
@@ -58,7 +58,7 @@ pub(in crate::spool) fn say_again(
     said: &Said,
     stamp: Stamp,
 ) {
-    let mut again = Vec::new();
+    let (mut again, mut ends) = (Vec::new(), Vec::new());
     for (run, books) in &inner.ledger.runs {
         let mut recorded = books.lost.clone();
         for (_, first, next, _) in inner.gaps.iter().filter(|(of, ..)| of == run) {
@@ -73,8 +73,15 @@ pub(in crate::spool) fn say_again(
         // One that was said before everything was found falls short.
         let told = said.ended.get(run).is_some_and(|end| *end >= books.durable);
         if *run != inner.run && books.durable < UNFOLDED && !told {
-            let (next_seq, last_wall_us) = (books.durable, last_wall_us.get(run).copied());
-            again.push(Body::RunEnd { ended: *run, next_seq, clean: false, last_wall_us });
+            let unproved = End { clean: false, last_wall_us: last_wall_us.get(run).copied() };
+            let end = books.end.unwrap_or(unproved);
+            ends.push((*run, end));
+            again.push(end.body(*run, books.durable));
+        }
+    }
+    for (run, end) in ends {
+        if let Some(books) = inner.ledger.runs.get_mut(&run) {
+            books.end = Some(end);
         }
     }
     for body in again {

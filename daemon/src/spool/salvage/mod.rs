@@ -20,7 +20,7 @@ use std::path::Path;
 use super::block::{self, BlockFault, HEADER_LENGTH, Header, READINGS_MAX};
 use super::copy::Copy;
 use super::dictionary::Dictionary;
-use super::ledger::{Intervals, RunBooks};
+use super::ledger::{End, Intervals, RunBooks};
 use super::records::{Mark, books_of, event_of, mark_of, run_of};
 use crate::model::event::Event;
 use crate::model::{Batch, RunId};
@@ -205,15 +205,17 @@ impl Salvage {
             [
                 Column::Null,
                 Column::Number(ended),
-                Column::Null | Column::Number(_),
+                last_wall @ (Column::Null | Column::Number(_)),
                 Column::Other(books),
                 ..,
             ] => {
                 let run = run_of(record.rowid);
-                if let Some(books) = text(books).and_then(|text| books_of(run, &text)) {
+                if let Some(mut books) = text(books).and_then(|text| books_of(run, &text)) {
                     if *ended != 0 {
                         self.ended.insert(run);
                     }
+                    let last_wall_us = if let Column::Number(us) = last_wall { Some(*us) } else { None };
+                    books.end = books.end.or(End::of_row(*ended, last_wall_us));
                     self.newer_books(run, books);
                 }
             }
@@ -256,9 +258,11 @@ impl Salvage {
     fn newer_books(&mut self, run: RunId, books: RunBooks) {
         let newest = self.books.entry(run).or_default();
         let age = |books: &RunBooks| (books.durable, books.resends, books.settled.total());
+        let end = books.end.or(newest.end);
         if age(&books) >= age(newest) {
             *newest = books;
         }
+        newest.end = end;
     }
 
     /// A row of `block`.

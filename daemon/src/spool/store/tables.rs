@@ -11,7 +11,7 @@ use crate::model::RunId;
 use crate::model::event::{ClockCorrection, Event};
 use crate::spool::dictionary::Dictionary;
 use crate::spool::inner::salvage_of;
-use crate::spool::ledger::RunBooks;
+use crate::spool::ledger::{End, RunBooks};
 use crate::spool::records::{Mark, books_of, event_of, mark_of, run_of};
 use crate::spool::shared::off_the_lock;
 use crate::status::Salvage;
@@ -56,12 +56,10 @@ pub fn found(connection: &Connection) -> Result<Found, StoreError> {
     while let Some(row) = rows.next()? {
         let run = run_of(row.get(0)?);
         let books = books_of(run, row.get_ref(3)?.as_str().unwrap_or_default());
-        runs.push(RunRow {
-            run,
-            ended: row.get::<_, i64>(1)? != 0,
-            last_wall_us: row.get(2)?,
-            books: books.ok_or_else(|| StoreError::Foreign("the books of a run are damaged".into()))?,
-        });
+        let mut books = books.ok_or_else(|| StoreError::Foreign("the books of a run are damaged".into()))?;
+        let (ended, last_wall_us) = (row.get(1)?, row.get(2)?);
+        books.end = books.end.or(End::of_row(ended, last_wall_us));
+        runs.push(RunRow { run, ended: ended != 0, last_wall_us, books });
     }
     let events = "SELECT coalesce(sum(sent = 0), 0), coalesce(max(id), 0) FROM event";
     let (waiting, newest): (i64, i64) =

@@ -43,16 +43,19 @@ async fn a_file_that_somebody_emptied_or_removed_is_told_of_by_its_copy() {
         }
         for _ in 0..2 {
             let (Opened { spool: second, .. }, _) = open(settings(directory.path()));
-            flush(&second).await;
-            let (batches, events) = waiting(&second).await;
+            let (batches, events) = after_salvage(&second).await;
             assert_eq!(batches, []);
             assert_eq!(
                 gaps(&events, run, GapCause::Damaged),
                 (2..20).collect(),
                 "all but what was confirmed"
             );
-            let end = |event: &Arc<Event>| matches!(event.body, Body::RunEnd { ended, next_seq: 20, .. } if ended == run);
-            assert_eq!(events.iter().filter(|event| end(event)).count(), 1);
+            let last_wall_us = Some(stamp(18).wall_us);
+            let end = Body::RunEnd { ended: run, next_seq: 20, clean: true, last_wall_us };
+            let of_run =
+                |event: &&Arc<Event>| matches!(event.body, Body::RunEnd { ended, .. } if ended == run);
+            let ends: Vec<_> = events.iter().filter(of_run).map(|event| event.body.clone()).collect();
+            assert_eq!(ends, [end], "as it was said when it ended");
             let said = |event: &Arc<Event>| matches!(event.body, Body::Corruption { saved: 0, lost: 18, .. });
             assert_eq!(
                 events.iter().filter(|event| said(event)).count(),

@@ -109,8 +109,7 @@ async fn run_ends_and_gaps_that_went_with_a_removed_file_are_said_again() {
     flush(&spool).await;
     let (_, events) = waiting(&spool).await;
     assert_eq!(gaps(&events, first, GapCause::Damaged), (0..10).collect());
-    let end =
-        |event: &Arc<Event>| matches!(event.body, Body::RunEnd { ended, next_seq: 10, .. } if ended == first);
+    let end = |event: &Arc<Event>| matches!(event.body, Body::RunEnd { ended, next_seq: 10, clean: true, .. } if ended == first);
     assert_eq!(events.iter().filter(|event| end(event)).count(), 1);
     let lost = |event: &Arc<Event>| matches!(event.body, Body::Corruption { saved: 0, lost: 8, .. });
     assert_eq!(events.iter().filter(|event| lost(event)).count(), 1, "{events:?}");

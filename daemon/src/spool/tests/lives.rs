@@ -268,7 +268,9 @@ async fn a_life_that_the_disk_has_forgotten_is_told_as_far_as_the_copy_knows_it(
         }
         assert!(Instant::now() < until, "the loss is told: {events:?}");
     };
-    let end = Body::RunEnd { ended: run, next_seq: 20, clean: false, last_wall_us: None };
+    // As it was said, and may have been sent, before the card forgot it.
+    let last_wall_us = Some(stamp(18).wall_us);
+    let end = Body::RunEnd { ended: run, next_seq: 20, clean: true, last_wall_us };
     assert!(events.iter().any(|event| event.body == end), "{events:?}");
     let forgotten = "runs that the disk had called written and has lost: 1".to_owned();
     let forgotten = Body::Corruption { found: forgotten, saved: 0, lost: 0 };
@@ -287,7 +289,11 @@ fn what_the_copy_says_of_runs_waits_for_the_file_that_says_it_too() {
     life.close();
     // A life that is killed; its log goes, and the file cannot be opened: a folder is in the place of the log's index.
     let mut life = Life::begin(settings(directory.path()), &schema::CURRENT);
-    life.store(&Plant::new(life.spool.run).batch());
+    let second = life.spool.run;
+    life.store(&Plant::new(second).batch());
+    // The copy of each hour.
+    life.now += Duration::from_secs(3600);
+    life.turn();
     let cut = copy_of(directory.path());
     std::fs::remove_file(cut.path().join("spool.db-wal")).expect("there");
     let bar = cut.path().join("spool.db-shm");
@@ -303,4 +309,7 @@ fn what_the_copy_says_of_runs_waits_for_the_file_that_says_it_too() {
         _ => None,
     };
     assert_eq!(events.iter().filter_map(clean).collect::<Vec<_>>(), [true], "{events:?}");
+    let end = Body::RunEnd { ended: second, next_seq: 2, clean: false, last_wall_us: None };
+    assert!(events.iter().any(|event| event.body == end), "{events:?}");
+    assert_eq!(gaps(&events, second, GapCause::Damaged), (0..2).collect());
 }

@@ -14,6 +14,8 @@
 //! rescue that is cut off        cut_rescue
 //! rescue without room           taken_back::what_finds_no_room_waits_in_its_folder_and_not_one_reading_is_lost
 //! newer schema                  damage::a_newer_schema_is_set_aside_untouched
+//! file gone, log not            opening::a_file_that_was_removed_or_emptied_does_not_take_its_log_with_it
+//! start that is cut off         opening::what_only_the_copy_tells_is_told_although_the_start_that_read_it_is_cut_off
 //! file removed under us         disk::a_file_removed_under_us_is_noticed_and_made_anew and the test after it
 //! commits that fail             disk::after_failed_commits_every_reading_is_stored_once
 //! clock set back, 50 years on   retention::a_clock_set_back_or_fifty_years_forward_expires_and_reorders_nothing

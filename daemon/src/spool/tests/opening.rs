@@ -1,4 +1,5 @@
-//! Starts that find something in the way, and cannot deal with it at once: nothing is opened, written or told before they can.
+//! Starts that find something in the way, or missing, and cannot deal with it at once, or are cut off: nothing is opened, overwritten or
+//! forgotten before it is dealt with.
 
 use super::taken_back::{Life, NEXT};
 use super::*;
@@ -83,4 +84,142 @@ fn a_newer_file_that_cannot_be_set_aside_at_the_start_goes_when_it_can() {
     assert_eq!(life.board.read(|status| status.spool.state.clone()), "ok");
     assert_eq!(life.waiting().0, [batch]);
     assert_eq!(std::fs::read_dir(&bar).expect("made").count(), 1, "set aside");
+}
+
+/// What is done to a state directory while no daemon runs.
+type Fault = fn(&Path);
+
+fn remove(path: &Path) {
+    std::fs::remove_file(path.join(store::FILE)).expect("there");
+}
+
+fn empty(path: &Path) {
+    std::fs::write(path.join(store::FILE), []).expect("emptied");
+}
+
+#[tokio::test]
+async fn a_file_that_was_removed_or_emptied_does_not_take_its_log_with_it() {
+    for fault in [remove as Fault, empty] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (spool, _, _, all) = stored(directory.path(), 20).await;
+        let cut = copy(&spool, directory.path());
+        fault(cut.path());
+        // A start that is cut off, and the next.
+        drop(Life::begin(settings(cut.path()), &schema::CURRENT));
+        let mut life = Life::begin(settings(cut.path()), &schema::CURRENT);
+        life.settle();
+        let (batches, events) = life.waiting();
+        assert_eq!(batches, all, "{events:?}");
+        assert_eq!(gaps(&events, all[0].run, GapCause::Damaged), BTreeSet::new());
+    }
+}
+
+#[tokio::test]
+async fn who_looks_at_an_emptied_file_without_the_daemon_leaves_its_log_alone() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (spool, _, _, all) = stored(directory.path(), 20).await;
+    let cut = copy(&spool, directory.path());
+    empty(cut.path());
+    let log = || std::fs::read(cut.path().join("spool.db-wal")).expect("there");
+    let before = log();
+    let asked = crate::spool::Asked::Stretch { run: all[0].run, first: 0, next: 2 };
+    let refused = [
+        crate::spool::offline::resend(cut.path(), asked).expect_err("evidence").to_string(),
+        Offline::open(cut.path()).expect_err("evidence").to_string(),
+        crate::spool::verify::file(&cut.path().join(store::FILE), |_| {}).expect("a verdict").faults.concat(),
+    ];
+    for words in refused {
+        assert!(words.contains("removed or emptied"), "{words}");
+        assert!(log() == before, "as it was");
+    }
+}
+
+#[test]
+fn a_file_removed_under_us_does_not_take_its_log_with_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut life = Life::begin(settings(directory.path()), &schema::CURRENT);
+    let mut plant = Plant::new(life.spool.run);
+    let mut all: Vec<_> = (0..20).map(|_| plant.batch()).collect();
+    for batch in &all {
+        life.store(batch);
+    }
+    remove(directory.path());
+    all.push(plant.batch());
+    life.spool.append(all[20].clone(), life.now);
+    wait(&mut life);
+    life.settle();
+    let (mut batches, events) = life.waiting();
+    batches.sort_by_key(|batch| batch.seq);
+    assert_eq!(batches, all, "{events:?}");
+    assert_eq!(gaps(&events, plant.run, GapCause::Damaged), BTreeSet::new());
+}
+
+/// A card that lies gives back the file of one life before; its copy is newer.
+fn forget(path: &Path) {
+    drop(std::fs::remove_file(path.join("spool.db-wal")));
+    std::fs::copy(path.join("before"), path.join(store::FILE)).expect("copied");
+}
+
+fn lose_log(path: &Path) {
+    std::fs::remove_file(path.join("spool.db-wal")).expect("there");
+}
+
+fn remove_both(path: &Path) {
+    remove(path);
+    lose_log(path);
+}
+
+/// A file that is gone, a log that is, a card that has forgotten a life: each is told of by the copy alone, and the start that
+/// reads it ends right after it, before anything else is written.
+#[test]
+fn what_only_the_copy_tells_is_told_although_the_start_that_read_it_is_cut_off() {
+    for fault in [remove_both as Fault, lose_log, forget] {
+        let directory = tempfile::tempdir().expect("a directory");
+        Life::begin(settings(directory.path()), &schema::CURRENT).close();
+        let file = directory.path().join(store::FILE);
+        std::fs::copy(&file, directory.path().join("before")).expect("copied");
+        let mut life = Life::begin(settings(directory.path()), &schema::CURRENT);
+        let (run, batch) = (life.spool.run, Plant::new(life.spool.run).batch());
+        life.store(&batch);
+        let cut = copy_of(directory.path());
+        fault(cut.path());
+        for _ in 0..2 {
+            drop(Life::begin(settings(cut.path()), &schema::CURRENT));
+        }
+        let mut life = Life::begin(settings(cut.path()), &schema::CURRENT);
+        life.settle();
+        let (batches, events) = life.waiting();
+        assert_eq!((batches, gaps(&events, run, GapCause::Damaged)), (Vec::new(), (0..2).collect()));
+        let end = |event: &&Arc<Event>| matches!(event.body, Body::RunEnd { ended, next_seq: 2, clean: false, .. } if ended == run);
+        assert_eq!(events.iter().filter(end).count(), 1, "{events:?}");
+        let said = |event: &&Arc<Event>| matches!(event.body, Body::Corruption { .. });
+        assert!(events.iter().any(|event| said(&event)), "{events:?}");
+    }
+}
+
+#[test]
+fn the_end_of_a_run_is_said_again_as_it_was_said_however_often_the_file_goes() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut life = Life::begin(settings(directory.path()), &schema::CURRENT);
+    let run = life.spool.run;
+    life.store(&Plant::new(run).batch());
+    life.close();
+    let damage: Fault = |path| {
+        let file = path.join(store::FILE);
+        let mut bytes = std::fs::read(&file).expect("there");
+        bytes[..1024].fill(0);
+        std::fs::write(&file, bytes).expect("written");
+    };
+    let end = Body::RunEnd { ended: run, next_seq: 2, clean: true, last_wall_us: Some(stamp(0).wall_us) };
+    let nothing: Fault = |_| {};
+    for fault in [nothing, damage, remove, damage, remove] {
+        fault(directory.path());
+        let mut life = Life::begin(settings(directory.path()), &schema::CURRENT);
+        life.settle();
+        let (_, events) = life.waiting();
+        let of_run = |event: &&Arc<Event>| matches!(event.body, Body::RunEnd { ended, .. } if ended == run);
+        let ends: Vec<_> = events.iter().filter(of_run).map(|event| event.body.clone()).collect();
+        assert_eq!(ends, std::slice::from_ref(&end));
+        life.close();
+    }
 }

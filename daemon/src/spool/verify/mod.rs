@@ -28,7 +28,6 @@ use serde::{Deserialize, Serialize};
 
 use super::ledger::Ledger;
 use super::records::{books_of, mark_of, run_of};
-use super::salvage::{self, LogFault};
 use super::store::{StoreError, dictionary};
 use super::{open, schema};
 
@@ -110,8 +109,7 @@ pub fn file(path: &Path, mut progress: impl FnMut(f64)) -> Result<Verified, Unve
         found.fault(format!("it cannot be read: {error}"));
         found
     };
-    let foreign = salvage::log_fault(path) == Some(LogFault::Foreign);
-    let opened = if foreign { Err(open::foreign_log(path)) } else { quietly(path) };
+    let opened = open::may_be_read(path).and_then(|()| quietly(path));
     let mut found = match opened.and_then(|connection| all(path, &connection, &mut progress)) {
         Ok(found) => found,
         Err(StoreError::Newer(version)) => {

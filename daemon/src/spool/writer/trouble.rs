@@ -148,6 +148,7 @@ impl Writer {
         self.store = Some(store);
         self.stands_on();
         if adopted {
+            self.begin_audit();
             // Its blocks and rows are numbered from the beginning: who walks the backlog would wait behind them.
             self.shared.committed.send_modify(|committed| committed.resends += 1);
         }

@@ -11,6 +11,7 @@ use crate::model::{Batch, RunId};
 use crate::spool::api::Keep;
 use crate::spool::block::Header;
 use crate::spool::inner::{Inner, Kept, WINDOW_BYTES, WINDOW_READINGS};
+use crate::spool::ledger::End;
 use crate::spool::records::Mark;
 use crate::spool::ring::{self, Heading, Spot};
 use crate::spool::schema;
@@ -244,9 +245,9 @@ impl Writer {
             let Some(books) = inner.ledger.runs.get(&run) else { continue };
             let mut books = books.clone();
             // The end of what a rescue found is said when all of it is found; all others have one.
-            let ended_before = books.ended() | u8::from(self.rescue.is_none());
-            let mut update =
-                RunUpdate { run, ended: ended_before, last_wall_us: None, books: books.for_disk() };
+            let ended_before = books.ended(self.rescue.is_none());
+            let last_wall_us = books.end.and_then(|end| end.last_wall_us);
+            let mut update = RunUpdate { run, ended: ended_before, last_wall_us, books: books.for_disk() };
             if run == own {
                 books.durable = books.durable.max(end.unwrap_or_default());
                 let last = window.batches.last().map(|batch| batch.stamp.wall_us);
@@ -374,6 +375,9 @@ impl Writer {
         let end = window.kept.last().map(|kept| kept.batch.end());
         let run = inner.run;
         let books = inner.ledger.runs.entry(run).or_default();
+        if let Some(update) = window.runs.iter().find(|update| update.run == run) {
+            books.end = End::of_row(update.ended.into(), update.last_wall_us).or(books.end);
+        }
         let before = books.settled.below(books.durable);
         books.durable = books.settled_on(books.durable.max(end.unwrap_or_default()));
         let next_seq = books.durable;
