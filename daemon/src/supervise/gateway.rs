@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::buses::{Buses, Common};
 use super::crash_loop::{self, Starts};
 use super::desk::Desk;
-use super::opening::{self, begin, introduce, open, stamps};
+use super::opening::{begin, introduce, open, stamps};
 use super::stop::{Stage, Stopping};
 use super::tasks::{Running, Tasks};
 use super::watchdog::{self, Deadlines, Heartbeat, Pulse};
@@ -156,8 +156,8 @@ impl Gateway {
     }
 
     /// At every turn: a life that has lasted is no part of a crash loop.
-    pub(super) fn lasts(&mut self) {
-        if let Some(file) = self.starts.lasted(opening::since_boot()) {
+    pub(super) fn lasts(&mut self, since_boot: Duration) {
+        if let Some(file) = self.starts.lasted(since_boot) {
             // A disk that stalls must not hold the runtime; what is not removed now costs a later start at most its uplink.
             drop(tokio::task::spawn_blocking(move || crash_loop::forget(&file)));
         }

@@ -134,7 +134,7 @@ async fn reign(
 ) -> Result<(), RunError> {
     loop {
         gateway.pulse.beat(Instant::now());
-        gateway.lasts();
+        gateway.lasts(opening::since_boot());
         tokio::select! {
             asked = signals.next() => match asked {
                 Asked::Stop => return Ok(()),
@@ -217,17 +217,33 @@ mod tests {
         }
     }
 
+    /// One that idles, its state in `s`.
+    async fn idle(folder: &Path) -> Gateway {
+        let place = folder.display();
+        let text =
+            format!("page = false\nstate_directory = \"{place}/s\"\nruntime_directory = \"{place}/r\"\n");
+        std::fs::write(folder.join("a.toml"), text).unwrap();
+        let config = load(Some(folder)).unwrap();
+        Gateway::start(config, Some(folder.to_owned()), log::Tail::default()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_life_of_ten_minutes_forgets_the_starts_before_it_and_a_shorter_one_does_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let began = opening::since_boot();
+        let mut gateway = idle(folder.path()).await;
+        let starts = folder.path().join("s/starts");
+        gateway.lasts(began + Duration::from_secs(590));
+        assert!(starts.exists());
+        gateway.lasts(opening::since_boot() + Duration::from_secs(600));
+        until("the count is taken away", || !starts.exists()).await;
+    }
+
     #[tokio::test]
     async fn a_supervisor_that_hangs_in_a_reload_is_noticed() {
         let folder = tempfile::tempdir().unwrap();
-        let place = folder.path().display();
-        let text =
-            format!("page = false\nstate_directory = \"{place}/s\"\nruntime_directory = \"{place}/r\"\n");
-        std::fs::write(folder.path().join("a.toml"), text).unwrap();
-        let config = load(Some(folder.path())).unwrap();
         let mut signals = Signals::new().unwrap();
-        let place = Some(folder.path().to_owned());
-        let mut gateway = Gateway::start(config, place, log::Tail::default()).await.unwrap();
+        let mut gateway = idle(folder.path()).await;
         // Intake takes no command any more: whoever tells it something waits for ever.
         let (intake, _nobody) = mpsc::channel(1);
         intake.send(Command::StoreFirst(false)).await.unwrap();
