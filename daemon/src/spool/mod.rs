@@ -5,7 +5,7 @@
 //! [`writer`], which alone writes the [`store`], and the [`reader`].
 //!
 //! Reading order: [`block`] and [`schema`] (what is on disk), [`ledger`] (what is settled), [`ring`] and [`store`] (the file),
-//! [`inner`], [`shared`] and [`writer`] (from memory to disk), [`source`] and [`reader`] (questions), [`open`] (recovery),
+//! [`inner`], [`shared`] and [`writer`] (from memory to disk), [`source`] and [`reader`] (questions), [`open`] and [`enter`] (recovery),
 //! [`again`] (sending again).
 //!
 //! Promises: P1, P2, P3, P4 and, for the disk, P7 and P10.
@@ -18,6 +18,7 @@ pub mod block;
 mod copy;
 pub mod dictionary;
 mod directory;
+mod enter;
 mod error;
 mod forgotten;
 mod inner;
@@ -337,8 +338,8 @@ impl Parts {
         let own = RunBooks::default();
         let salvaging = rescue::awaits(&settings.directory, known);
         let entered = begun.store.and_then(|(mut store, found)| {
-            let life = open::Life { run, books: &own, salvaging, report: report.clone() };
-            open::enter(&mut store, found, life, stamp(), &mut next_event).map(|entered| (store, entered))
+            let life = enter::Life { run, books: &own, salvaging, report: report.clone() };
+            enter::enter(&mut store, found, life, stamp(), &mut next_event).map(|entered| (store, entered))
         });
         let volatile = entered.is_err() && sidecar.is_err();
         let mut inner = inner(settings, run, next_event);

@@ -10,6 +10,7 @@ use super::again::Search;
 use super::api::{Asked, ExportPage, ExportQuery, Resent};
 use super::aside;
 use super::directory::{self, Lock};
+use super::enter;
 use super::ledger::Ledger;
 use super::open;
 use super::ring;
@@ -145,7 +146,7 @@ fn ledger_of(connection: &Connection, found: &Found) -> Result<Ledger, StoreErro
     for row in &found.runs {
         let mut books = row.books.clone();
         if !row.ended {
-            let (next, _) = open::last_of(connection, (row.run, books.durable))?;
+            let (next, _) = enter::last_of(connection, (row.run, books.durable))?;
             books.durable = books.settled_on(next);
         }
         ledger.runs.insert(row.run, books);

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::api::{Cursor, Item};
+use super::enter;
 use super::ledger::{Intervals, Ledger, RunBooks};
-use super::open;
 use super::records::Mark;
 use super::schema::Schema;
 use super::source::Source;
@@ -45,7 +45,7 @@ impl TakenBack {
             if row.ended {
                 ended.insert(row.run);
             } else {
-                let (next, _) = open::last_of(store.connection(), (row.run, row.books.durable))?;
+                let (next, _) = enter::last_of(store.connection(), (row.run, row.books.durable))?;
                 row.books.durable = row.books.settled_on(next);
             }
             ledger.runs.insert(row.run, row.books);

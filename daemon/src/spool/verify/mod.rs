@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use super::ledger::Ledger;
 use super::records::{books_of, mark_of, run_of};
 use super::store::{StoreError, dictionary};
-use super::{open, schema};
+use super::{enter, open, schema};
 
 /// Faults said one by one.
 const FAULTS_SAID: usize = 100;
@@ -217,7 +217,7 @@ fn books(connection: &Connection) -> Result<(Ledger, u64), StoreError> {
         let run = run_of(row.get(0)?);
         let Some(mut books) = books_of(run, row.get_ref(2)?.as_str().unwrap_or_default()) else { continue };
         if row.get::<_, i64>(1)? == 0 {
-            let (next, _) = open::last_of(connection, (run, books.durable))?;
+            let (next, _) = enter::last_of(connection, (run, books.durable))?;
             books.durable = books.settled_on(next);
         }
         ledger.runs.insert(run, books);

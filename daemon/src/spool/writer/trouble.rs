@@ -10,7 +10,7 @@ use crate::spool::SpoolError;
 use crate::spool::api::Confirmed;
 use crate::spool::aside::{self, QUARANTINE};
 use crate::spool::store::{DeadLetter, StoreError, Trouble};
-use crate::spool::{copy, directory, open, rescue, schema};
+use crate::spool::{copy, directory, enter, open, rescue, schema};
 
 /// The longest pause between attempts to use a disk that failed: it is back within 60 s of its cause going away.
 const RETRY_MAX: Duration = Duration::from_secs(30);
@@ -118,7 +118,7 @@ impl Writer {
             // Also what reached its folder only now, and what went back into a file that is gone.
             let why = arrived.and(self.broken.as_ref().map(|broken| broken.why.clone()));
             self.begin_rescue(why);
-            open::adopt(&self.shared, &mut store, found, self.rescue.is_some())?;
+            enter::adopt(&self.shared, &mut store, found, self.rescue.is_some())?;
             (self.open_gap, self.emptying) = (None, Vec::new());
             // Their rows are in the other file.
             let mut inner = self.shared.lock();
