@@ -108,5 +108,5 @@ fn tell(kind: usize, failure: &Failure) {
 fn note(what: &str, seed: u64, tally: &Tally) {
     let lost = tally.losses.to_string();
     let worst = format!("{} readings", tally.repeats_worst);
-    record::row(what, &[&format!("{} cuts", tally.cuts), &seed.to_string(), &lost, &worst, "make crash"]);
+    record::row(what, &[&format!("{} cuts", tally.cuts), &seed.to_string(), &lost, &worst, "`make crash`"]);
 }
