@@ -183,9 +183,12 @@ impl Signals {
         }
     }
 
-    /// Waits for a stop; what is not yet running needs no reload.
+    /// Waits for a stop. A reload that is asked for meanwhile stays asked for: the files may have been read before.
     async fn stop(&mut self) {
-        while self.next().await != Asked::Stop {}
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }
 
@@ -217,6 +220,28 @@ mod tests {
         }
     }
 
+    /// Held by who sends signals to this process: all listen.
+    static RAISING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+    #[tokio::test]
+    async fn a_reload_that_is_asked_for_while_another_one_is_under_way_is_not_lost() {
+        let _alone = RAISING.lock().await;
+        let mut signals = Signals::new().unwrap();
+        let mut heard = signal(SignalKind::hangup()).unwrap();
+        raise(Signal::SIGHUP).unwrap();
+        tokio::select! {
+            biased;
+            () = signals.stop() => panic!("nobody asked for a stop"),
+            _ = heard.recv() => {}
+        }
+        let asked = tokio::select! {
+            biased;
+            asked = signals.next() => Some(asked),
+            () = std::future::ready(()) => None,
+        };
+        assert_eq!(asked, Some(Asked::Reload));
+    }
+
     /// One that idles, its state in `s`.
     async fn idle(folder: &Path) -> Gateway {
         let place = folder.display();
@@ -242,6 +267,7 @@ mod tests {
     #[tokio::test]
     async fn a_supervisor_that_hangs_in_a_reload_is_noticed() {
         let folder = tempfile::tempdir().unwrap();
+        let _alone = RAISING.lock().await;
         let mut signals = Signals::new().unwrap();
         let mut gateway = idle(folder.path()).await;
         // Intake takes no command any more: whoever tells it something waits for ever.
