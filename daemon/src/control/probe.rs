@@ -23,14 +23,16 @@ impl<'a> Target<'a> {
         let names: Vec<&str> = bus.spec.devices.iter().map(|device| &*device.name).collect();
         let index = names.iter().position(|name| *name == device);
         let (Some(index), Some(spec)) = (index, index.and_then(|index| bus.spec.devices.get(index))) else {
-            return Err(unknown(&format!("device on bus {}", bus.spec.name), device, &names));
+            return Err(unknown(("device", device), &format!(" on bus {}", bus.spec.name), &names));
         };
         let all: Vec<&str> = spec.points.iter().map(|point| &*point.name).collect();
         let wanted = |name: &&str| point.is_none_or(|point| *point == **name);
         let points: Vec<usize> =
             all.iter().enumerate().filter(|(_, name)| wanted(name)).map(|(at, _)| at).collect();
         match point {
-            Some(point) if points.is_empty() => Err(unknown(&format!("point of {device}"), point, &all)),
+            Some(point) if points.is_empty() => {
+                Err(unknown(("point", point), &format!(" of {device}"), &all))
+            }
             _ => Ok(Self { bus, device: index, points }),
         }
     }
@@ -100,20 +102,20 @@ fn read_as(source: &Source) -> Option<(String, usize)> {
 pub fn find_bus<'a>(config: &'a Config, bus: &str) -> Result<&'a ConfiguredBus, String> {
     let names: Vec<&str> = config.buses.iter().map(|known| &*known.spec.name).collect();
     let found = config.buses.iter().find(|known| *known.spec.name == *bus);
-    found.map(|found| &**found).ok_or_else(|| unknown("bus", bus, &names))
+    found.map(|found| &**found).ok_or_else(|| unknown(("bus", bus), "", &names))
 }
 
-/// `there is no bus hal; did you mean hall? There are: hall, cellar`
-pub fn unknown(what: &str, wanted: &str, names: &[impl AsRef<str>]) -> String {
+/// `there is no device meter on bus hall; did you mean meter1? There are: meter1, pump`. `within` begins with a space, or is empty.
+pub fn unknown((what, wanted): (&str, &str), within: &str, names: &[impl AsRef<str>]) -> String {
     let wanted_shown = crate::log::escape(wanted);
     if names.is_empty() {
-        return format!("there is no {what} {wanted_shown}: none is configured");
+        return format!("there is no {what} {wanted_shown}{within}: none is configured");
     }
     let near = names.iter().map(|name| (strsim::damerau_levenshtein(name.as_ref(), wanted), name.as_ref()));
     let near = near.filter(|(distance, _)| *distance <= 2).min();
     let mean = near.map_or(".".to_owned(), |(_, name)| format!("; did you mean {name}?"));
     let listed: Vec<&str> = names.iter().map(AsRef::as_ref).take(20).collect();
-    format!("there is no {what} {wanted_shown}{mean} There are: {}", listed.join(", "))
+    format!("there is no {what} {wanted_shown}{within}{mean} There are: {}", listed.join(", "))
 }
 
 #[cfg(test)]
@@ -123,10 +125,12 @@ mod tests {
     #[test]
     fn a_name_that_does_not_exist_gets_its_neighbours() {
         assert_eq!(
-            unknown("bus", "hal", &["hall", "cellar"]),
+            unknown(("bus", "hal"), "", &["hall", "cellar"]),
             "there is no bus hal; did you mean hall? There are: hall, cellar"
         );
-        assert_eq!(unknown("bus", "x\n", &["hall"]), "there is no bus x\\n. There are: hall");
-        assert_eq!(unknown("bus", "x", &[] as &[&str]), "there is no bus x: none is configured");
+        assert_eq!(unknown(("bus", "x\n"), "", &["hall"]), "there is no bus x\\n. There are: hall");
+        assert_eq!(unknown(("bus", "x"), "", &[] as &[&str]), "there is no bus x: none is configured");
+        let said = unknown(("device", "x"), " on bus hall", &["meter-01"]);
+        assert_eq!(said, "there is no device x on bus hall. There are: meter-01");
     }
 }

@@ -75,7 +75,7 @@ impl Desk {
         let Some((configured, commands)) = found else {
             let names: Vec<String> =
                 self.known().buses.iter().map(|(known, _)| known.spec.name.to_string()).collect();
-            return Err(not_found(&probe::unknown("bus", &bus, &names)));
+            return Err(not_found(&probe::unknown(("bus", &bus), "", &names)));
         };
         let target = Target::find(&configured, &device, point.as_deref()).map_err(|what| not_found(&what))?;
         let mut why = None;
