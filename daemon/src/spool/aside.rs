@@ -74,20 +74,60 @@ pub(super) fn set_aside(file: &Path, folder: &str, run: RunId) -> io::Result<Pat
         // Removed, and its log and its copy tell of it all the same: a folder without a file is none.
         File::create(file)?.sync_all()?;
     }
-    let mut name = run.to_string();
-    for again in 1.. {
-        let to = directory.join(folder).join(&name);
-        // One that failed before it had written down where to has left it empty.
-        let empty = || to.read_dir().is_ok_and(|mut entries| entries.next().is_none());
-        if !to.exists() || empty() {
-            break;
-        }
-        name = format!("{run}.{again}");
-    }
+    let mut there = folders(directory)?;
+    // One that failed before it had written down where to has left it empty.
+    there.retain(|folder| !fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none()));
+    let name = name(&there, run);
     for step in begin(directory, folder, &name).iter().chain(&complete(directory, folder, &name)) {
         step.perform()?;
     }
     Ok(directory.join(folder).join(name).join(FILE))
+}
+
+/// A name that is behind those of all folders of this run, also of those that went before the newest.
+fn name(there: &[PathBuf], run: RunId) -> String {
+    let run = run.to_string();
+    let own = there.iter().map(|folder| age(folder)).filter(|(of, _)| *of == run);
+    match own.map(|(_, again)| again).max() {
+        Some(again) => format!("{run}.{}", again.saturating_add(1)),
+        None => run,
+    }
+}
+
+/// All folders of what was set aside: of damaged files and of those of newer programs. What somebody else put there is his,
+/// if it is no folder.
+pub(super) fn folders(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for kind in ["newer", "quarantine"] {
+        match fs::read_dir(directory.join(kind)) {
+            Ok(entries) => {
+                for entry in entries {
+                    found.push(entry?.path());
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    found.retain(|path| path.is_dir());
+    Ok(found)
+}
+
+/// Orders folders by when they were made: by the run in the name, and then by how many there were of it.
+pub(super) fn age(folder: &Path) -> (String, u32) {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    match name.split_once('.') {
+        Some((run, again)) => (run.to_owned(), again.parse().unwrap_or_default()),
+        None => (name.into_owned(), 0),
+    }
+}
+
+/// The counter of the newest run that has set a file aside. A life that was cut off right after that is remembered nowhere
+/// else: if the next one had its counter too, nobody could say which of their folders is the older.
+pub(super) fn last_counter(directory: &Path) -> u32 {
+    let folders = folders(directory).unwrap_or_default();
+    let runs = folders.iter().filter_map(|folder| age(folder).0.parse::<RunId>().ok());
+    runs.map(|run| run.counter).max().unwrap_or_default()
 }
 
 /// Completes what a power cut or a failing disk interrupted; gives the place of the file, if there was something to do. Must
@@ -251,6 +291,22 @@ mod tests {
         assert_eq!(finish(directory).expect("completes"), Some(to.clone()));
         assert_eq!(parts(directory), ["fresh", "fresh-wal", "fresh-shm"]);
         assert_eq!(parts(to.parent().expect("a folder")), ["damaged", "damaged-wal", "damaged-shm"]);
+    }
+
+    #[test]
+    fn the_next_folder_of_a_run_is_behind_all_others_of_it() {
+        let run = RunId { counter: 1, random: 10 };
+        let there = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
+        assert_eq!(name(&[], run), "00000001-0000000a");
+        assert_eq!(name(&there(&["q/00000001-0000000a"]), run), "00000001-0000000a.1");
+        // Those before it were searched, and are gone.
+        let mut folders = there(&["q/00000001-0000000a.10", "q/00000001-0000000a.9", "n/00000001-00000009"]);
+        assert_eq!(name(&folders, run), "00000001-0000000a.11");
+        folders.sort_by_key(|folder| age(folder));
+        assert_eq!(
+            folders,
+            there(&["n/00000001-00000009", "q/00000001-0000000a.9", "q/00000001-0000000a.10"])
+        );
     }
 
     #[test]

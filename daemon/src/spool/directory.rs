@@ -7,20 +7,24 @@
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statfs;
 
-use super::{SpoolError, rescue};
+use super::{SpoolError, aside, rescue};
 use crate::model::RunId;
 
-/// Quarantined files stay in this many folders at most, and within [`QUARANTINE_BYTES_MAX`] those that were searched; the oldest go.
+/// Quarantined files that were searched stay in this many folders at most, and within [`QUARANTINE_BYTES_MAX`]; the oldest go.
+/// Those that nobody has searched to the end stay as long as they take no more room than as many spools with the default cap.
 pub(super) const QUARANTINES_MAX: usize = 3;
 
 /// Bytes of all quarantines together: 1 GiB. Those that nobody has searched to the end do not go for them.
 pub(super) const QUARANTINE_BYTES_MAX: u64 = 1 << 30;
+
+/// Folders that nobody has searched, at most: each is searched at each start.
+const UNSEARCHED_MAX: usize = 64;
 
 /// Held as long as the spool is open.
 #[derive(Debug)]
@@ -126,32 +130,31 @@ pub(super) fn write_sidecar(directory: &Path, run: RunId) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// What somebody else put there is his, if it is no folder.
-fn folders_in(directory: &Path) -> io::Result<Vec<PathBuf>> {
-    match fs::read_dir(directory) {
-        Ok(entries) => {
-            let all: io::Result<Vec<_>> = entries.map(|entry| entry.map(|entry| entry.path())).collect();
-            Ok(all?.into_iter().filter(|path| path.is_dir()).collect())
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(error),
-    }
-}
-
-/// Removes the oldest quarantines beyond their bounds; the newest, and one that was not searched, stays whatever its size.
+/// Removes the oldest quarantines beyond their bounds; the newest stays whatever its size, and so do those that were not searched
+/// while there is room for them.
 pub(super) fn bound_quarantines(directory: &Path) -> io::Result<()> {
-    let mut found = folders_in(&directory.join("quarantine"))?;
+    let mut found = aside::folders(directory)?;
+    // The power went before a file had come there: it holds nothing, and must not push out one that does. This removes no other.
+    found.retain(|path| fs::remove_dir(path).is_err());
     // A newer file that was taken back whole is removed by that. One that stays was searched, and is like these.
-    found.extend(folders_in(&directory.join("newer"))?.into_iter().filter(|path| rescue::is_done(path)));
-    // Those that nobody has searched to the end stay longest, then the newest, by the run in their name.
-    found.sort_by_key(|path| (!rescue::is_done(path), path.file_name().map(ToOwned::to_owned)));
+    found.retain(|path| !rescue::is_newer(path) || rescue::is_done(path));
+    // Those that nobody has searched to the end stay longest, then the newest.
+    found.sort_by_key(|path| (!rescue::is_done(path), aside::age(path)));
+    let room = bytes_max_default(directory).saturating_mul(QUARANTINES_MAX as u64);
     let mut bytes = 0;
     for (at, path) in found.iter().rev().enumerate() {
         let own = |entry: fs::DirEntry| entry.metadata().map_or(0, |metadata| metadata.len());
         bytes += fs::read_dir(path).into_iter().flatten().flatten().map(own).sum::<u64>();
         // A rescue may wait for room for days: until it has ended, the folder holds what is nowhere else.
-        let too_large = bytes > QUARANTINE_BYTES_MAX && rescue::is_done(path);
-        if at > 0 && (at >= QUARANTINES_MAX || too_large) {
+        let goes = if rescue::is_done(path) {
+            at >= QUARANTINES_MAX || bytes > QUARANTINE_BYTES_MAX
+        } else {
+            at >= UNSEARCHED_MAX || (at >= QUARANTINES_MAX && bytes > room)
+        };
+        if at > 0 && goes {
+            if !rescue::is_done(path) {
+                tracing::error!(folder = %path.display(), "a damaged spool goes without having been searched: there is no room for more");
+            }
             fs::remove_dir_all(path)?;
         }
     }

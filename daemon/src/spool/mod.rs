@@ -141,7 +141,8 @@ impl Spool {
         now: impl Fn() -> Stamp + Send + Sync + 'static,
         known: &'static Schema,
     ) -> Result<Opened, SpoolError> {
-        let parts = Parts::open(settings, (board, known), Box::new(now), Instant::now())?;
+        let parts =
+            Parts::open(settings, (board, known), Box::new(now), (Instant::now(), open::random_part()))?;
         let Parts { shared, writer, reader, lock, run, volatile } = parts;
         let (questions, asked) = mpsc::channel(QUESTIONS_MAX);
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
@@ -311,7 +312,7 @@ impl Parts {
         settings: SpoolSettings,
         (board, known): (Board, &'static Schema),
         stamp: Box<dyn Fn() -> Stamp + Send + Sync>,
-        now: Instant,
+        (now, random): (Instant, u32),
     ) -> Result<Self, SpoolError> {
         let lock = match directory::lock(&settings.directory) {
             Ok(lock) => Some(lock),
@@ -324,7 +325,7 @@ impl Parts {
         let not_durable = open::durability(&settings)?;
         board.update(|status| status.spool.not_durable = not_durable);
         let file = settings.directory.join(store::FILE);
-        let mut begun = open::begin(&file, &settings, known);
+        let mut begun = open::begin(&file, &settings, known, random);
         let run = begun.run;
         let sidecar = directory::write_sidecar(&settings.directory, run);
         if let Err(error) = &sidecar {

@@ -32,8 +32,13 @@ pub(super) fn random_id() -> String {
     format!("{:032x}", u128::from_le_bytes(random()))
 }
 
+/// The random part of a run's name.
+pub(super) fn random_part() -> u32 {
+    u32::from_le_bytes(random())
+}
+
 /// From the system's random numbers.
-pub(super) fn random<const N: usize>() -> [u8; N] {
+fn random<const N: usize>() -> [u8; N] {
     use ::ring::rand::SecureRandom;
     let mut bytes = [0; N];
     ::ring::rand::SystemRandom::new().fill(&mut bytes).expect("the system has random numbers");
@@ -52,11 +57,11 @@ pub(super) struct Begun {
     pub(super) log_missing: bool,
 }
 
-/// Opens the file, or sets it aside and makes a fresh one, and chooses the run. What cannot be set aside now is left as it is,
-/// and the error says so: the writer tries it again, and opens nothing before.
-pub(super) fn begin(file: &Path, settings: &SpoolSettings, known: &Schema) -> Begun {
+/// Opens the file, or sets it aside and makes a fresh one, and chooses the run, with this random part. What cannot be set aside
+/// now is left as it is, and the error says so: the writer tries it again, and opens nothing before.
+pub(super) fn begin(file: &Path, settings: &SpoolSettings, known: &Schema, random: u32) -> Begun {
     let sidecar = directory::read_sidecar(&settings.directory).map_or(0, |run| run.counter);
-    let random = u32::from_le_bytes(random());
+    let sidecar = sidecar.max(aside::last_counter(&settings.directory));
     let after = |counter: u32| RunId { counter: counter.saturating_add(1).min(99_999_999), random };
     let log_missing = !aside::unfinished(&settings.directory) && log_is_missing(file);
     let mut damaged = None;

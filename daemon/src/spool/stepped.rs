@@ -16,7 +16,7 @@ use super::reader::Reader;
 use super::schema::{self, Schema};
 use super::shared::{Command, Shared};
 use super::writer::Writer;
-use super::{Parts, SpoolError};
+use super::{Parts, SpoolError, open};
 use crate::model::event::Body;
 use crate::model::{Batch, RunId, Stamp};
 use crate::status::Board;
@@ -52,8 +52,18 @@ impl Stepped {
         stamp: impl Fn() -> Stamp + Send + Sync + 'static,
         now: Instant,
     ) -> Result<Self, SpoolError> {
+        Self::open_named(settings, (board, known), stamp, (now, open::random_part()))
+    }
+
+    /// ... with a random part for the run's name that the caller has drawn.
+    pub fn open_named(
+        settings: SpoolSettings,
+        (board, known): (Board, &'static Schema),
+        stamp: impl Fn() -> Stamp + Send + Sync + 'static,
+        (now, random): (Instant, u32),
+    ) -> Result<Self, SpoolError> {
         let Parts { shared, mut writer, reader, lock, run, volatile } =
-            Parts::open(settings, (board, known), Box::new(stamp), now)?;
+            Parts::open(settings, (board, known), Box::new(stamp), (now, random))?;
         writer.begin();
         Ok(Self { shared, writer, reader, _lock: lock, run, volatile })
     }

@@ -88,6 +88,8 @@ pub struct Disk {
     undead: Vec<(PathBuf, Vec<u8>)>,
     /// In force.
     pub faults: Faults,
+    /// So many more syncs, and then one that fails.
+    sync_to_fail: Option<u64>,
     /// Syncs that were dropped or failed.
     pub bad_syncs: u64,
     /// Of all operations, in order: equal for equal lives.
@@ -109,6 +111,7 @@ pub fn insert(root: &Path, seed: u64) {
         at_the_cut: Vec::new(),
         undead: Vec::new(),
         faults: Faults::default(),
+        sync_to_fail: None,
         bad_syncs: 0,
         trace: DefaultHasher::new(),
         setting_up: false,
@@ -137,6 +140,23 @@ impl Disk {
     /// No cut from now on.
     pub fn disarm(&mut self) {
         self.cut_at = None;
+    }
+
+    /// The `n`th sync from now on fails, from 1.
+    pub fn fail_sync(&mut self, n: u64) {
+        self.sync_to_fail = Some(n);
+    }
+
+    /// No sync is to fail from now on; gives whether the one that was to did.
+    pub fn fail_no_sync(&mut self) -> bool {
+        self.sync_to_fail.take().is_none()
+    }
+
+    /// Counts a sync; whether it is the one that fails.
+    fn sync_fails(&mut self) -> bool {
+        let left = self.sync_to_fail.map(|n| n.saturating_sub(1));
+        self.sync_to_fail = left.filter(|left| *left > 0);
+        left == Some(0)
     }
 
     /// There is no power.
@@ -268,7 +288,8 @@ impl Disk {
             return Fate::Go;
         }
         let changes = std::mem::take(&mut self.media[file].unsynced);
-        if self.faults.failed_syncs > 0.0 && self.random.f64() < self.faults.failed_syncs {
+        let failed = self.faults.failed_syncs > 0.0 && self.random.f64() < self.faults.failed_syncs;
+        if self.sync_fails() || failed {
             self.bad_syncs += 1;
             let luck = Luck::draw(&mut self.random, changes.len());
             self.media[file].apart = true;
@@ -283,8 +304,14 @@ impl Disk {
         Fate::Go
     }
 
+    /// Names in the trace, as seen from the root.
+    fn name(&mut self, path: &Path) {
+        path.strip_prefix(&self.root).unwrap_or(path).hash(&mut self.trace);
+    }
+
     /// A name goes. [`Fate::Last`] leaves to chance whether it went.
     pub fn unlink(&mut self, path: &Path) -> Fate {
+        self.name(path);
         let content = if self.off { None } else { fs::read(path).ok() };
         let fate = self.coin(4);
         if fate == Fate::Go {
@@ -303,6 +330,8 @@ impl Disk {
 
     /// A name changes.
     pub fn rename(&mut self, from: &Path, to: &Path) -> Fate {
+        self.name(from);
+        self.name(to);
         let fate = self.coin(5);
         if fate == Fate::Go {
             for medium in &mut self.media {
@@ -321,13 +350,19 @@ impl Disk {
     }
 
     /// A directory comes.
-    pub fn mkdir(&mut self) -> Fate {
+    pub fn mkdir(&mut self, path: &Path) -> Fate {
+        self.name(path);
         self.coin(6)
     }
 
     /// A file or a directory is synced, not by SQLite.
     pub fn fsync(&mut self, path: &Path) -> Fate {
+        self.name(path);
         let fate = self.step(7, 0, 0, 0);
+        if fate == Fate::Go && self.sync_fails() {
+            self.bad_syncs += 1;
+            return Fate::Fail;
+        }
         if fate == Fate::Go {
             self.undead.clear();
             // Written onto itself: what shows is what is there.

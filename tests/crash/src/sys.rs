@@ -2,8 +2,8 @@
 //!
 //! Two doors lead to the medium, and the program under test must know of neither. SQLite goes through a VFS that is registered as
 //! the default one: it hands everything to the VFS of unix, so that locks, shared memory and the visible content are
-//! the real ones, but asks the disk first, and syncs nothing. The rest of the program goes through libc: `rename`, `unlink`,
-//! `mkdir`, `fsync` and `fdatasync` are defined here, the linker prefers them to libc's, and they ask the disk too before they make the
+//! the real ones, but asks the disk first, and syncs nothing. The rest of the program goes through libc: `rename`, `unlink`, `unlinkat`,
+//! `rmdir`, `mkdir`, `fsync` and `fdatasync` are defined here, the linker prefers them to libc's, and they ask the disk too before they make the
 //! system call. A thread without a disk is served as ever.
 #![expect(unsafe_code, reason = "a VFS and functions of libc are C; each block has its argument")]
 
@@ -309,13 +309,36 @@ unsafe extern "C" fn unlink(path: *const c_char) -> c_int {
     }
 }
 
+/// In place of libc's: what removes a folder with all that is in it.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn unlinkat(folder: c_int, path: *const c_char, flags: c_int) -> c_int {
+    // SAFETY: as `rename`.
+    unsafe {
+        let mut name = path_of(path);
+        if folder != libc::AT_FDCWD && name.is_relative() {
+            name = std::fs::read_link(format!("/proc/self/fd/{folder}")).unwrap_or_default().join(name);
+        }
+        if !ask(&name, |disk| disk.unlink(&name)) {
+            return -1;
+        }
+        answer(libc::syscall(libc::SYS_unlinkat, folder, path, flags))
+    }
+}
+
+/// In place of libc's.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn rmdir(path: *const c_char) -> c_int {
+    // SAFETY: as `unlinkat`.
+    unsafe { unlinkat(libc::AT_FDCWD, path, libc::AT_REMOVEDIR) }
+}
+
 /// In place of libc's.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn mkdir(path: *const c_char, mode: libc::mode_t) -> c_int {
     // SAFETY: as `rename`.
     unsafe {
         let name = path_of(path);
-        if !ask(&name, disk::Disk::mkdir) {
+        if !ask(&name, |disk| disk.mkdir(&name)) {
             return -1;
         }
         answer(libc::syscall(libc::SYS_mkdirat, libc::AT_FDCWD, path, mode))
@@ -362,6 +385,11 @@ mod tests {
         assert_eq!(count(), Some(2), "rename");
         std::fs::create_dir(scratch.join("c")).expect("made");
         assert_eq!(count(), Some(3), "mkdir");
+        std::fs::remove_dir(scratch.join("c")).expect("removed");
+        assert_eq!(count(), Some(4), "rmdir");
+        std::fs::create_dir_all(scratch.join("d/e")).expect("made");
+        std::fs::remove_dir_all(scratch.join("d")).expect("removed");
+        assert_eq!(count(), Some(9), "mkdir of the inner one, of both, and both removed");
         disk::with(disk::Disk::cut);
         assert!(std::fs::remove_file(scratch.join("b")).is_err(), "no power");
         disk::remove();

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use crate::spool::aside;
 use crate::spool::schema::Schema;
 use crate::spool::shared::off_the_lock;
 use crate::spool::store::{self, FILE};
@@ -39,7 +40,8 @@ pub(in crate::spool) fn mark(searched: Vec<Searched>) {
     }
 }
 
-pub(super) fn is_newer(folder: &Path) -> bool {
+/// Whether it is the file of a newer program, and not a damaged one.
+pub(in crate::spool) fn is_newer(folder: &Path) -> bool {
     folder.parent().and_then(Path::file_name).is_some_and(|name| name == "newer")
 }
 
@@ -53,17 +55,14 @@ pub(in crate::spool) fn awaits(directory: &Path, schema: &Schema) -> bool {
     !unfinished(directory, schema).is_empty()
 }
 
-/// Folders that were not searched to their end and can be, oldest first: they are named by run.
+/// Folders that were not searched to their end and can be, oldest first.
 pub(super) fn unfinished(directory: &Path, schema: &Schema) -> Vec<PathBuf> {
-    let all = ["newer", "quarantine"].into_iter().flat_map(|kind| {
-        let folders = std::fs::read_dir(directory.join(kind)).into_iter().flatten().flatten();
-        folders.map(|entry| entry.path()).collect::<Vec<_>>()
-    });
     let readable = |folder: &PathBuf| {
         let file = folder.join(FILE);
         file.exists() && !is_done(folder) && (!is_newer(folder) || store::newer(&file, schema).is_none())
     };
-    let mut folders: Vec<_> = all.filter(readable).collect();
-    folders.sort_by(|a, b| a.file_name().cmp(&b.file_name()));
+    let mut folders = aside::folders(directory).unwrap_or_default();
+    folders.retain(readable);
+    folders.sort_by_key(|folder| aside::age(folder));
     folders
 }

@@ -36,8 +36,8 @@ use super::shared::off_the_lock;
 use super::store::RunRow;
 use crate::model::event::{Body, Event, GapCause};
 use crate::model::{Batch, RunId, Stamp};
-pub(super) use folders::{Searched, awaits, is_done, mark};
-use folders::{is_newer, unfinished};
+use folders::unfinished;
+pub(super) use folders::{Searched, awaits, is_done, is_newer, mark};
 pub(super) use said::{Said, say_again};
 use search::{Learned, Search};
 

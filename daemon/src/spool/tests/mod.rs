@@ -60,6 +60,7 @@ mod letters;
 mod lives;
 mod model;
 mod opening;
+mod quarantines;
 mod questions;
 mod rescue;
 mod retention;

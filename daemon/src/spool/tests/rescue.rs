@@ -6,7 +6,7 @@ use super::taken_back::{Life, NEXT};
 use super::*;
 use crate::spool::shared::Command;
 use crate::spool::stepped::Stepped;
-use crate::spool::{Asked, block, directory as bounds, records, ring, schema};
+use crate::spool::{Asked, block, records, ring, schema};
 use std::sync::atomic::Ordering;
 
 /// What the writer is told by a reader that finds the file damaged.
@@ -196,24 +196,6 @@ fn a_record_of_a_commit_that_failed_and_had_landed_comes_once_although_the_damag
     assert_eq!((damage, shown), (1, 2), "{events:?}");
 }
 
-#[test]
-fn a_folder_that_nobody_has_searched_to_the_end_does_not_go_for_its_size() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let folder = |at: u32| directory.path().join(format!("quarantine/0000000{at}-0000000a"));
-    for at in 1..=3 {
-        std::fs::create_dir_all(folder(at)).expect("made");
-        let file = std::fs::File::create(folder(at).join(store::FILE)).expect("made");
-        // Takes no room: nothing stands in it.
-        file.set_len(bounds::QUARANTINE_BYTES_MAX).expect("made long");
-    }
-    let stay = || (1..=3).filter(|at| folder(*at).exists()).collect::<Vec<_>>();
-    bounds::bound_quarantines(directory.path()).expect("bounded");
-    assert_eq!(stay(), [1, 2, 3], "they may hold the only copy");
-    std::fs::write(folder(2).join("salvaged"), "").expect("marked");
-    bounds::bound_quarantines(directory.path()).expect("bounded");
-    assert_eq!(stay(), [1, 3], "what was searched goes");
-}
-
 /// A rescue that finds no room for what is in a newer file.
 fn waiting_for_room(directory: &Path) -> Life {
     let small = SpoolSettings { bytes_max: Some(BYTES_MAX_LEAST), ..settings(directory) };
@@ -291,20 +273,4 @@ fn a_damaged_block_that_was_confirmed_does_not_cost_the_file_its_place_while_a_r
     assert!(directory.path().join("newer").read_dir().expect("there").next().is_some(), "it waits");
     assert!(!meet(1), "history met it");
     assert!(meet(2), "it would be waited for in vain");
-}
-
-#[test]
-fn newer_files_that_were_searched_and_stay_go_like_quarantines_and_others_never() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let all = [("newer", 1), ("newer", 2), ("newer", 3), ("newer", 4), ("quarantine", 5), ("quarantine", 6)];
-    let folder = |(kind, at): (&str, u32)| directory.path().join(format!("{kind}/0000000{at}-0000000a"));
-    for one in all {
-        std::fs::create_dir_all(folder(one)).expect("made");
-        if one.1 != 4 {
-            std::fs::write(folder(one).join("salvaged"), "").expect("marked");
-        }
-    }
-    bounds::bound_quarantines(directory.path()).expect("bounded");
-    let stay: Vec<_> = all.into_iter().filter(|one| folder(*one).exists()).map(|(_, at)| at).collect();
-    assert_eq!(stay, [3, 4, 5, 6]);
 }

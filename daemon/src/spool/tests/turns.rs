@@ -42,7 +42,7 @@ impl Busy {
             stamp(0)
         };
         let parts =
-            Parts::open(settings, (Board::default(), &schema::CURRENT), Box::new(now), Instant::now());
+            Parts::open(settings, (Board::default(), &schema::CURRENT), Box::new(now), (Instant::now(), 7));
         let mut parts = parts.expect("opens");
         parts.writer.begin();
         assert!(feed.set((parts.shared.clone(), Mutex::new(Plant::new(parts.run)))).is_ok());

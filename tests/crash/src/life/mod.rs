@@ -134,6 +134,8 @@ pub struct Bench {
     book: Book,
     plant: Plant,
     random: Rng,
+    /// For the names of runs, which decide an order where the counters of two are equal.
+    names: Rng,
     now_us: Arc<AtomicU64>,
     beginning: Instant,
     board: Board,
@@ -177,6 +179,7 @@ impl Bench {
             book,
             plant: scene.plant.clone(),
             random,
+            names: Rng::with_seed(!seed),
             now_us: Arc::new(AtomicU64::new(scene.now_us)),
             beginning: Instant::now(),
             board: Board::default(),
@@ -280,11 +283,11 @@ impl Bench {
         self.board = Board::default();
         self.cursor = Cursor::START;
         let clock = self.now_us.clone();
-        let spool = Stepped::open_as(
+        let spool = Stepped::open_named(
             self.settings.clone(),
             (self.board.clone(), self.known),
             move || stamp(clock.load(Ordering::Relaxed)),
-            self.now(),
+            (self.now(), self.names.u32(..)),
         );
         let spool = spool.map_err(|error| format!("the spool refuses to start: {error}"))?;
         self.book.begin(spool.run)?;
