@@ -248,7 +248,8 @@ fn a_request_to_send_again_that_a_rescue_overtakes_says_so_and_what_it_had_found
     life.spool.tell(Command::FileDamaged { generation: 0, what: "a page is damaged".to_owned() });
     life.settle();
     let refused = answer.try_recv().expect("answered").expect_err("not done").to_string();
-    assert!(refused.contains("what was found until then waits to be sent: ask again"), "{refused}");
+    assert!(refused.contains("takes back what was set aside"), "{refused}");
+    assert!(refused.contains("what was found until then waits to be sent: ask again when"), "{refused}");
     let (batches, events) = life.waiting();
     assert_eq!(numbers(&batches), found);
     assert_eq!(gaps(&events, run, GapCause::Damaged), BTreeSet::new());

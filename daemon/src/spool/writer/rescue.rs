@@ -6,6 +6,7 @@
 use std::sync::atomic::Ordering;
 
 use super::Writer;
+use super::window::bound_log;
 use crate::spool::rescue::{Memory, Piece, Present, Rescue};
 use crate::spool::schema;
 use crate::spool::store::{self, Store, StoreError, Trouble, Work};
@@ -130,7 +131,8 @@ impl Writer {
                 if let Some(newest) = written.event_ids.last() {
                     self.shared.newest_event.store(*newest, Ordering::Release);
                 }
-                Ok(())
+                // The piece is on the disk, whatever becomes of the log: nothing has to be undone.
+                self.store.as_ref().map_or(Ok(()), bound_log).map_err(|error| (error, None))
             }
             Err(error) => {
                 rescue.keep_unstored(Piece { batches, events }, false);

@@ -13,8 +13,12 @@ use crate::spool::store::{StoreError, Trouble};
 const RESENDS_MAX: usize = 4;
 
 /// What a rescue books in the end is what did not wait when it began: a reading that waits again since would be called damaged.
-const SEARCHING: &str =
-    "the spool takes back what was set aside; ask again when `fieldspool spool status` says that it is done";
+const SEARCHING: (&str, &str) = (
+    "the spool takes back what was set aside",
+    "ask again when `fieldspool spool status` says that it is done",
+);
+
+const FAILING: (&str, &str) = ("the disk fails", "ask again");
 
 /// A request under way.
 #[derive(Debug)]
@@ -36,7 +40,9 @@ impl Writer {
                 "it is searched for others to be sent again; try later".to_owned(),
             )),
             None => Err(SpoolError::Unavailable("the disk fails; try again when it is well".to_owned())),
-            _ if self.rescue.is_some() => Err(SpoolError::Unavailable(SEARCHING.to_owned())),
+            _ if self.rescue.is_some() => {
+                Err(SpoolError::Unavailable(format!("{}; {}", SEARCHING.0, SEARCHING.1)))
+            }
             Some(store) => {
                 // A statement of its own: what follows reads the disk, without the lock.
                 let refused = Search::refuses(asked, &self.shared.lock().ledger);
@@ -58,18 +64,18 @@ impl Writer {
     pub(super) fn resend(&mut self) {
         let Some(mut resend) = self.resends.pop_front() else { return };
         let Some(store) = &self.store else {
-            self.refuse(resend, "the disk fails");
+            self.refuse(resend, FAILING);
             return;
         };
         if self.rescue.is_some() {
-            self.refuse(resend, "the spool was damaged and is searched");
+            self.refuse(resend, SEARCHING);
             return;
         }
         let pieces = match resend.search.step(store.connection(), store.dictionary()) {
             Ok(pieces) => pieces,
             Err(error) => {
                 let words = error.to_string();
-                self.refuse(resend, &words);
+                self.refuse(resend, (&words, "ask again"));
                 self.trouble_of(&error);
                 return;
             }
@@ -89,7 +95,7 @@ impl Writer {
         if changed || ended {
             self.books_due = self.now;
             if !self.commit_window(self.now, None) {
-                self.refuse(resend, "the disk fails");
+                self.refuse(resend, FAILING);
                 return;
             }
         }
@@ -116,11 +122,11 @@ impl Writer {
         search.pressed(store, &ledger, floor).unwrap_or_default()
     }
 
-    /// The disk failed in the middle: what was found before waits again, and the person asks once more.
-    fn refuse(&mut self, resend: Resend, why: &str) {
+    /// It ends in the middle: what was found before waits again, and the person asks once more.
+    fn refuse(&mut self, resend: Resend, (why, then): (&str, &str)) {
         self.shared.committed.send_modify(|committed| committed.resends += 1);
         for resend in std::iter::once(resend).chain(std::mem::take(&mut self.resends)) {
-            let words = format!("{why}; what was found until then waits to be sent: ask again");
+            let words = format!("{why}; what was found until then waits to be sent: {then}");
             drop(resend.reply.send(Err(SpoolError::Unavailable(words))));
         }
     }

@@ -315,16 +315,10 @@ impl Writer {
         Ok(written)
     }
 
-    /// Empties a log that readers have let grow too long; they are cut after 100 ms, so this waits no longer. `false`: the disk
-    /// failed, after the commit.
+    /// Empties a log that readers have let grow too long. `false`: the disk failed, after the commit.
     fn bound_log(&mut self) -> bool {
-        let Some(store) = self.store.as_ref().filter(|store| store.log_bytes() >= schema::LOG_BYTES_FORCED)
-        else {
-            return true;
-        };
-        match store.empty_log() {
-            // A reader was in the way all the same: the next commit tries again.
-            Ok(_) => true,
+        match self.store.as_ref().map_or(Ok(()), bound_log) {
+            Ok(()) => true,
             Err(error) => {
                 self.fail(error.trouble(), &error.to_string(), None);
                 false
@@ -461,4 +455,13 @@ impl Writer {
         inner.floor = inner.floor.max(floor);
         Ok(())
     }
+}
+
+/// Empties a log that readers have let grow too long; they are cut after 100 ms, so this waits no longer.
+pub(super) fn bound_log(store: &Store) -> Result<(), StoreError> {
+    if store.log_bytes() < schema::LOG_BYTES_FORCED {
+        return Ok(());
+    }
+    // `false`: a reader was in the way all the same. The next commit tries again.
+    store.empty_log().map(drop)
 }
