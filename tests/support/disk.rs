@@ -1,5 +1,6 @@
 //! An ext4 of its own on a loop device, whose power can be cut and which can be made to fail. Needs root and loop mounts.
 
+use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,12 +10,14 @@ use super::peers;
 /// A mounted file system. Unmounted when dropped.
 pub struct Disk {
     dir: tempfile::TempDir,
+    /// How often it had to move to another image.
+    moved: Cell<u32>,
 }
 
 impl Disk {
     /// Makes and mounts one of `megabytes`; an error says what this machine refused.
     pub fn mount(megabytes: u64) -> Result<Self, String> {
-        let disk = Self { dir: tempfile::tempdir().unwrap() };
+        let disk = Self { dir: tempfile::tempdir().unwrap(), moved: Cell::new(0) };
         fs::File::create(disk.image()).unwrap().set_len(megabytes << 20).unwrap();
         fs::create_dir(disk.folder()).unwrap();
         done(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(disk.image()))?;
@@ -28,7 +31,7 @@ impl Disk {
     }
 
     fn image(&self) -> PathBuf {
-        self.dir.path().join("image")
+        self.dir.path().join(format!("image{}", self.moved.get()))
     }
 
     /// Cuts its power: what was not synced is gone. Whoever uses it gets errors until it is mounted again.
@@ -39,6 +42,15 @@ impl Disk {
     /// The power comes back. Nobody may have a file of it open.
     pub fn power_on(&self) {
         done(Command::new("umount").arg(self.folder())).unwrap();
+        let old = self.image();
+        let attached = Command::new("losetup").arg("-j").arg(&old).output().unwrap();
+        if !attached.stdout.is_empty() {
+            // A process with mounts of its own (a browser's sandbox) was begun meanwhile and still holds this one: mounted again,
+            // it would be the one whose power is off.
+            self.moved.set(self.moved.get() + 1);
+            done(Command::new("cp").arg("--sparse=always").args([&old, &self.image()])).unwrap();
+            fs::remove_file(old).unwrap();
+        }
         self.mount_again().unwrap();
     }
 
