@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -37,10 +38,13 @@ pub struct Subscriber {
 impl Subscriber {
     /// Subscribes and waits until the broker has confirmed it.
     pub fn start(broker: &Broker) -> Self {
+        // An id of its own: one that comes back after its broker did would take another one's place, and that one its again.
+        static ID: AtomicU32 = AtomicU32::new(0);
+        let id = format!("viewer-{}", ID.fetch_add(1, Ordering::Relaxed));
         // Line-buffered, or the word that the subscription stands would wait for more output.
         let mut child = Command::new("stdbuf")
             .args(["-oL", "mosquitto_sub"])
-            .args(["-V", "5", "-q", "1", "-h", "localhost", "-p", &broker.port.to_string(), "-i", "viewer"])
+            .args(["-V", "5", "-q", "1", "-h", "localhost", "-p", &broker.port.to_string(), "-i", &id])
             .args(["-t", "fieldspool/#", "-F", "%t %p", "-d", "--cafile"])
             .arg(broker.file("ca.pem"))
             .arg("--cert")
