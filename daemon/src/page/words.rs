@@ -545,9 +545,13 @@ pub fn disk(state: &str, why: Option<&str>, unstored_seconds: f64) -> Said {
         "stalled" => "The disk does not react",
         _ => "The disk does not take readings",
     };
+    let cure = if state == "full" {
+        "Free some of it: \"du -x / | sort -n | tail\" shows what takes it."
+    } else {
+        "See \"dmesg\"; a card that does this is worn out."
+    };
     let so = format!(
-        "Readings are taken and sent all the same, but a power cut now would cost the last {unstored_seconds:.0} s. \
-         See \"dmesg\"; a card that does this is worn out."
+        "Readings are taken and sent all the same, but a power cut now would cost the last {unstored_seconds:.0} s. {cure}"
     );
     Said(what.to_owned(), because(why, &so))
 }

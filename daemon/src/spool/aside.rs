@@ -133,8 +133,8 @@ pub(super) fn last_counter(directory: &Path) -> u32 {
 /// Completes what a power cut or a failing disk interrupted; gives the place of the file, if there was something to do. Must
 /// be called before anything opens the spool. An error: the spool must not be opened yet.
 pub(super) fn finish(directory: &Path) -> io::Result<Option<PathBuf>> {
-    let text = match fs::read_to_string(directory.join(MARKER)) {
-        Ok(text) => text,
+    let text = match fs::read(directory.join(MARKER)) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };

@@ -216,6 +216,23 @@ pub(super) fn write_log_again(file: &Path) -> io::Result<()> {
     }
 }
 
+/// On a full disk: gives up what was set aside and searched to its end, the oldest first, until the disk is no longer full.
+/// What could be saved of it is in the spool; what the disk is full of may be that.
+pub(super) fn give_searched(directory: &Path, is_full: impl Fn(&Path) -> bool) {
+    let mut searched = aside::folders(directory).unwrap_or_default();
+    searched.retain(|path| rescue::is_done(path));
+    searched.sort_by_key(|path| aside::age(path));
+    for path in searched {
+        if !is_full(directory) {
+            return;
+        }
+        tracing::warn!(folder = %path.display(), "the disk is full: a damaged spool that was searched to its end goes");
+        if let Err(error) = fs::remove_dir_all(&path) {
+            tracing::warn!(folder = %path.display(), %error, "it cannot be removed");
+        }
+    }
+}
+
 /// Gives the reserve free.
 pub(super) fn give_reserve(directory: &Path) {
     drop(fs::remove_file(directory.join(RESERVE.0)));

@@ -148,3 +148,24 @@ async fn a_commit_overwrites_the_log_instead_of_making_it_longer() {
     assert_eq!(length(), first);
     assert!(first >= 128 * 1024, "{first}");
 }
+
+#[tokio::test]
+async fn a_run_end_whose_commit_fails_is_said_once_and_the_next_start_knows_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (Opened { spool, run: first, .. }, _) = open(settings(directory.path()));
+    spool.append(Plant::new(first).batch());
+    flush(&spool).await;
+    let trouble = block_commits(directory.path());
+    spool.end_run().await;
+    drop(trouble);
+    spool.close(true).await.expect("closes");
+    let (Opened { spool, .. }, _) = open(settings(directory.path()));
+    flush(&spool).await;
+    let ends: Vec<bool> = (waiting(&spool).await.1.iter())
+        .filter_map(|event| match event.body {
+            Body::RunEnd { ended, clean, .. } if ended == first => Some(clean),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(ends, [true]);
+}

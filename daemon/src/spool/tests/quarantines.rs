@@ -86,3 +86,22 @@ fn a_life_that_died_while_it_set_a_file_aside_is_older_than_the_next() {
         crate::spool::stepped::Stepped::open(settings(directory.path()), Board::default(), || stamp(0), now);
     assert_eq!(spool.expect("opens").run.counter, 14, "else chance would say which folder is the older");
 }
+
+#[test]
+fn a_full_disk_takes_what_was_searched_the_oldest_first_and_nothing_else() {
+    let directory = tempfile::tempdir().expect("a directory");
+    for at in [2, 1, 3, 4] {
+        let folder = folder(directory.path(), &format!("quarantine/0000000{at}-0000000a"), 100);
+        if at != 2 {
+            std::fs::write(folder.join("salvaged"), "").expect("marked");
+        }
+    }
+    let stay = || {
+        let there = |at: &u32| directory.path().join(format!("quarantine/0000000{at}-0000000a")).exists();
+        (1..=4).filter(there).collect::<Vec<u32>>()
+    };
+    bounds::give_searched(directory.path(), |_| stay().len() > 3);
+    assert_eq!(stay(), [2, 3, 4], "until there is room");
+    bounds::give_searched(directory.path(), |_| true);
+    assert_eq!(stay(), [2], "it may hold the only copy");
+}

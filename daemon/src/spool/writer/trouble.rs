@@ -32,7 +32,7 @@ impl Writer {
         let no_space = trouble == Trouble::Disk && directory::has_no_space(self.directory());
         let trouble = if no_space { Trouble::Full } else { trouble };
         let (state, words) = match trouble {
-            Trouble::Full => ("full", "no space left on the disk: free some, or make the spool smaller"),
+            Trouble::Full => ("full", "no space left on the disk: free some"),
             Trouble::ReadOnly => ("read-only", "the state directory cannot be written"),
             Trouble::Disk => ("failing", "the disk fails"),
             Trouble::Damage => ("damaged", "the file is damaged"),
@@ -40,6 +40,7 @@ impl Writer {
         };
         if trouble == Trouble::Full {
             self.full = true;
+            directory::give_searched(self.directory(), directory::is_full);
             directory::give_reserve(self.directory());
         }
         // An attempt that only reopened the file has not healed anything.

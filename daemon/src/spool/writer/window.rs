@@ -253,7 +253,8 @@ impl Writer {
                 let last = window.batches.last().map(|batch| batch.stamp.wall_us);
                 update = RunUpdate {
                     run,
-                    ended: ended.unwrap_or_default(),
+                    // Said is said, also by a commit that came after the one that failed to.
+                    ended: if self.run_ended { 2 } else { ended.unwrap_or_default() },
                     last_wall_us: last.or(self.last_wall_us),
                     books: books.for_disk(),
                 };
