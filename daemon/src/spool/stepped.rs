@@ -103,6 +103,11 @@ impl Stepped {
         self.shared.lock().ledger.runs.get(&run).cloned()
     }
 
+    /// Whether a run was folded away.
+    pub fn has_folded(&self, run: RunId) -> bool {
+        self.shared.lock().ledger.is_folded(run)
+    }
+
     /// How far the disk is.
     pub fn committed(&self) -> Committed {
         *self.shared.committed.borrow()

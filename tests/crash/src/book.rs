@@ -231,12 +231,12 @@ impl Book {
     }
 
     /// As [`Book::judge`], on a disk that lies: wrong content is as bad as ever, losses are counted and written off.
-    /// `books` are the spool's own.
+    /// `books` are the spool's own, and `folded` says of a run without any that all of it is settled.
     pub fn assess(
         &mut self,
         given: &Given,
         (run, cut_us): (RunId, u64),
-        books: impl Fn(RunId) -> Option<RunBooks>,
+        (books, folded): (impl Fn(RunId) -> Option<RunBooks>, impl Fn(RunId) -> bool),
     ) -> Verdict<(u64, Losses)> {
         let mut losses = self.hear(given, cut_us, true)?;
         let repeats = self.waiting(given, cut_us, true)?;
@@ -249,7 +249,7 @@ impl Book {
                 let n = known.batch.n();
                 let class = match books(run) {
                     _ if end.is_some_and(|end| seq >= end) && seq < counted => &mut losses.beyond_end,
-                    None if end.is_none() => &mut losses.forgotten,
+                    None if !folded(run) => &mut losses.forgotten,
                     Some(books) if books.lost.covers(seq, seq + n) => &mut losses.booked,
                     _ => &mut losses.silent,
                 };

@@ -336,7 +336,8 @@ impl Bench {
         let repeats = if self.plan.lies() {
             let spool = self.spool.as_ref();
             let books = |run| spool.and_then(|spool| spool.books_of(run));
-            let (repeats, losses) = self.book.assess(&given, (run, cut_us), books)?;
+            let folded = |run| spool.is_some_and(|spool| spool.has_folded(run));
+            let (repeats, losses) = self.book.assess(&given, (run, cut_us), (books, folded))?;
             self.tally.add(&Tally { losses, ..Tally::default() });
             repeats
         } else {
