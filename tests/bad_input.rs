@@ -42,6 +42,17 @@ fn one_line(output: &Output, words: &[&str]) {
 }
 
 #[test]
+fn a_configuration_that_leads_to_a_disk_which_is_not_there_yet_is_waited_for() {
+    let mut gateway = Gateway::new("");
+    let late = gateway.dir.path().join("late.toml");
+    symlink(&late, gateway.etc("30-late.toml")).unwrap();
+    gateway.launch();
+    gateway.wait_log("cannot be read now; it is tried again");
+    fs::write(&late, format!("gateway = \"{GATEWAY}\"\n")).unwrap();
+    gateway.wait_status("the configuration", |s| (s["gateway"]["id"] == GATEWAY).then_some(()));
+}
+
+#[test]
 fn a_configuration_that_is_missing_malformed_or_spoilt_by_a_drop_in_is_one_line() {
     let gateway = Gateway::new(&format!("gateway = \"{GATEWAY}\"\n{}", bus(502)));
     let nowhere = gateway.etc("nowhere");

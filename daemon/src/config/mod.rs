@@ -125,6 +125,8 @@ pub struct Loaded {
     pub warnings: Vec<Fault>,
     /// What could not be read as this user.
     pub unchecked: Vec<Unchecked>,
+    /// Something could not be read for a reason that may pass by itself: a disk that is not there yet.
+    pub may_pass: bool,
     pointers: Vec<Pointer>,
 }
 
@@ -160,6 +162,7 @@ pub fn load(folders: &Folders) -> Loaded {
         faults: gathered.faults,
         warnings: gathered.warnings,
         unchecked: gathered.unchecked,
+        may_pass: gathered.may_pass,
         pointers: gathered.pointers,
     }
 }
@@ -176,6 +179,7 @@ struct Gathered {
     unchecked: Vec<Unchecked>,
     /// Of `unchecked`, those without which the draft is not the configuration.
     unread: Vec<PathBuf>,
+    may_pass: bool,
     pointers: Vec<Pointer>,
     /// By profile: how its instruments come from the factory.
     factory: BTreeMap<String, String>,
@@ -234,6 +238,7 @@ fn gather_with(
         warnings: findings.warnings.take(),
         unread: unchecked.iter().map(|unchecked| unchecked.path.clone()).collect(),
         unchecked,
+        may_pass: findings.may_pass.get(),
         pointers,
         factory: profiles
             .iter()

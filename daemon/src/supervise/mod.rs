@@ -37,12 +37,20 @@ use crate::sys;
 use gateway::Gateway;
 use link::Link;
 
+/// A configuration that cannot be read is tried again this often, and for so long before the process ends. Less than systemd's
+/// patience with a start.
+const UNREAD_AGAIN: Duration = Duration::from_millis(500);
+const UNREAD_FOR: Duration = Duration::from_secs(20);
+
 /// Why the daemon does not run (any more). The words are for the log and the terminal.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The configuration has faults; a person mends them. Each is one line.
     #[error("{}", .0.join("\n"))]
     Config(Vec<String>),
+    /// A file of the configuration cannot be read now, for a reason that may pass by itself; systemd tries again.
+    #[error("{}\nthis may pass by itself; it is tried again", .0.join("\n"))]
+    Unread(Vec<String>),
     /// The spool cannot be opened.
     #[error(transparent)]
     Spool(#[from] SpoolError),
@@ -60,7 +68,7 @@ impl RunError {
         match self {
             Self::Config(_) => 78,
             Self::Spool(error) => error.exit_code(),
-            Self::System(_) => 75,
+            Self::System(_) | Self::Unread(_) => 75,
             Self::PartEnded(_) => 70,
         }
     }
@@ -70,7 +78,7 @@ impl RunError {
 pub fn run(place: Option<&Path>, verbosity: Verbosity) -> Result<(), RunError> {
     sys::give_freed_memory_back();
     let tail = log::init(verbosity);
-    let config = load(place)?;
+    let config = load_at_last(place)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_MAX)
@@ -79,6 +87,26 @@ pub fn run(place: Option<&Path>, verbosity: Verbosity) -> Result<(), RunError> {
     // A thread that the kernel holds must not keep the process from ending.
     runtime.shutdown_background();
     ended
+}
+
+/// The configuration to start with. What may pass by itself is waited for, a disk that is mounted a moment later: for a
+/// configuration with faults systemd does not try again, and would log it each second if it did.
+#[allow(clippy::disallowed_methods, reason = "nothing runs yet that could wait in another way")]
+fn load_at_last(place: Option<&Path>) -> Result<Config, RunError> {
+    let until = Instant::now() + UNREAD_FOR;
+    let mut said = false;
+    loop {
+        match load(place) {
+            Err(RunError::Unread(faults)) if Instant::now() < until => {
+                if !std::mem::replace(&mut said, true) {
+                    let error = faults.join("; ");
+                    tracing::warn!(%error, "the configuration cannot be read now; it is tried again");
+                }
+                std::thread::sleep(UNREAD_AGAIN);
+            }
+            loaded => return loaded,
+        }
+    }
 }
 
 /// The configuration in force, or all that is wrong with it. What is worth a word is logged.
@@ -101,9 +129,9 @@ fn load(place: Option<&Path>) -> Result<Config, RunError> {
                 .iter()
                 .any(|other| file.path != other.path && file.path.starts_with(&other.path))
         });
-        RunError::Config(
-            loaded.faults.iter().map(ToString::to_string).chain(unread.map(Unchecked::denied)).collect(),
-        )
+        let why =
+            loaded.faults.iter().map(ToString::to_string).chain(unread.map(Unchecked::denied)).collect();
+        if loaded.may_pass { RunError::Unread(why) } else { RunError::Config(why) }
     })
 }
 

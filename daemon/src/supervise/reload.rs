@@ -45,7 +45,7 @@ impl Refusal {
 impl From<RunError> for Refusal {
     fn from(error: RunError) -> Self {
         let faults = match error {
-            RunError::Config(faults) => faults,
+            RunError::Config(faults) | RunError::Unread(faults) => faults,
             other => vec![other.to_string()],
         };
         Self { faults, check_finds_it: true }

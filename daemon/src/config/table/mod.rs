@@ -24,6 +24,8 @@ pub(super) struct Findings {
     pub(super) warnings: RefCell<Vec<Fault>>,
     /// Some file has syntax errors: nothing may be called missing.
     pub(super) damaged: Cell<bool>,
+    /// Something could not be read for a reason that may pass by itself.
+    pub(super) may_pass: Cell<bool>,
 }
 
 impl Findings {
