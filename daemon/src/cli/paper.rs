@@ -96,7 +96,7 @@ The daemon is not running, or the device does not answer.
 The disk, the runtime directory or a port cannot be used.
 .TP
 75
-Another fieldspool holds the state directory.
+Another fieldspool holds the state directory, or the configuration cannot be read for a reason that may pass by itself.
 .TP
 77
 Not allowed as this user.
