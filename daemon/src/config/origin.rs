@@ -1,8 +1,9 @@
 //! Where a configuration came from, and whether that is gone.
 //!
 //! A folder that is not mounted looks like one that nobody ever wrote to. So while a configuration is in force, absence is
-//! not the user's word (P9): a folder of its files that a reload finds gone, replaced by another one, or with all the rest
-//! without any file, refuses the reload, although the other folders may have files enough. What a user does on purpose is told
+//! not the user's word (P9): a folder of its files that a reload finds gone, replaced by another one without a file, or with all
+//! the rest without any, refuses the reload, although the other folders may have files enough. Another folder with files of its own
+//! is taken: that is how people replace a configuration, and it cannot be told from what lies under a mount that was lost. What a user does on purpose is told
 //! apart: a file removed from a folder that is still the same, while others are left somewhere, is an ordinary change; and a
 //! file without a line in it says that nothing is to be read.
 //!

@@ -98,7 +98,7 @@ fn name(there: &[PathBuf], run: RunId) -> String {
 /// if it is no folder.
 pub(super) fn folders(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
-    for kind in ["newer", "quarantine"] {
+    for kind in [NEWER, QUARANTINE] {
         match fs::read_dir(directory.join(kind)) {
             Ok(entries) => {
                 for entry in entries {

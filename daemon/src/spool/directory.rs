@@ -13,10 +13,11 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statfs;
 
+use super::store::log_of;
 use super::{SpoolError, aside, rescue};
 use crate::model::RunId;
 
-/// Quarantined files that were searched stay in this many folders at most, and within [`QUARANTINE_BYTES_MAX`]; the oldest go.
+/// Looked at whenever another file is set aside: quarantined files that were searched stay in this many folders at most, and within [`QUARANTINE_BYTES_MAX`]; the oldest go.
 /// Those that nobody has searched to the end stay as long as they take no more room than as many spools with the default cap.
 pub(super) const QUARANTINES_MAX: usize = 3;
 
@@ -198,9 +199,7 @@ pub(super) fn has_no_space(directory: &Path) -> bool {
 /// written that the disk never got: whoever reads the log believes what a power cut would take. Written again, they are
 /// there, or this fails too.
 pub(super) fn write_log_again(file: &Path) -> io::Result<()> {
-    let mut path = file.as_os_str().to_owned();
-    path.push("-wal");
-    let log = match File::options().read(true).write(true).open(path) {
+    let log = match File::options().read(true).write(true).open(log_of(file)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         log => log?,
     };

@@ -16,7 +16,7 @@ use super::open;
 use super::ring;
 use super::salvage::{self, LogFault};
 use super::source::Source;
-use super::store::{self, FILE, Found, RunUpdate, Store, StoreError, Trouble, Work, found};
+use super::store::{self, FILE, Found, RunUpdate, Store, StoreError, Trouble, Work, found, log_of};
 use super::{SpoolSettings, schema};
 use crate::model::RunId;
 use crate::status::{Salvage, SpoolStatus};
@@ -75,7 +75,7 @@ impl Offline {
             dead_letters: letters.kept,
             records_refused: letters.records,
             dead_letter_reason: letters.newest,
-            bytes: length(&self.file) + length(&directory.join(format!("{FILE}-wal"))),
+            bytes: length(&self.file) + length(&log_of(&self.file)),
             bytes_max: open::bytes_max(&settings),
             not_durable: directory::not_durable(directory),
             salvage: self.salvage.clone(),

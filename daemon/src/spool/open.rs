@@ -15,7 +15,7 @@ use super::directory;
 use super::ring;
 use super::salvage::{self, LogFault};
 use super::schema::Schema;
-use super::store::{Found, Store, StoreError, Trouble};
+use super::store::{Found, Store, StoreError, Trouble, log_of};
 use crate::model::{Batch, RunId};
 
 /// So many blocks are looked at for a batch.
@@ -181,13 +181,6 @@ fn is_gone(file: &Path) -> bool {
     };
     let log = || log_of(file).metadata().is_ok_and(|found| found.len() > 0);
     !there && (log() || Copy::read(file).mark.is_some())
-}
-
-/// The log beside a file.
-fn log_of(file: &Path) -> PathBuf {
-    let mut log = file.as_os_str().to_owned();
-    log.push("-wal");
-    log.into()
 }
 
 fn gone() -> StoreError {

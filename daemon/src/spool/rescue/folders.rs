@@ -42,7 +42,7 @@ pub(in crate::spool) fn mark(searched: Vec<Searched>) {
 
 /// Whether it is the file of a newer program, and not a damaged one.
 pub(in crate::spool) fn is_newer(folder: &Path) -> bool {
-    folder.parent().and_then(Path::file_name).is_some_and(|name| name == "newer")
+    folder.parent().and_then(Path::file_name).is_some_and(|name| name == aside::NEWER)
 }
 
 /// Whether a folder was searched to its end.

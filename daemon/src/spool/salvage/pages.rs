@@ -17,6 +17,7 @@ use std::path::Path;
 
 use super::record::{Record, columns, is_block, name_on, takes, varint};
 use crate::spool::ledger::Intervals;
+use crate::spool::store::log_of;
 
 /// No record of ours is longer: a block of texts at their longest.
 const RECORD_MAX: usize = 64 * 1024 * 1024;
@@ -87,9 +88,7 @@ fn word(bytes: &[u8], at: usize) -> u32 {
 impl Pages {
     /// Opens a file and the log beside it.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let mut log = path.as_os_str().to_owned();
-        log.push("-wal");
-        let (file, log) = (File::open(path)?, File::open(log).ok());
+        let (file, log) = (File::open(path)?, File::open(log_of(path)).ok());
         let length = file.metadata()?.len();
         let mut header = [0; 18];
         // A file whose first page is gone still has our page size.

@@ -29,6 +29,7 @@ use super::ring::{self, Extent, Heading, Spot};
 use super::schema::{self, Schema, WriteBack};
 use super::shared::off_the_lock;
 pub use error::{StoreError, Trouble};
+pub use log::log_of;
 use tables::mark;
 pub use tables::{Found, Letters, RunRow, dictionary, found, gap_rows, letters, records, told_of};
 use write::{Writing, name_log, put_again, put_dead, put_events, put_runs, small_pages};

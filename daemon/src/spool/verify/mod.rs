@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ledger::Ledger;
 use super::records::{books_of, mark_of, run_of};
-use super::store::{StoreError, dictionary};
+use super::store::{StoreError, dictionary, log_of};
 use super::{enter, open, schema};
 
 /// Faults said one by one.
@@ -130,12 +130,6 @@ pub fn file(path: &Path, mut progress: impl FnMut(f64)) -> Result<Verified, Unve
 fn state(path: &Path) -> io::Result<((u64, bool, i64, i64), Option<(u64, bool, i64, i64)>)> {
     let of = |path: &Path| fs::metadata(path).map(|m| (m.len(), m.is_file(), m.mtime(), m.mtime_nsec()));
     Ok((of(path)?, of(&log_of(path)).ok()))
-}
-
-fn log_of(path: &Path) -> PathBuf {
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    log.into()
 }
 
 /// Opens without leaving a trace; see above.

@@ -16,7 +16,7 @@ mod trouble;
 mod window;
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -408,10 +408,10 @@ impl Writer {
     fn show(&mut self) {
         let trouble = self.broken.as_ref().or(self.proving.as_ref());
         let state = trouble.map(|broken| (broken.state, broken.why.clone()));
-        let length = |path: PathBuf| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+        let length = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
         let due = self.meter.asks_the_system(self.now) || trouble.is_some();
         let file = self.store.as_ref().filter(|_| due);
-        let bytes = file.map(|_| length(self.file.clone()) + length(self.log()));
+        let bytes = file.map(|_| length(&self.file) + length(&store::log_of(&self.file)));
         let (bytes_max, oldest_us, letters) = (self.bytes_max, self.oldest_us(), self.letters_kept.clone());
         let salvage = match self.rescue.as_ref().and_then(Rescue::so_far) {
             Some((found, saved, waits_for_room)) => {
@@ -421,13 +421,6 @@ impl Writer {
             None => self.shared.lock().salvage.clone(),
         };
         self.meter.show(&self.shared, View { broken: state, bytes, bytes_max, oldest_us, letters, salvage });
-    }
-
-    /// The log beside the file.
-    fn log(&self) -> PathBuf {
-        let mut log = self.file.clone().into_os_string();
-        log.push("-wal");
-        log.into()
     }
 
     /// Looks how many dead letters are kept.
