@@ -49,7 +49,7 @@ fn an_update_in_two_transactions_is_found() {
 }
 
 /// One schedule, which met a bug. It draws its chance at each operation: a commit that changes those moves it elsewhere, and it says
-/// no more than any other then. That syncs failed in it is the least.
+/// no more than any other then. That syncs failed in it is the least. The two bugs themselves are held by the spool's own `tests/landed.rs`.
 fn passes_with_failing_syncs(schedule: u64) {
     let plan = Plan { faults: Faults { failed_syncs: 0.05, ..Faults::default() }, ..Plan::honest() };
     let (tally, done) = Scenes::make().schedule(schedule, plan);

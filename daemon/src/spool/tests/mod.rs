@@ -18,6 +18,7 @@
 //! start that is cut off         opening::what_only_the_copy_tells_is_told_although_the_start_that_read_it_is_cut_off
 //! file removed under us         disk::a_file_removed_under_us_is_noticed_and_made_anew and the test after it
 //! commits that fail             disk::after_failed_commits_every_reading_is_stored_once
+//! ... and landed all the same   landed
 //! clock set back, 50 years on   retention::a_clock_set_back_or_fifty_years_forward_expires_and_reorders_nothing
 //! old age                       retention
 //! gaps without number           gaps
@@ -56,6 +57,7 @@ mod disk;
 mod faults;
 mod folded;
 mod gaps;
+mod landed;
 mod letters;
 mod lives;
 mod model;
