@@ -137,6 +137,12 @@ impl Stepped {
         self.shared.command(command);
     }
 
+    /// The writer waits so for a reader that is in its way.
+    #[cfg(test)]
+    pub(super) fn when_busy(&mut self, waits: impl FnMut(i32) -> bool + Send + 'static) {
+        self.writer.store.as_mut().expect("open").when_busy(waits);
+    }
+
     /// As [`Spool::close`](super::Spool::close).
     pub fn close(mut self, clean: bool, now: Instant) -> Result<(), SpoolError> {
         let (reply, mut answer) = oneshot::channel();

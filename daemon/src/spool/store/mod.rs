@@ -247,6 +247,12 @@ impl Store {
         &self.connection
     }
 
+    /// Waits in this way for a lock, instead of half a second.
+    #[cfg(test)]
+    pub fn when_busy(&mut self, waits: impl FnMut(i32) -> bool + Send + 'static) {
+        self.connection.busy_handler(Some(waits)).expect("taken");
+    }
+
     /// The dictionary.
     pub fn dictionary(&self) -> &Dictionary {
         &self.dictionary

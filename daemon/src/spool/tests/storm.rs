@@ -1,10 +1,13 @@
 //! Questions while blocks are written: no value is missed or given twice over a ring that moves, and the log stays bounded.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rusqlite::Connection;
 
+use super::taken_back::Life;
 use super::*;
+use crate::spool::schema;
 
 /// The log's bound.
 const LOG_BYTES_MAX: u64 = 8 * 1024 * 1024;
@@ -157,4 +160,69 @@ async fn no_storm_of_questions_keeps_the_log_from_its_bound() {
     }
     assert!(written > 3 * LOG_BYTES_MAX, "more was written than the log may hold");
     assert!(longest <= LOG_BYTES_MAX, "the log grew to {longest} bytes while {written} were written");
+}
+
+/// Who reads while a rescue writes, and how often the writer had to wait for him.
+struct Slow {
+    reader: Connection,
+    waits: u32,
+}
+
+impl Slow {
+    /// Goes on, in what is the newest state now.
+    fn read_on(&self) {
+        self.end();
+        self.reader.execute_batch("BEGIN").expect("begun");
+        let _: i64 =
+            self.reader.query_row("SELECT count(*) FROM block", [], |row| row.get(0)).expect("readable");
+    }
+
+    fn end(&self) {
+        if !self.reader.is_autocommit() {
+            self.reader.execute_batch("COMMIT").expect("ended");
+        }
+    }
+}
+
+#[test]
+fn a_rescue_beside_readers_that_never_pause_keeps_the_log_within_its_bound() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let settings = capped(directory.path(), 64 * BYTES_MAX_LEAST);
+    let mut life = Life::begin(settings.clone(), &schema::CURRENT);
+    let (run, shape, many) = (life.spool.run, big_shape(), 10_000);
+    for i in 0..many {
+        life.spool.append(big(run, i * 10, &shape), life.now);
+        if i % 200 == 199 {
+            life.turn();
+        }
+    }
+    life.close();
+    let file = directory.path().join(store::FILE);
+    let mut bytes = std::fs::read(&file).expect("there");
+    assert!(bytes.len() as u64 > 3 * LOG_BYTES_MAX, "more comes back than the log may hold");
+    bytes[..1024].fill(0);
+    std::fs::write(&file, bytes).expect("written");
+
+    let mut life = Life::begin(settings, &schema::CURRENT);
+    let slow = Arc::new(Mutex::new(Slow { reader: Connection::open(&file).expect("opens"), waits: 0 }));
+    let cut = slow.clone();
+    life.spool.when_busy(move |_| {
+        // As a reader is cut after 100 ms: it ends, and the writer looks again.
+        let mut slow = cut.lock().expect("no panic under it");
+        slow.waits += 1;
+        slow.end();
+        slow.waits < 1000
+    });
+    let log = directory.path().join(format!("{}-wal", store::FILE));
+    let mut longest = 0;
+    while life.spool.busy() {
+        slow.lock().expect("no panic under it").read_on();
+        // The time stands still: no window is due and no book, so that nobody but the rescue looks after the log.
+        life.spool.turn(life.now);
+        longest = longest.max(std::fs::metadata(&log).expect("there").len());
+    }
+    let waits = slow.lock().expect("no panic under it").waits;
+    assert!(longest <= LOG_BYTES_MAX, "the log grew to {longest} bytes");
+    assert!(waits > 0, "it never grew long");
+    assert_eq!(numbers(&life.waiting().0).len() as u64, many * 10);
 }

@@ -84,7 +84,7 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     file: PathBuf,
     bytes_max: u64,
-    store: Option<Store>,
+    pub(super) store: Option<Store>,
     broken: Option<Broken>,
     /// The disk had no space: the file does not grow, new blocks take the rows of confirmed ones, and nothing that waits
     /// to be sent is given up.
