@@ -184,15 +184,23 @@ pub(super) fn take_reserve(directory: &Path) {
 /// Whether the file system has less space than a spool needs to go on growing: the reserve, the log and a few windows.
 pub(super) fn is_full(directory: &Path) -> bool {
     const ENOUGH: u64 = 4 * 1024 * 1024;
-    let Ok(found) = statfs::statfs(directory) else { return false };
-    found.blocks_available().saturating_mul(u64::try_from(found.block_size()).unwrap_or(4096)) < ENOUGH
+    space(directory).is_some_and(|space| space < ENOUGH)
 }
 
 /// Whether the next page may find no place.
 pub(super) fn has_no_space(directory: &Path) -> bool {
     const NEXT: u64 = 64 * 1024;
-    let Ok(found) = statfs::statfs(directory) else { return false };
-    found.blocks_available().saturating_mul(u64::try_from(found.block_size()).unwrap_or(4096)) < NEXT
+    space(directory).is_some_and(|space| space < NEXT)
+}
+
+/// Bytes that the file system has left; `None`: it does not say.
+fn space(directory: &Path) -> Option<u64> {
+    #[cfg(test)]
+    if directory.join("no-space").exists() {
+        return Some(0);
+    }
+    let found = statfs::statfs(directory).ok()?;
+    Some(found.blocks_available().saturating_mul(u64::try_from(found.block_size()).unwrap_or(4096)))
 }
 
 /// Writes the log of a file that nobody writes now onto itself and syncs it. After a failed fsync the kernel may take pages for

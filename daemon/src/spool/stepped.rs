@@ -131,6 +131,12 @@ impl Stepped {
         answer.try_recv().map_err(|_| SpoolError::Closed)?
     }
 
+    /// Which opening of the file this is.
+    #[cfg(test)]
+    pub(super) fn generation(&self) -> u64 {
+        self.shared.generation.load(std::sync::atomic::Ordering::Acquire)
+    }
+
     /// What a reader or the page tells the writer, for its next turn.
     #[cfg(test)]
     pub(super) fn tell(&self, command: Command) {

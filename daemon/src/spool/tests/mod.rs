@@ -13,6 +13,7 @@
 //! quarantine that fails         rescue; at a start: opening
 //! rescue that is cut off        cut_rescue
 //! rescue beside readers         storm::a_rescue_beside_readers_that_never_pause_keeps_the_log_within_its_bound
+//! rescue on a full disk         full
 //! rescue without room           taken_back::what_finds_no_room_waits_in_its_folder_and_not_one_reading_is_lost
 //! newer schema                  damage::a_newer_schema_is_set_aside_untouched
 //! file gone, log not            opening::a_file_that_was_removed_or_emptied_does_not_take_its_log_with_it
@@ -57,6 +58,7 @@ mod damage;
 mod disk;
 mod faults;
 mod folded;
+mod full;
 mod gaps;
 mod landed;
 mod letters;

@@ -120,6 +120,8 @@ pub(super) struct Writer {
     resent_records: u64,
     meter: Meter,
     rescue: Option<Rescue>,
+    /// It rests until then.
+    rescue_due: Instant,
     /// When it began, wall clock µs.
     damaged_us: i64,
     /// Folders whose outcome is to be committed before they are marked.
@@ -181,6 +183,7 @@ impl Writer {
             resent_records: 0,
             meter: Meter::new(now),
             rescue: None,
+            rescue_due: now,
             damaged_us: 0,
             searched: Vec::new(),
             auditing: None,
@@ -264,10 +267,9 @@ impl Writer {
 
     /// Something to do that does not come from outside.
     pub(super) fn busy(&self) -> bool {
-        // On a full disk the rescue waits, for a disk that does not read, and for room.
-        let waits = |rescue: &Rescue| self.full || rescue.rests() || rescue.waits_for_room();
-        let held = self.rescue.as_ref().is_some_and(waits);
-        self.broken.is_some() || (!held && (self.rescue.is_some() || self.auditing.is_some() || self.unread))
+        // The audit waits for the rescue.
+        let audits = self.rescue.is_none() && (self.auditing.is_some() || self.unread);
+        self.broken.is_some() || self.searches() || audits
     }
 
     /// Something to commit.

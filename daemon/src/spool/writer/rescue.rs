@@ -1,19 +1,30 @@
 //! The rescue, as the writer takes its turns in it: a piece each turn, beside sampling, and only into room that is free.
 //!
 //! What was set aside lies safe where it is. So it waits while nothing can be stored, and while it could be stored only in the place
-//! of something that waits to be sent, or of what comes next. Its records need next to no room and do not wait.
+//! of something that waits to be sent, or of what comes next. Its records need next to no room and do not wait. On a full disk it
+//! goes on, in small pieces, into the rows of what was confirmed: what was set aside may be what the disk is full of.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::Writer;
 use super::window::bound_log;
-use crate::spool::rescue::{Memory, Piece, Present, Rescue};
-use crate::spool::schema;
+use crate::model::Batch;
+use crate::spool::inner::WINDOW_READINGS;
+use crate::spool::rescue::{self, Memory, Piece, Present, Rescue, Searched};
 use crate::spool::store::{self, Store, StoreError, Trouble, Work};
+use crate::spool::{directory, schema};
 
 /// Pages looked at in a turn, at most, and the share of the cap that they are in a small spool.
 const PAGES_A_TURN: u64 = 1024;
 const SHARE_A_TURN: u64 = 64;
+
+/// Readings stored at once on a full disk: the log has to find its room in what is its own.
+const READINGS_ON_A_FULL_DISK: u64 = WINDOW_READINGS as u64 / 8;
+
+/// A full disk that did not take even these is asked again after this.
+const FULL_AGAIN: Duration = Duration::from_secs(30);
 
 impl Writer {
     /// Searches what was set aside and not searched to its end; `found`: what was wrong with the newest.
@@ -32,9 +43,8 @@ impl Writer {
 
     /// One piece of the rescue.
     pub(super) fn rescue(&mut self) {
-        // On a full disk it waits: there is no room, and nothing is lost where it lies. So it does while something has to be
-        // taken out first: that is everything from a number on.
-        if self.store.is_none() || self.full || self.undo_from().is_some() {
+        // It waits while something has to be taken out first: that is everything from a number on.
+        if self.store.is_none() || self.now < self.rescue_due || self.undo_from().is_some() {
             return;
         }
         let Some(mut rescue) = self.rescue.take() else { return };
@@ -47,8 +57,33 @@ impl Writer {
             Err((error, undo_from)) => {
                 self.rescue = Some(rescue);
                 self.fail(error.trouble(), &error.to_string(), undo_from);
+                if self.full {
+                    // What comes from the plant may still find room: it must not be held up by this again and again.
+                    self.rescue_due = self.now + FULL_AGAIN;
+                }
             }
         }
+    }
+
+    /// The outcome of a search is on the disk. What was searched needs no second search, and is no longer the only copy.
+    pub(super) fn mark_searched(&mut self) {
+        let searched: Vec<Searched> = std::mem::take(&mut self.searched);
+        if searched.is_empty() {
+            return;
+        }
+        rescue::mark(searched);
+        if self.full {
+            directory::give_searched(self.directory(), directory::is_full);
+        }
+        if let Err(error) = directory::bound_quarantines(self.directory()) {
+            tracing::warn!(%error, "old quarantines cannot be removed");
+        }
+    }
+
+    /// Whether there is something to search that need not wait: for the disk to read, for room, or on a full disk for its time.
+    pub(super) fn searches(&self) -> bool {
+        let waits = |rescue: &Rescue| rescue.rests() || rescue.waits_for_room() || self.now < self.rescue_due;
+        self.rescue.as_ref().is_some_and(|rescue| !waits(rescue))
     }
 
     /// `true`: everything was looked at, and what was found is stored. An error of a commit comes with what it may have left.
@@ -99,7 +134,8 @@ impl Writer {
         };
         let Piece { mut batches, events } = piece;
         let next = store.next();
-        let (mut many, mut no_room) = (batches.len(), false);
+        let mut many = if self.full { a_few(&batches) } else { batches.len() };
+        let mut no_room = false;
         let written = loop {
             let work = Work { batches: &batches[..many], events: &events, floor, ..Work::default() };
             if many == 0 && events.is_empty() {
@@ -149,6 +185,16 @@ impl Writer {
             self.fail(Trouble::Damage, what, None);
         }
     }
+}
+
+/// How many of these are stored at once on a full disk.
+fn a_few(batches: &[Arc<Batch>]) -> usize {
+    let mut readings = 0;
+    let fits = |batch: &&Arc<Batch>| {
+        readings += batch.n();
+        readings <= READINGS_ON_A_FULL_DISK
+    };
+    batches.iter().take_while(fits).count().max(batches.len().min(1))
 }
 
 /// Readings only where there is room to spare.

@@ -10,10 +10,13 @@ use crate::spool::SpoolError;
 use crate::spool::api::Confirmed;
 use crate::spool::aside::{self, QUARANTINE};
 use crate::spool::store::{DeadLetter, StoreError, Trouble};
-use crate::spool::{copy, directory, enter, open, rescue, schema};
+use crate::spool::{copy, directory, enter, open, schema};
 
 /// The longest pause between attempts to use a disk that failed: it is back within 60 s of its cause going away.
 const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// On a full disk a file does not grow, but for this: one that has just begun must hold something, and the reserve is given.
+const LEAST_ON_A_FULL_DISK: u64 = 256 * 1024;
 
 /// The copy of the books is no older than this.
 const COPY_EVERY: Duration = Duration::from_secs(3600);
@@ -110,7 +113,8 @@ impl Writer {
         self.full &= directory::is_full(self.directory());
         if self.full {
             let (_, count) = store.pages()?;
-            store.set_bytes_max((count * schema::PAGE_SIZE).min(self.bytes_max))?;
+            let most = (count * schema::PAGE_SIZE).max(LEAST_ON_A_FULL_DISK);
+            store.set_bytes_max(most.min(self.bytes_max))?;
         } else if !store.empty_log()? {
             return Err(StoreError::Busy);
         }
@@ -186,7 +190,7 @@ impl Writer {
         if self.proving.take().is_some() {
             tracing::info!("the spool stores again");
         }
-        rescue::mark(std::mem::take(&mut self.searched));
+        self.mark_searched();
     }
 
     pub(super) fn directory(&self) -> &Path {

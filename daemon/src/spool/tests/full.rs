@@ -1,0 +1,98 @@
+//! A full disk: what was set aside comes back all the same, and may be what the disk is full of.
+
+use super::*;
+use crate::spool::aside;
+use crate::spool::shared::Command;
+use crate::spool::stepped::Stepped;
+
+/// The disk is full for the spool while this file is there.
+const NO_SPACE: &str = "no-space";
+
+fn life(directory: &Path, now: Instant) -> Stepped {
+    let capped = SpoolSettings { bytes_max: Some(BYTES_MAX_LEAST), ..settings(directory) };
+    Stepped::open(capped, Board::default(), || stamp(0), now).expect("opens")
+}
+
+/// So many big batches, stored.
+fn store_big(spool: &mut Stepped, many: u64, now: Instant) -> Vec<Arc<Batch>> {
+    let shape = big_shape();
+    let all: Vec<_> = (0..many).map(|i| big(spool.run, i * 10, &shape)).collect();
+    for batch in &all {
+        spool.append(batch.clone(), now);
+        spool.turn(now);
+    }
+    all
+}
+
+/// A commit finds no space.
+fn feel_the_full_disk(directory: &Path, spool: &mut Stepped, now: Instant) {
+    std::fs::write(directory.join(NO_SPACE), "").expect("written");
+    let trouble = block_commits(directory);
+    spool.record(Body::Device { device: "meter".into(), answering: true }, stamp(0));
+    spool.turn(now);
+    drop(trouble);
+}
+
+/// Takes what waits as a server does, until nothing that was set aside is left; what came.
+fn drain(directory: &Path, spool: &mut Stepped, now: Instant) -> BTreeSet<u64> {
+    let mut came = BTreeSet::new();
+    for turn in 0..1000 {
+        spool.turn(now + Duration::from_secs(turn));
+        if std::fs::read_dir(directory.join("quarantine")).expect("there").count() == 0 {
+            return came;
+        }
+        let mut cursor = Cursor::START;
+        while let Some(span) = spool.span(cursor).expect("readable") {
+            cursor = span.next;
+            for item in span.items {
+                match item {
+                    Item::Batch(batch) => {
+                        spool.confirm(&[Confirmed::from(&*batch)]);
+                        came.extend(batch.seq..batch.end());
+                    }
+                    Item::Event(event) => {
+                        spool.confirm(&[Confirmed::Event { run: event.run, number: event.number }]);
+                    }
+                }
+            }
+        }
+    }
+    panic!("it is never given up: {} of its readings came", came.len());
+}
+
+#[test]
+fn what_was_set_aside_comes_back_on_a_full_disk_into_the_rows_of_what_was_confirmed() {
+    let (away, directory) = (tempfile::tempdir().expect("one"), tempfile::tempdir().expect("another"));
+    let now = Instant::now();
+    let mut spool = life(away.path(), now);
+    let first = spool.run;
+    store_big(&mut spool, 100, now);
+    drop(spool);
+    aside::set_aside(&away.path().join(store::FILE), aside::QUARANTINE, first).expect("set aside");
+    // A ring that has wrapped, all of it confirmed.
+    let mut spool = life(directory.path(), now);
+    for batch in store_big(&mut spool, 600, now) {
+        spool.confirm(&[Confirmed::from(&*batch)]);
+    }
+    spool.close(true, now + Duration::from_secs(20)).expect("closes");
+    std::fs::rename(away.path().join("quarantine"), directory.path().join("quarantine")).expect("moved");
+    let mut spool = life(directory.path(), now);
+    feel_the_full_disk(directory.path(), &mut spool, now);
+    let came = drain(directory.path(), &mut spool, now + Duration::from_secs(2));
+    assert_eq!(came, (0..1000).collect());
+}
+
+#[test]
+fn a_file_that_is_damaged_on_a_full_disk_gives_its_readings_back_as_the_server_takes_them() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let now = Instant::now();
+    let mut spool = life(directory.path(), now);
+    store_big(&mut spool, 200, now);
+    feel_the_full_disk(directory.path(), &mut spool, now);
+    spool.turn(now + Duration::from_secs(2));
+    spool.tell(Command::FileDamaged { generation: spool.generation(), what: "a page is damaged".into() });
+    // The file is set aside.
+    spool.turn(now + Duration::from_secs(2));
+    let came = drain(directory.path(), &mut spool, now + Duration::from_secs(3));
+    assert_eq!(came, (0..2000).collect());
+}
