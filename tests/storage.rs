@@ -1,6 +1,7 @@
 //! Trouble with the disk, under the real binary: sampling goes on, what memory must drop is counted exactly, and the spool is
 //! back by itself when the cause goes away.
 
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -280,6 +281,20 @@ fn a_full_disk_still_lets_confirmed_history_make_room() {
     let felt = gateway.status().expect("alive");
     let later = wait("readings to be stored on a full disk", &|s| stored(s) > stored(&felt) + 20_000);
     assert_eq!(count(&later, "dropped") + count(&later, "evicted"), 0, "{later}");
+    // And then its file is damaged: a fresh one has room in the reserve, and what was set aside is searched and makes room.
+    let spool = std::fs::File::options().write(true).open(gateway.inside("spool.db")).unwrap();
+    for page in (0..spool.metadata().unwrap().len() / 1024).step_by(2) {
+        spool.write_all_at(&[0xa5; 1024], page * 1024).unwrap();
+    }
+    let searched = wait("the damaged file to be searched", &|s| {
+        // Who reads it finds it.
+        gateway.ask(&["spool", "export"]);
+        s["spool"]["salvage"]["searching"] == false
+    });
+    wait("readings to be stored in a fresh file", &|s| stored(s) > stored(&searched) + 20_000);
+    wait("the damaged file to go", &|_| {
+        std::fs::read_dir(gateway.inside("quarantine")).is_ok_and(|folders| folders.count() == 0)
+    });
     std::fs::remove_file(gateway.inside("ballast")).unwrap();
     wait("all to be well", &|s| s["spool"]["state"] == "ok" && count(s, "waiting") < 2_000);
     assert_eq!(gateway.stop().code(), Some(0));
