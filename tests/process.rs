@@ -152,7 +152,7 @@ fn a_configuration_that_is_gone_at_a_reload_is_refused_and_an_empty_file_is_take
     let words = String::from_utf8_lossy(&words.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(words.contains("the configuration folder is gone; bring it back"), "{words}");
     assert!(!words.contains("fieldspool check"), "it does not know what was: {words}");
-    // A mount point without what was mounted on it.
+    // Another folder without a file.
     std::fs::create_dir(&etc).unwrap();
     refused(&gateway, "no configuration file (*.toml) is left");
     std::fs::write(gateway.etc("idle.toml"), "").unwrap();
@@ -160,6 +160,32 @@ fn a_configuration_that_is_gone_at_a_reload_is_refused_and_an_empty_file_is_take
     gateway.wait_status("it idles as it was told to", |s| {
         (s["gateway"]["idle"] == true && s["gateway"]["config_refused"].is_null()).then_some(())
     });
+    assert_eq!(gateway.stop().code(), Some(0));
+}
+
+#[test]
+fn a_mount_that_is_lost_over_another_configuration_does_not_change_what_is_polled() {
+    let plant = ModbusServer::tcp();
+    let mut gateway = Gateway::new(&config(plant.port, &[1]));
+    let (etc, disk) = (gateway.etc(""), gateway.dir.path().join("disk"));
+    let (etc, disk) = (etc.to_str().unwrap(), disk.to_str().unwrap());
+    std::fs::rename(etc, disk).unwrap();
+    std::fs::create_dir(etc).unwrap();
+    // What the image brought.
+    gateway.configure(&config(plant.port, &[2]));
+    gateway.launch_with(&format!("mount --bind {disk} {etc}"));
+    gateway.wait_status("readings", |s| s["spool"]["numbered"].as_u64().filter(|n| *n > 5));
+    gateway.in_its_mounts(&["umount", "--lazy", etc]);
+    gateway.signal(Signal::SIGHUP);
+    let said =
+        gateway.wait_status("the refusal", |s| s["gateway"]["config_refused"].as_str().map(str::to_owned));
+    assert!(said.contains(&format!("what was mounted on {} is gone", etc.trim_end_matches('/'))), "{said}");
+    let before = plant.requests(1);
+    gateway.wait_status("polling goes on", |_| (plant.requests(1) > before + 5).then_some(()));
+    assert_eq!(plant.requests(2), 0, "what lies under the mount is not taken");
+    gateway.in_its_mounts(&["mount", "--bind", disk, etc]);
+    gateway.signal(Signal::SIGHUP);
+    gateway.wait_status("it is back", |s| s["gateway"]["config_refused"].is_null().then_some(()));
     assert_eq!(gateway.stop().code(), Some(0));
 }
 

@@ -377,6 +377,16 @@ fn a_state_directory_in_memory_is_said_everywhere_or_refused() {
     assert_eq!(gateway.stop().code(), Some(0));
     let checked = gateway.ask_with(tmpfs, &["check"]);
     assert_eq!((checked.0, checked.1.contains("tmpfs")), (Some(0), true), "{}", checked.1);
+    // What is written on an overlay is written into a folder in memory.
+    let memory = gateway.dir.path().join("in memory");
+    std::fs::create_dir(&memory).unwrap();
+    let memory = memory.display();
+    let overlay = format!(
+        "mount -t tmpfs tmpfs '{memory}' && mkdir '{memory}/upper' '{memory}/work' && mount -t overlay overlay -o \
+         'lowerdir=VAR,upperdir={memory}/upper,workdir={memory}/work' VAR"
+    );
+    let checked = gateway.ask_with(&overlay, &["check"]);
+    assert!(checked.1.contains("an overlay over tmpfs"), "{}", checked.1);
 
     gateway.configure(&format!("gateway = \"{GATEWAY}\"\n[spool]\nrequire_durable = true\n{bus}"));
     for command in ["run", "check"] {

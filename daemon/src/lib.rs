@@ -26,6 +26,8 @@ pub mod model;
 
 mod sys;
 
+mod mounts;
+
 pub mod clock;
 
 pub mod config;

@@ -135,9 +135,18 @@ impl Gateway {
 
     /// Runs a command in the network of a daemon that was started by [`Gateway::launch_without_network`].
     pub fn in_its_network(&self, command: &[&str]) {
+        self.in_its("--net", command);
+    }
+
+    /// Runs a command with the mounts of a daemon that was started by [`Gateway::launch_with`].
+    pub fn in_its_mounts(&self, command: &[&str]) {
+        self.in_its("--mount", command);
+    }
+
+    fn in_its(&self, namespace: &str, command: &[&str]) {
         let pid = self.pid().to_string();
         let mut nsenter = Command::new("nsenter");
-        let done = nsenter.args(["--target", &pid, "--user", "--net"]).args(command).status().unwrap();
+        let done = nsenter.args(["--target", &pid, "--user", namespace]).args(command).status().unwrap();
         assert!(done.success(), "{command:?}: {done}");
     }
 

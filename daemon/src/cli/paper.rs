@@ -118,7 +118,7 @@ How the commands speak to the daemon; root and the group fieldspool may.
 http://127.0.0.1:8480/metrics, for a Prometheus on this machine or through ssh \-N \-L 8480:127.0.0.1:8480 GATEWAY. On any other address an
 invitation is asked for, whose session ends after 12 hours: no way for a scraper. Let listen name 127.0.0.1:8480 beside that address.
 .SH SIGNALS
-SIGHUP reads the configuration again; a faulty one is refused and the running one kept, and so is one that lacks a folder of the running one (moved away, not mounted) or has no file left; an empty file there is taken. SIGTERM and SIGINT stop in order within five seconds.
+SIGHUP reads the configuration again; a faulty one is refused and the running one kept, and so is one that lacks a folder of the running one, shows what lay under a mount that is gone, or has no file left. An empty file says that nothing is to be read, a restart that what lies under the mount is meant. SIGTERM and SIGINT stop in order within five seconds.
 .SH SEE ALSO
 systemctl(1), journalctl(1), mosquitto_sub(1)
 ";

@@ -108,23 +108,23 @@ impl<'a> Reader<'a> {
     /// All configuration files of the folders, merged.
     pub(super) fn configuration(&mut self, folders: &Folders) -> Tree {
         let mut merged = Tree::default();
-        let before: Vec<_> = folders.config.iter().map(|folder| origin::identity(folder)).collect();
+        let before: Vec<_> = folders.config.iter().map(|folder| origin::mounts_of(folder)).collect();
         let files = self.listed(&folders.config, folders.named);
         let paths = winners(&files);
-        let is_in = |folder: &Path, paths: &[PathBuf]| paths.iter().any(|path| path.parent() == Some(folder));
-        for (folder, before) in folders.config.iter().zip(before).filter(|(folder, _)| folder.is_dir()) {
-            self.from.push(Origin {
-                identity: before.filter(|before| origin::identity(folder) == Some(*before)),
-                has_files: is_in(folder, &files),
-                counts: is_in(folder, &paths),
-                folder: folder.clone(),
-            });
-        }
-        for path in paths.into_iter().filter(has_a_say) {
-            let Some(document) = self.document(&path) else { continue };
+        for path in paths.iter().filter(|path| has_a_say(path)) {
+            let Some(document) = self.document(path) else { continue };
             let mut faults = Vec::new();
             document::merge(&mut merged, document.tree, &mut Vec::new(), &mut faults);
             self.findings.faults.borrow_mut().extend(faults);
+        }
+        let is_in = |folder: &Path, paths: &[PathBuf]| paths.iter().any(|path| path.parent() == Some(folder));
+        for (folder, mut mounts) in folders.config.iter().zip(before).filter(|(folder, _)| folder.is_dir()) {
+            let still = origin::mounts_of(folder);
+            if !mounts.first().zip(still.first()).is_some_and(|(before, now)| before.is(now)) {
+                mounts.clear();
+            }
+            let (has_files, counts) = (is_in(folder, &files), is_in(folder, &paths));
+            self.from.push(Origin { folder: folder.clone(), mounts, has_files, counts });
         }
         merged
     }
@@ -166,7 +166,7 @@ impl<'a> Reader<'a> {
     /// The files that count, by name.
     fn effective(&mut self, folders: &[PathBuf], named: bool) -> Vec<PathBuf> {
         let mut paths = winners(&self.listed(folders, named));
-        paths.retain(has_a_say);
+        paths.retain(|path| has_a_say(path));
         paths
     }
 
@@ -277,7 +277,7 @@ fn winners(files: &[PathBuf]) -> Vec<PathBuf> {
 }
 
 /// It is more than a link that takes another file away.
-fn has_a_say(path: &PathBuf) -> bool {
+fn has_a_say(path: &Path) -> bool {
     !fs::canonicalize(path).is_ok_and(|real| real == Path::new("/dev/null"))
 }
 

@@ -1,36 +1,48 @@
 //! Where a configuration came from, and whether that is gone.
 //!
-//! A folder that is not mounted looks like one that nobody ever wrote to. So while a configuration is in force, absence is
-//! not the user's word (P9): a folder of its files that a reload finds gone, replaced by another one without a file, or with all
-//! the rest without any, refuses the reload, although the other folders may have files enough. Another folder with files of its own
-//! is taken: that is how people replace a configuration, and it cannot be told from what lies under a mount that was lost. What a user does on purpose is told
-//! apart: a file removed from a folder that is still the same, while others are left somewhere, is an ordinary change; and a
-//! file without a line in it says that nothing is to be read.
+//! A folder that is not mounted looks like one that nobody ever wrote to, or like the one that an image brought. So while a configuration
+//! is in force, absence is not the user's word (P9). A reload is refused if a folder of its files
 //!
-//! The same folder is the same device, inode and time of birth: an empty mount point is another one than what was mounted on
-//! it. Where a folder cannot be told from another one, it counts as another one.
+//! * is gone;
+//! * shows what lay under its mount, because the mount is gone, whatever files lie there: to take those on purpose, one restarts;
+//! * has no file left, and another mount came to its place, or all the other folders have none either: a file without a line in it
+//!   says that nothing is to be read;
+//! * changed its mount while it was read.
+//!
+//! All else is the user's doing: a file removed while others are left somewhere, a folder that another one with files has replaced, a
+//! disk with files that is mounted over the folder, a link that points elsewhere now.
+//!
+//! What a folder is, its mount says: where that is, its device and the root in it. An inode would not do: on an overlay it changes with
+//! the first write. Where the list of mounts cannot be read, only another device is noticed. Not noticed: a mount that held nothing but a
+//! link to the folder, and that of a file that was named by itself.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use super::Config;
-
-/// What tells a folder from another one of the same name.
-pub(super) type Identity = (u64, u64, Option<SystemTime>);
+use crate::mounts::{self, Mount};
 
 /// A folder in which configuration files may lie, as it was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     /// Its name.
     pub folder: PathBuf,
-    /// `None` if it changed while it was read.
-    pub(super) identity: Option<Identity>,
+    /// Its mount, and those below; empty if that changed while the files were read.
+    pub(super) mounts: Vec<Mount>,
     /// A `*.toml` lies in it.
     pub(super) has_files: bool,
     /// One of them has a say, or takes another one's away.
     pub(super) counts: bool,
+}
+
+/// Why a folder is not what it was.
+enum Missing<'a> {
+    Gone,
+    NoFile,
+    /// Mounted there.
+    Mount(&'a str),
+    Changed,
 }
 
 impl Origin {
@@ -38,18 +50,27 @@ impl Origin {
     fn now(folder: &Path) -> Option<Self> {
         let is_file = |entry: fs::DirEntry| is_configuration(&entry);
         let has_files = fs::read_dir(folder).ok()?.flatten().any(is_file);
-        Some(Self { folder: folder.to_path_buf(), identity: identity(folder), has_files, counts: has_files })
+        Some(Self { folder: folder.to_path_buf(), mounts: mounts_of(folder), has_files, counts: has_files })
     }
 
-    fn is_the_same(&self, now: &Self) -> bool {
-        self.identity.is_some() && self.identity == now.identity
+    /// Whether it is still what it was where `now` was found. Files are left in one of the folders, or in none; `mounted`: all mounts.
+    fn missing(&self, now: Option<&Self>, any_left: bool, mounted: &[Mount]) -> Option<Missing<'_>> {
+        let Some(now) = now else { return Some(Missing::Gone) };
+        let Some(on) = now.mounts.first() else { return Some(Missing::Changed) };
+        let own = self.mounts.first();
+        let lay_below = self.mounts.iter().skip(1).any(|below| below.is(on));
+        match own.filter(|own| lay_below && !mounted.iter().any(|mount| mount.is(own))) {
+            Some(own) => Some(Missing::Mount(&own.point)),
+            None if now.has_files || (any_left && own.is_some_and(|own| own.is(on))) => None,
+            None => Some(Missing::NoFile),
+        }
     }
 }
 
-/// What tells a folder from another one; `None` if it is not there.
-pub(super) fn identity(folder: &Path) -> Option<Identity> {
-    let metadata = fs::metadata(folder).ok()?;
-    Some((metadata.dev(), metadata.ino(), metadata.created().ok()))
+/// The mount of a folder, and those below; empty if it is not there.
+pub(super) fn mounts_of(folder: &Path) -> Vec<Mount> {
+    let Ok(metadata) = fs::metadata(folder) else { return Vec::new() };
+    mounts::below(folder).unwrap_or_else(|| vec![Mount::unlisted(metadata.dev())])
 }
 
 /// It is named like a configuration file.
@@ -62,6 +83,10 @@ impl Config {
     /// What of this configuration's folders is gone where `new` was read, or could not be: in words, with what to do; `None` if
     /// nothing is.
     pub fn vanished(&self, new: Option<&Self>) -> Option<String> {
+        self.vanished_from(new, &mounts::all().unwrap_or_default())
+    }
+
+    fn vanished_from(&self, new: Option<&Self>, mounted: &[Mount]) -> Option<String> {
         let origins = || self.from.iter().filter(|origin| origin.counts);
         let now: Vec<Option<Origin>> = origins()
             .map(|old| match new {
@@ -73,29 +98,47 @@ impl Config {
             Some(new) => new.from.iter().any(|now| now.has_files),
             None => now.iter().flatten().any(|now| now.has_files),
         };
-        let gone: Vec<(&Origin, &str)> = origins()
-            .zip(&now)
-            .filter_map(|(old, now)| match now {
-                None => Some((old, "the configuration folder is gone")),
-                Some(now) if now.has_files || (any_left && old.is_the_same(now)) => None,
-                Some(_) => Some((old, "no configuration file (*.toml) is left")),
-            })
+        let missing = origins().zip(&now);
+        let missing: Vec<(&Path, Missing<'_>)> = missing
+            .filter_map(|(old, now)| Some((&*old.folder, old.missing(now.as_ref(), any_left, mounted)?)))
             .collect();
-        let what: Vec<String> =
-            gone.iter().map(|(old, what)| format!("{}: {what}", old.folder.display())).collect();
-        let idle: Vec<String> =
-            gone.iter().map(|(old, _)| old.folder.join("idle.toml").display().to_string()).collect();
-        // A start that would be refused is no way out.
-        let restart = if new.is_some() { ", or restart" } else { "" };
-        (!gone.is_empty()).then(|| {
-            format!(
-                "{}; bring it back and reload; to read nothing from there on purpose, put an empty file there ({}) and \
-                 reload{restart}",
-                what.join("; "),
-                idle.join(", ")
-            )
-        })
+        (!missing.is_empty()).then(|| refusal(&missing, new.is_some()))
     }
+}
+
+/// What is missing and what to do. A start that would be refused is no way out.
+fn refusal(missing: &[(&Path, Missing<'_>)], startable: bool) -> String {
+    let mut idle = Vec::new();
+    let what: Vec<String> = missing
+        .iter()
+        .map(|(folder, what)| {
+            if matches!(what, Missing::Gone | Missing::NoFile) {
+                idle.push(folder.join("idle.toml").display().to_string());
+            }
+            let what = match what {
+                Missing::Gone => "the configuration folder is gone".to_owned(),
+                Missing::NoFile => "no configuration file (*.toml) is left".to_owned(),
+                Missing::Mount(point) => format!("what was mounted on {point} is gone"),
+                Missing::Changed => "what is mounted there changed while it was read".to_owned(),
+            };
+            format!("{}: {what}", folder.display())
+        })
+        .collect();
+    let mut said = format!("{}; bring it back and reload", what.join("; "));
+    if !idle.is_empty() {
+        let idle = idle.join(", ");
+        said.push_str(&format!(
+            "; to read nothing from there on purpose, put an empty file there ({idle}) and reload"
+        ));
+    }
+    if startable {
+        said.push_str(if idle.is_empty() {
+            ", or restart to take what is there now"
+        } else {
+            ", or restart"
+        });
+    }
+    said
 }
 
 #[cfg(test)]
@@ -103,7 +146,7 @@ mod tests {
     use super::super::{Folders, Loaded, load};
     use super::*;
 
-    /// An image's folder and one that is mounted, each with a bus.
+    /// An image's folder and one of the user's, each with a bus.
     struct Two {
         dir: tempfile::TempDir,
     }
@@ -146,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn one_of_two_folders_that_is_not_mounted_refuses_the_reload() {
+    fn one_of_two_folders_that_is_gone_refuses_the_reload() {
         let two = Two::new();
         let old = two.config();
         assert_eq!(old.buses.len(), 3);
@@ -159,21 +202,105 @@ mod tests {
             "{said}"
         );
         assert!(said.contains("etc/idle.toml") && said.ends_with("and reload, or restart"), "{said}");
-        // The mount point, without what was mounted on it.
-        fs::create_dir(&etc).unwrap();
-        let said = two.vanished(&old).unwrap();
-        assert!(said.starts_with(&format!("{}: no configuration file", etc.display())), "{said}");
         assert!(!said.contains("/lib"), "{said}");
         // What is left has a fault, too: what is missing is said first.
         two.write("lib/site.toml", "[bus.\n");
         let said = two.vanished(&old).unwrap();
-        assert!(said.contains("no configuration file") && said.ends_with("and reload"), "{said}");
+        assert!(said.contains("folder is gone") && said.ends_with("and reload"), "{said}");
         two.write("lib/site.toml", "");
         // An empty file is the user's word; so is what was away.
         two.write("etc/idle.toml", "");
         assert_eq!(two.vanished(&old), None);
         fs::remove_dir_all(&etc).unwrap();
         fs::rename(&away, &etc).unwrap();
+        assert_eq!(two.vanished(&old), None);
+    }
+
+    /// The image with its card, and what may be mounted over the folder.
+    const ROOT: &str = "22 1 179:2 / / rw - ext4 /dev/root rw\n30 22 179:3 / /data rw - ext4 /dev/data rw\n";
+    const OVER_ETC: &str = "40 22 179:3 /conf /etc/fieldspool rw - ext4 /dev/data rw\n";
+    const STICK: &str = "41 40 8:1 / /etc/fieldspool rw - vfat /dev/sda1 rw\n";
+
+    /// What a reload says of the folder `etc` that was on the last mount of one list, and with the other list is on the mount of
+    /// this id, with its files or without one. Files are left in `lib`.
+    fn said_of_etc(before: &str, after: &str, id: u64, files: bool) -> Option<String> {
+        let two = Two::new();
+        let (mut old, mut new) = (two.config(), two.config());
+        let (before, after) = (mounts::parse(before), mounts::parse(after));
+        for (config, all, id, files) in
+            [(&mut old, &before, before.last().unwrap().id, true), (&mut new, &after, id, files)]
+        {
+            let etc = config.from.iter_mut().find(|origin| origin.folder.ends_with("etc")).unwrap();
+            (etc.mounts, etc.has_files) = (mounts::stack(all, id), files);
+        }
+        old.vanished_from(Some(&new), &after)
+    }
+
+    #[test]
+    fn a_mount_that_is_gone_refuses_the_reload_whatever_lies_under_it() {
+        for files in [true, false] {
+            for (before, after, on) in [
+                ([ROOT, OVER_ETC].concat(), ROOT.to_owned(), 22),
+                // One that was mounted over another one, on the same folder.
+                ([ROOT, OVER_ETC, STICK].concat(), [ROOT, OVER_ETC].concat(), 40),
+                // Both at once.
+                ([ROOT, OVER_ETC, STICK].concat(), ROOT.to_owned(), 22),
+                // The folder is a link to one of /data.
+                (ROOT.to_owned(), ROOT.lines().next().unwrap().to_owned(), 22),
+            ] {
+                let said = said_of_etc(&before, &after, on, files).unwrap();
+                let point = if before == ROOT { "/data" } else { "/etc/fieldspool" };
+                assert!(said.contains(&format!("etc: what was mounted on {point} is gone; ")), "{said}");
+                assert!(said.ends_with("and reload, or restart to take what is there now"), "{said}");
+                assert!(!said.contains("idle.toml"), "an empty file would not be taken: {said}");
+            }
+        }
+    }
+
+    #[test]
+    fn another_mount_with_files_is_taken_and_one_without_is_not() {
+        let cases = [
+            (
+                "mounted over the folder",
+                ROOT.lines().next().unwrap().to_owned(),
+                [ROOT, OVER_ETC].concat(),
+                40,
+            ),
+            ("over a mount", [ROOT, OVER_ETC].concat(), [ROOT, OVER_ETC, STICK].concat(), 41),
+            (
+                "in place of one",
+                [ROOT, OVER_ETC].concat(),
+                ROOT.to_owned() + &STICK.replace("41 40", "41 22"),
+                41,
+            ),
+            (
+                "another folder of the same disk",
+                [ROOT, OVER_ETC].concat(),
+                ROOT.to_owned() + &OVER_ETC.replace("/conf", "/next"),
+                40,
+            ),
+            ("a link that points elsewhere now", ROOT.to_owned(), ROOT.to_owned(), 22),
+        ];
+        for (what, before, after, on) in cases {
+            assert_eq!(said_of_etc(&before, &after, on, true), None, "{what}");
+            let said = said_of_etc(&before, &after, on, false).unwrap();
+            assert!(said.contains("etc: no configuration file"), "{what}: {said}");
+        }
+        let said = said_of_etc(ROOT, ROOT, 99, true).unwrap();
+        assert!(said.contains("changed while it was read"), "{said}");
+    }
+
+    #[test]
+    fn the_last_file_of_a_folder_may_be_removed_on_purpose_while_its_mount_is_the_same() {
+        // Mounted anew meanwhile, under another number.
+        let again = [ROOT, &OVER_ETC.replace("40 22", "77 22")].concat();
+        assert_eq!(said_of_etc(&[ROOT, OVER_ETC].concat(), &again, 77, false), None);
+        let two = Two::new();
+        let old = two.config();
+        // What a first write does to a folder of an overlay: it is another inode.
+        let etc = two.dir.path().join("etc");
+        fs::rename(&etc, two.dir.path().join("away")).unwrap();
+        fs::create_dir(&etc).unwrap();
         assert_eq!(two.vanished(&old), None);
     }
 

@@ -16,6 +16,7 @@ use nix::sys::statfs;
 use super::store::log_of;
 use super::{SpoolError, aside, rescue};
 use crate::model::RunId;
+use crate::mounts;
 
 /// Looked at whenever another file is set aside: quarantined files that were searched stay in this many folders at most, and within [`QUARANTINE_BYTES_MAX`]; the oldest go.
 /// Those that nobody has searched to the end stay as long as they take no more room than as many spools with the default cap.
@@ -98,13 +99,9 @@ fn magic(directory: &Path) -> Option<u32> {
 
 /// An overlay keeps what is written in its upper directory: that one decides.
 fn overlay_in_memory(directory: &Path) -> Option<String> {
-    let device = fs::metadata(directory).ok()?.dev();
-    let device = format!("{}:{}", nix::sys::stat::major(device), nix::sys::stat::minor(device));
-    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    let line = mounts.lines().find(|line| line.split_whitespace().nth(2) == Some(&device))?;
-    let upper = line.split([',', ' ']).find_map(|option| option.strip_prefix("upperdir="))?;
+    let upper = mounts::below(directory)?.first()?.option("upperdir")?;
     // Seen from inside a container the path may not exist: then nothing is known, and nothing is claimed.
-    let tmpfs = magic(Path::new(upper))? == NOT_DURABLE[0].0;
+    let tmpfs = magic(Path::new(&upper))? == NOT_DURABLE[0].0;
     tmpfs.then(|| "an overlay over tmpfs, memory".to_owned())
 }
 

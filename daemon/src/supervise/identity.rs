@@ -15,6 +15,7 @@ use std::io;
 use std::path::Path;
 
 use super::crash_loop::write_whole;
+use crate::mounts::{self, Mount};
 
 /// What this machine calls itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,14 +30,14 @@ impl Machine {
     /// Reads `/etc/machine-id`. If something is mounted over the file, systemd made a transient one at boot
     /// (systemd-machine-id-commit(8)).
     pub fn read() -> Self {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        Self::from_texts(&fs::read_to_string("/etc/machine-id").unwrap_or_default(), &mounts)
+        let id = fs::read_to_string("/etc/machine-id").unwrap_or_default();
+        Self::from_texts(&id, &mounts::all().unwrap_or_default())
     }
 
-    fn from_texts(id: &str, mounts: &str) -> Self {
+    fn from_texts(id: &str, mounts: &[Mount]) -> Self {
         let id = id.trim();
         let proper = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
-        let mounted = mounts.lines().any(|line| line.split(' ').nth(4) == Some("/etc/machine-id"));
+        let mounted = mounts.iter().any(|mount| mount.point == "/etc/machine-id");
         if proper && !mounted { Self::Fixed(id.to_ascii_lowercase()) } else { Self::Transient }
     }
 }
@@ -111,7 +112,7 @@ mod tests {
     const OTHER: &str = "fedcba9876543210fedcba9876543210";
 
     fn fixed(id: &str) -> Machine {
-        Machine::from_texts(id, "")
+        Machine::from_texts(id, &[])
     }
 
     #[test]
@@ -157,8 +158,8 @@ mod tests {
         for id in ["", "\n", "uninitialized\n", "0123", "zz23456789abcdef0123456789abcdef"] {
             assert_eq!(fixed(id), Machine::Transient, "{id:?}");
         }
-        let over = "36 25 0:30 / /etc/machine-id ro - tmpfs tmpfs rw";
-        assert_eq!(Machine::from_texts(ONE, over), Machine::Transient);
+        let over = mounts::parse("36 25 0:30 / /etc/machine-id ro - tmpfs tmpfs rw");
+        assert_eq!(Machine::from_texts(ONE, &over), Machine::Transient);
         let dir = tempfile::tempdir().unwrap();
         compare(dir.path(), "gw1", &fixed(ONE)).unwrap();
         assert_eq!(compare(dir.path(), "gw1", &Machine::Transient).unwrap(), Identity::Own);
