@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statfs;
 
-use super::store::log_of;
+use super::store::{StoreError, log_of};
 use super::{SpoolError, aside, rescue};
 use crate::model::RunId;
 use crate::mounts;
@@ -203,17 +203,18 @@ fn space(directory: &Path) -> Option<u64> {
 /// Writes the log of a file that nobody writes now onto itself and syncs it. After a failed fsync the kernel may take pages for
 /// written that the disk never got: whoever reads the log believes what a power cut would take. Written again, they are
 /// there, or this fails too.
-pub(super) fn write_log_again(file: &Path) -> io::Result<()> {
+pub(super) fn write_log_again(file: &Path) -> Result<(), StoreError> {
     let log = match File::options().read(true).write(true).open(log_of(file)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         log => log?,
     };
+    let unread = |error: io::Error| StoreError::Unread(format!("the disk does not give its log: {error}"));
     let mut piece = vec![0; 64 * 1024];
     let mut at = 0;
     loop {
-        let length = log.read_at(&mut piece, at)?;
+        let length = log.read_at(&mut piece, at).map_err(unread)?;
         if length == 0 {
-            return log.sync_all();
+            return Ok(log.sync_all()?);
         }
         log.write_all_at(&piece[..length], at)?;
         at += length as u64;

@@ -92,8 +92,8 @@ fn open_or_again(
     known: &Schema,
 ) -> Result<(Store, Found), StoreError> {
     match open_at_start(file, settings, known) {
-        Err(error @ (StoreError::Sqlite(_) | StoreError::Directory(_)))
-            if error.trouble() == Trouble::Disk =>
+        Err(error @ (StoreError::Sqlite(_) | StoreError::Directory(_) | StoreError::Unread(_)))
+            if matches!(error.trouble(), Trouble::Disk | Trouble::Unread) =>
         {
             tracing::warn!(%error, "the spool cannot be opened; it is tried once more");
             open_at_start(file, settings, known)
@@ -112,7 +112,7 @@ fn open_at_start(
     // So that no frame of a commit that was cut off stays behind those to come: it would look like damage.
     match opened.0.empty_log() {
         // A connection whose sync failed is not believed.
-        Err(error) if error.trouble() == Trouble::Disk => return Err(error),
+        Err(error) if matches!(error.trouble(), Trouble::Disk | Trouble::Unread) => return Err(error),
         // No space: it may still find room in its log.
         Err(error) => tracing::debug!(%error, "the log cannot be emptied now"),
         Ok(_) => {}
@@ -138,7 +138,7 @@ pub(super) fn open_file(
             return Err(StoreError::Foreign("its log is damaged in the middle".to_owned()));
         }
         Some(LogFault::Unread) if first => {
-            return Err(io::Error::other("the disk does not give its log").into());
+            return Err(StoreError::Unread("the disk does not give its log".to_owned()));
         }
         _ => {}
     }

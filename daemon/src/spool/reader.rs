@@ -99,6 +99,13 @@ impl Reader {
         &mut self,
         question: impl FnOnce(&mut Source, &Shared) -> Result<T, StoreError>,
     ) -> Result<T, SpoolError> {
+        self.answer(question).map_err(|error| SpoolError::Unavailable(error.to_string()))
+    }
+
+    fn answer<T>(
+        &mut self,
+        question: impl FnOnce(&mut Source, &Shared) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let shared = self.shared.clone();
         let generation = shared.generation.load(Ordering::Acquire);
         let answer = self.source().and_then(|source| {
@@ -113,13 +120,12 @@ impl Reader {
             }
             answer
         });
-        answer.map_err(|error| {
+        answer.inspect_err(|error| {
             self.source = None;
             if error.trouble() == Trouble::Damage {
                 let what = error.to_string();
                 shared.command(Command::FileDamaged { generation, what });
             }
-            SpoolError::Unavailable(error.to_string())
         })
     }
 
@@ -146,7 +152,7 @@ impl Reader {
         }
         // What is on disk now may be given out, and must not change from here on.
         let newest = self.shared.handed_out.give(self.shared.newest_event.load(Ordering::Acquire));
-        self.ask(|source, shared| {
+        let span = self.answer(|source, shared| {
             let mut next = after;
             let mut items = Vec::new();
             if records > 0 {
@@ -170,6 +176,13 @@ impl Reader {
                 shared.command(Command::NotFound);
             }
             Ok(if items.is_empty() { None } else { Some(Span { items, next }) })
+        });
+        span.map_err(|error| {
+            let what = error.to_string();
+            if error.trouble() == Trouble::Unread {
+                self.shared.command(Command::Unread { generation: self.generation, what: what.clone() });
+            }
+            SpoolError::Unavailable(what)
         })
     }
 }

@@ -61,6 +61,13 @@ pub(super) enum Command {
         /// What is wrong.
         what: String,
     },
+    /// The disk does not give the reader what waits to be sent.
+    Unread {
+        /// As for [`Command::FileDamaged`].
+        generation: u64,
+        /// In words.
+        what: String,
+    },
     /// Take the new settings.
     Reconfigure,
     /// Everything of the run is stored: write its end.

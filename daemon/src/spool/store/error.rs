@@ -4,7 +4,7 @@ use std::ffi::c_int;
 use std::io::ErrorKind;
 
 use rusqlite::ErrorCode;
-use rusqlite::ffi::{SQLITE_ERROR, SQLITE_IOERR_SHORT_READ};
+use rusqlite::ffi::{SQLITE_ERROR, SQLITE_IOERR_CORRUPTFS, SQLITE_IOERR_READ, SQLITE_IOERR_SHORT_READ};
 
 use crate::spool::aside::{NEWER, QUARANTINE};
 use crate::spool::block;
@@ -21,6 +21,9 @@ pub enum StoreError {
     /// The state directory cannot be used.
     #[error("{0}")]
     Directory(#[from] std::io::Error),
+    /// The disk does not give all of it.
+    #[error("{0}")]
+    Unread(String),
     /// Made by a newer program.
     #[error("schema {0}")]
     Newer(i64),
@@ -45,6 +48,8 @@ pub enum Trouble {
     Full,
     /// The file system is read-only, or not ours to write.
     ReadOnly,
+    /// The disk does not give a part of the file or its log (EIO): for now, or for ever.
+    Unread,
     /// Anything else between us and the disk.
     Disk,
     /// The content is damaged.
@@ -59,7 +64,7 @@ impl Trouble {
         match self {
             Self::Damage => Some(QUARANTINE),
             Self::Newer => Some(NEWER),
-            Self::Full | Self::ReadOnly | Self::Disk => None,
+            Self::Full | Self::ReadOnly | Self::Unread | Self::Disk => None,
         }
     }
 }
@@ -70,6 +75,7 @@ impl StoreError {
         let Self::Sqlite(error) = self else {
             return match self {
                 Self::Foreign(_) => Trouble::Damage,
+                Self::Unread(_) => Trouble::Unread,
                 Self::Newer(_) => Trouble::Newer,
                 Self::NoSpace => Trouble::Full,
                 Self::Directory(error) => match error.kind() {
@@ -81,10 +87,14 @@ impl StoreError {
             };
         };
         // SQLITE_ERROR: a format it does not know, or a table that our statements do not find. Our statements are right.
-        // SHORT_READ: the file ends before a page that it should have. A disk that does not read says another word.
+        // SHORT_READ: the file ends before a page that it should have.
         let damage = |code: c_int| code & 0xff == SQLITE_ERROR || code == SQLITE_IOERR_SHORT_READ;
-        if error.sqlite_error().is_some_and(|error| damage(error.extended_code)) {
-            return Trouble::Damage;
+        // CORRUPTFS: its word for a read that gave EIO while it opened the file; within a statement it calls that damage.
+        let unread = |code: c_int| [SQLITE_IOERR_READ, SQLITE_IOERR_CORRUPTFS].contains(&code);
+        match error.sqlite_error().map(|error| error.extended_code) {
+            Some(code) if damage(code) => return Trouble::Damage,
+            Some(code) if unread(code) => return Trouble::Unread,
+            _ => {}
         }
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Trouble::Full,

@@ -72,7 +72,9 @@ fn a_record_that_grows(landed: bool) {
     let run = life.spool.run;
     let mut plant = Plant::new(run);
     let batches: Vec<_> = (0..4).map(|_| plant.batch()).collect();
-    batches.iter().for_each(|batch| life.store(batch));
+    for batch in &batches {
+        life.store(batch);
+    }
     let refuse = |life: &mut Life, at: usize| {
         let refused = vec![Confirmed::from(&*batches[at])];
         let reply = tokio::sync::oneshot::channel().0;

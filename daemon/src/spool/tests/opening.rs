@@ -63,6 +63,28 @@ async fn a_damaged_log_that_the_disk_does_not_give_at_the_start_is_looked_at_whe
     assert_eq!(batches, all, "{events:?}");
 }
 
+#[tokio::test]
+async fn a_log_that_the_disk_never_gives_is_set_aside_with_its_file_after_some_minutes() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (spool, _, _, all) = stored(directory.path(), 20).await;
+    let cut = copy(&spool, directory.path());
+    std::fs::write(cut.path().join("unreadable-log"), []).expect("written");
+    let mut life = Life::begin(settings(cut.path()), &schema::CURRENT);
+    let batch = Plant::new(life.spool.run).batch();
+    life.spool.append(batch.clone(), life.now);
+    wait(&mut life);
+    assert_eq!(life.board.read(|status| status.spool.state.clone()), "failing", "it may still come");
+    assert!(!cut.path().join("quarantine").exists());
+    wait(&mut life);
+    life.settle();
+    assert_eq!(life.board.read(|status| status.spool.state.clone()), "ok");
+    let (batches, events) = life.waiting();
+    let lost = gaps(&events, all[0].run, GapCause::Damaged);
+    let missing = numbers(&all).difference(&numbers(&batches)).copied().collect::<BTreeSet<_>>();
+    assert_eq!((batches.last(), lost), (Some(&batch), missing));
+    assert!(events.iter().any(|event| matches!(event.body, Body::Corruption { .. })), "{events:?}");
+}
+
 #[test]
 fn a_newer_file_that_cannot_be_set_aside_at_the_start_goes_when_it_can() {
     let directory = tempfile::tempdir().expect("a directory");

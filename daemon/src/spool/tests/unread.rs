@@ -106,6 +106,33 @@ fn what_the_disk_never_gives_is_named_in_the_report() {
     assert!(said.contains("could not be read"), "{said}");
 }
 
+#[test]
+fn what_waits_to_be_sent_and_is_never_given_by_the_disk_is_searched_for_after_some_minutes() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let now = Instant::now();
+    let mut spool =
+        Stepped::open(settings(directory.path()), Board::default(), || stamp(0), now).expect("opens");
+    let batch = Plant::new(spool.run).batch();
+    spool.append(batch.clone(), now);
+    spool.turn(now);
+    let is_aside = || directory.path().join("quarantine").exists();
+    let mut ask = |second: u64| {
+        let what = "disk I/O error".to_owned();
+        spool.tell(Command::Unread { generation: spool.generation(), what });
+        spool.turn(now + Duration::from_secs(second));
+        spool.turn(now + Duration::from_secs(second));
+    };
+    for second in [0, 100, 200, 300, 500, 600, 700, 800] {
+        ask(second);
+        assert!(!is_aside(), "after {second} s: in between it was read");
+    }
+    ask(900);
+    assert!(is_aside());
+    let (batches, events) = settle(&mut spool, now + Duration::from_secs(901));
+    assert_eq!(batches, [batch]);
+    assert!(corruption(&events).is_some_and(|(_, _, lost)| lost == 0), "{events:?}");
+}
+
 /// The answer to who asks that everything of a run is sent again.
 fn resend(spool: &mut Stepped, run: RunId, now: Instant) -> Result<Resent, SpoolError> {
     let (reply, mut answer) = oneshot::channel();

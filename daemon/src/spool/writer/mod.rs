@@ -18,7 +18,6 @@ mod window;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -134,6 +133,8 @@ pub(super) struct Writer {
     /// The state that the copy shows, and when it is written anew all the same.
     copied: Option<Copied>,
     copy_due: Instant,
+    /// The disk has refused parts of the file again and again: since when, and when the last time.
+    refused: Option<(Instant, Instant)>,
     /// When the file was last set aside: a disk that damages every file gets a pause.
     set_aside: Option<Instant>,
     /// The file that the store has open: another one may have its name by now.
@@ -191,6 +192,7 @@ impl Writer {
             unread: false,
             copied: None,
             copy_due: now,
+            refused: None,
             set_aside: None,
             identity: None,
             now,
@@ -310,7 +312,12 @@ impl Writer {
             Command::NotFound => self.audit(false),
             // A file that was set aside since must not take the fresh one with it.
             Command::FileDamaged { generation, what } => {
-                if generation == self.shared.generation.load(Ordering::Acquire) && self.store.is_some() {
+                if self.has_open(generation) {
+                    self.fail(Trouble::Damage, &what, None);
+                }
+            }
+            Command::Unread { generation, what } => {
+                if self.has_open(generation) && self.is_refused_for_good() {
                     self.fail(Trouble::Damage, &what, None);
                 }
             }

@@ -15,6 +15,13 @@ use crate::spool::{copy, directory, enter, open, schema};
 /// The longest pause between attempts to use a disk that failed: it is back within 60 s of its cause going away.
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
+/// What the disk does not give for so long it never will, as far as anybody can tell: a card with a bad sector. The file goes out of
+/// the way then, and gives the search what can be read.
+const REFUSED_FOR_GOOD: Duration = Duration::from_secs(370);
+
+/// Refusals further apart than this have nothing to do with each other.
+const REFUSED_APART: Duration = Duration::from_secs(120);
+
 /// On a full disk a file does not grow, but for this: one that has just begun must hold something, and the reserve is given.
 const LEAST_ON_A_FULL_DISK: u64 = 256 * 1024;
 
@@ -33,11 +40,15 @@ impl Writer {
         let now = self.now;
         // SQLite has one word for all that happens to its index and its log.
         let no_space = trouble == Trouble::Disk && directory::has_no_space(self.directory());
-        let trouble = if no_space { Trouble::Full } else { trouble };
+        let trouble = match trouble {
+            _ if no_space => Trouble::Full,
+            Trouble::Unread if self.is_refused_for_good() => Trouble::Damage,
+            trouble => trouble,
+        };
         let (state, words) = match trouble {
             Trouble::Full => ("full", "no space left on the disk: free some"),
             Trouble::ReadOnly => ("read-only", "the state directory cannot be written"),
-            Trouble::Disk => ("failing", "the disk fails"),
+            Trouble::Disk | Trouble::Unread => ("failing", "the disk fails"),
             Trouble::Damage => ("damaged", "the file is damaged"),
             Trouble::Newer => ("failing", "the file is a newer program's and is in the way"),
         };
@@ -67,6 +78,19 @@ impl Writer {
         });
     }
 
+    /// Whether the file is open, and that opening of it is this one.
+    pub(super) fn has_open(&self, generation: u64) -> bool {
+        generation == self.shared.generation.load(Ordering::Acquire) && self.store.is_some()
+    }
+
+    /// The disk has refused a part of the file now. `true`: it has done so again and again, for so long that the file counts as damaged.
+    pub(super) fn is_refused_for_good(&mut self) -> bool {
+        let near = |last: Instant| self.now.saturating_duration_since(last) < REFUSED_APART;
+        let since = self.refused.filter(|(_, last)| near(*last)).map_or(self.now, |(since, _)| since);
+        self.refused = Some((since, self.now));
+        self.now.saturating_duration_since(since) >= REFUSED_FOR_GOOD
+    }
+
     /// Opens the file again after trouble.
     pub(super) fn heal(&mut self) {
         let Some(broken) = self.broken.as_ref() else { return };
@@ -77,7 +101,7 @@ impl Writer {
                 return self.still_in_the_way(&error);
             }
             tracing::error!(error = %why, "the spool cannot be used: set aside, a fresh one begins");
-            self.set_aside = Some(self.now);
+            (self.set_aside, self.refused) = (Some(self.now), None);
             self.begin_rescue(Some(why).filter(|_| folder == QUARANTINE));
         }
         match self.reopen() {
