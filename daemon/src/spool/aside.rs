@@ -294,6 +294,25 @@ mod tests {
     }
 
     #[test]
+    fn the_folder_that_a_failed_attempt_has_left_empty_is_used_again() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let directory = directory.path();
+        spool(directory, "damaged");
+        let run = RunId { counter: 1, random: 10 };
+        // The folder is made; then the marker cannot be written: no room, or as here, something is in its place.
+        let bar = directory.join("aside.new");
+        fs::create_dir(&bar).expect("made");
+        for _ in 0..3 {
+            set_aside(&directory.join(FILE), QUARANTINE, run).expect_err("barred");
+        }
+        fs::remove_dir(&bar).expect("there");
+        let to = set_aside(&directory.join(FILE), QUARANTINE, run).expect("moved");
+        assert_eq!(to, directory.join("quarantine/00000001-0000000a").join(FILE));
+        assert_eq!(folders(directory).expect("readable").len(), 1, "empty ones would push real ones out");
+        together(directory, to.parent().expect("a folder"));
+    }
+
+    #[test]
     fn the_next_folder_of_a_run_is_behind_all_others_of_it() {
         let run = RunId { counter: 1, random: 10 };
         let there = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();

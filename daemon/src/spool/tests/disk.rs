@@ -1,6 +1,8 @@
 //! Trouble with the disk that needs no fault injection: commits that fail, a file that is removed under us.
 
+use super::taken_back::Life;
 use super::*;
+use crate::spool::schema;
 use crate::spool::stepped::Stepped;
 use crate::spool::writer::COPY_AGAIN;
 
@@ -114,6 +116,74 @@ async fn run_ends_and_gaps_that_went_with_a_removed_file_are_said_again() {
     let lost = |event: &Arc<Event>| matches!(event.body, Body::Corruption { saved: 0, lost: 8, .. });
     assert_eq!(events.iter().filter(|event| lost(event)).count(), 1, "{events:?}");
     assert_eq!(sums(&spool).losses.total(), 10);
+}
+
+/// Somebody removes all that lies in the state directory of a daemon that runs: nothing is left to be set aside and searched.
+fn wipe(life: &mut Life, directory: &Path) {
+    for entry in std::fs::read_dir(directory).expect("readable") {
+        std::fs::remove_file(entry.expect("readable").path()).expect("removed");
+    }
+    let batch = Plant { seq: 1000, ..Plant::new(life.spool.run) }.batch();
+    life.spool.append(batch.clone(), life.now);
+    life.turn();
+    life.now += Duration::from_secs(2);
+    life.settle();
+    assert!(!directory.join("quarantine").exists());
+    assert_eq!(life.waiting().0, [batch], "it goes on");
+}
+
+#[test]
+fn what_goes_with_all_files_is_told_exactly_and_run_ends_as_they_were() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut ended = Life::begin(settings(directory.path()), &schema::CURRENT);
+    let mut plant = Plant::new(ended.spool.run);
+    let batches: Vec<_> = (0..5).map(|_| plant.batch()).collect();
+    batches.iter().for_each(|batch| ended.store(batch));
+    let now = ended.now;
+    ended.spool.dead_letter(vec![Confirmed::from(&*batches[1])], "no", now).expect("stored");
+    ended.close();
+    let mut killed = Life::begin(settings(directory.path()), &schema::CURRENT);
+    let unproved = killed.spool.run;
+    killed.store(&Plant::new(unproved).batch());
+    drop(killed);
+    let mut life = Life::begin(settings(directory.path()), &schema::CURRENT);
+    let run = life.spool.run;
+    life.store(&Plant::new(run).batch());
+    wipe(&mut life, directory.path());
+    let (_, events) = life.waiting();
+    let of = |run, next_seq, clean, last| Body::RunEnd {
+        ended: run,
+        next_seq,
+        clean,
+        last_wall_us: Some(stamp(last).wall_us),
+    };
+    let end = |event: &&Arc<Event>| matches!(event.body, Body::RunEnd { .. });
+    let ends: Vec<_> = events.iter().filter(end).map(|event| event.body.clone()).collect();
+    assert_eq!(ends, [of(plant.run, 10, true, 8), of(unproved, 2, false, 0)]);
+    let lost = |run| gaps(&events, run, GapCause::Damaged);
+    assert_eq!((lost(plant.run), lost(unproved)), ((0..10).collect(), (0..2).collect()));
+    assert_eq!(lost(run), (0..2).collect());
+    let found = "the file was removed or replaced while it was in use".to_owned();
+    let said: Vec<_> = events.iter().filter(|event| matches!(event.body, Body::Corruption { .. })).collect();
+    assert_eq!(said.len(), 1, "{events:?}");
+    assert_eq!(said[0].body, Body::Corruption { found, saved: 0, lost: 12 });
+    assert_eq!(life.board.read(|status| (status.spool.damaged, status.spool.dead_lettered)), (12, 2));
+}
+
+#[test]
+fn where_nothing_waited_nothing_is_told_when_all_files_go() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut ended = Life::begin(settings(directory.path()), &schema::CURRENT);
+    ended.store(&Plant::new(ended.spool.run).batch());
+    ended.close();
+    let mut life = Life::begin(settings(directory.path()), &schema::CURRENT);
+    let (batches, events) = life.waiting();
+    assert_eq!((batches.len(), events.len()), (1, 1));
+    life.spool.confirm(&[Confirmed::from(&*batches[0]), Confirmed::from(&*events[0])]);
+    life.now += Duration::from_secs(11);
+    life.settle();
+    wipe(&mut life, directory.path());
+    assert_eq!(life.waiting().1, [], "the end was said, and nothing was lost");
 }
 
 #[test]
