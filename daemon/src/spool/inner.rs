@@ -236,6 +236,11 @@ impl Inner {
         self.waiting().1 + (self.events.len() + self.gaps.len()) as u64
     }
 
+    /// Below it nothing of the current run waits, by the books.
+    pub(super) fn settled_to(&self) -> u64 {
+        self.ledger.runs.get(&self.run).map_or(0, |books| books.floor().min(books.durable))
+    }
+
     /// How far the current run is durable or settled.
     pub(super) fn durable(&self) -> u64 {
         self.ledger.runs.get(&self.run).map_or(0, |books| books.durable)

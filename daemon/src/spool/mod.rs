@@ -179,9 +179,15 @@ impl Spool {
         self.shared.committed.subscribe()
     }
 
-    /// The next piece of what waits, oldest first; `None`: nothing waits behind `after` now.
+    /// The next piece of what waits, oldest first; `None`: nothing behind `after` can be given now.
     pub async fn span(&self, after: Cursor) -> Result<Option<Span>, SpoolError> {
         self.ask(|reply| Question::Span(after, reply)).await
+    }
+
+    /// Below it every reading of this life that is on the disk is confirmed, or lost and in a gap record. That `span` gives nothing
+    /// does not say so: what waits may lie in a file that was set aside.
+    pub fn settled_to(&self) -> u64 {
+        self.shared.lock().settled_to()
     }
 
     /// These need not be sent again. Known in memory at once, on disk with a commit at most 10 s later; a batch may be

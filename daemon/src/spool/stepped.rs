@@ -118,6 +118,11 @@ impl Stepped {
         self.reader.span(after)
     }
 
+    /// As [`Spool::settled_to`](super::Spool::settled_to).
+    pub fn settled_to(&self) -> u64 {
+        self.shared.lock().settled_to()
+    }
+
     /// As [`Spool::dead_letter`](super::Spool::dead_letter), with the turn that follows.
     pub fn dead_letter(
         &mut self,

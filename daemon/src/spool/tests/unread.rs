@@ -107,6 +107,48 @@ fn what_the_disk_never_gives_is_named_in_the_report() {
 }
 
 #[test]
+fn while_a_damaged_file_is_searched_nothing_that_waits_in_it_is_called_settled() {
+    let (directory, now) = (tempfile::tempdir().expect("a directory"), Instant::now());
+    let mut spool =
+        Stepped::open(settings(directory.path()), Board::default(), || stamp(0), now).expect("opens");
+    let (run, shape) = (spool.run, big_shape());
+    let batches: Vec<_> = (0..100).map(|i| big(run, i * 10, &shape)).collect();
+    for batch in &batches {
+        spool.append(batch.clone(), now);
+        spool.turn(now);
+    }
+    // The first ten are acknowledged; then the file is damaged, and the disk refuses a page of it.
+    spool.confirm(&batches[..10].iter().map(|batch| Confirmed::from(&**batch)).collect::<Vec<_>>());
+    assert_eq!(spool.settled_to(), 100);
+    let length = std::fs::metadata(directory.path().join(store::FILE)).expect("there").len();
+    std::fs::write(directory.path().join("unreadable"), format!("{}\n", length / 2048)).expect("written");
+    let generation = spool.generation();
+    spool.tell(Command::FileDamaged { generation, what: "a page is damaged".to_owned() });
+    while spool.generation() == generation {
+        spool.turn(now);
+    }
+    assert_eq!(spool.settled_to(), 100);
+    settle(&mut spool, now);
+    assert_eq!(spool.settled_to(), 100, "nor while the search rests");
+}
+
+#[test]
+fn blocks_that_are_missing_are_not_called_settled_before_an_audit_has_looked_for_them() {
+    let (directory, now) = (tempfile::tempdir().expect("a directory"), Instant::now());
+    let mut spool =
+        Stepped::open(settings(directory.path()), Board::default(), || stamp(0), now).expect("opens");
+    let mut plant = Plant::new(spool.run);
+    for _ in 0..20 {
+        spool.append(plant.batch(), now);
+        spool.turn(now);
+    }
+    let file = rusqlite::Connection::open(directory.path().join(store::FILE)).expect("opens");
+    file.execute("DELETE FROM block", []).expect("deleted");
+    assert!(spool.span(Cursor::START).expect("readable").is_none(), "nothing is found");
+    assert_eq!((spool.settled_to(), spool.committed().waiting), (0, 40));
+}
+
+#[test]
 fn what_waits_to_be_sent_and_is_never_given_by_the_disk_is_searched_for_after_some_minutes() {
     let directory = tempfile::tempdir().expect("a directory");
     let now = Instant::now();

@@ -50,8 +50,6 @@ pub(super) struct Backlog {
     refused: HashMap<Confirmed, Refusal>,
     /// Begin anew at the end, or at this time if the end was reached.
     rewind: Option<Instant>,
-    /// The question was for everything that waits; of this run everything below was stored when it was asked.
-    whole: Option<u64>,
     /// An answer to a question asked before a reset is not for us.
     stale: bool,
 }
@@ -65,7 +63,6 @@ impl Backlog {
             settled: HashSet::new(),
             refused: HashMap::new(),
             rewind: None,
-            whole: None,
             stale: false,
         }
     }
@@ -101,8 +98,8 @@ impl Backlog {
         }
     }
 
-    /// The question for the spool, if one is due; `stored`: readings of this run below it are stored or settled.
-    pub(super) fn question(&mut self, now: Instant, stored: u64) -> Option<Cursor> {
+    /// The question for the spool, if one is due.
+    pub(super) fn question(&mut self, now: Instant) -> Option<Cursor> {
         if self.fetch == Fetch::End && self.rewind.is_some_and(|at| at <= now) {
             self.rewind = None;
             self.cursor = Cursor::START;
@@ -113,23 +110,22 @@ impl Backlog {
         }
         self.fetch = Fetch::Asked;
         self.settled.clear();
-        self.whole = (self.cursor == Cursor::START).then_some(stored);
         Some(self.cursor)
     }
 
     /// The spool's answer. `grouped`: a message carries one device, so batches of a device are brought together; their
-    /// order per device stays. Nothing waits at all: gives the `seq` below which this run is settled.
-    pub(super) fn answer(&mut self, now: Instant, span: Option<Span>, grouped: bool) -> Option<u64> {
+    /// order per device stays. No span: nothing behind the cursor can be given now.
+    pub(super) fn answer(&mut self, now: Instant, span: Option<Span>, grouped: bool) {
         if std::mem::take(&mut self.stale) {
             self.fetch = Fetch::Wanted;
-            return None;
+            return;
         }
         let Some(span) = span else {
             self.fetch = Fetch::End;
             if let Some(at) = &mut self.rewind {
                 *at = (*at).max(now + REWIND_WAIT);
             }
-            return self.whole;
+            return;
         };
         self.cursor = span.next;
         self.items = span.items.into();
@@ -137,7 +133,6 @@ impl Backlog {
         if grouped {
             self.items.make_contiguous().sort_by(|a, b| place(a).cmp(&place(b)));
         }
-        None
     }
 
     /// The spool could not answer; ask again later.

@@ -38,7 +38,7 @@ impl Session {
             if let Some(line) = &mut self.line {
                 line.status_at = now + STATUS_EVERY;
             }
-            // A hole that nothing will fill (evicted readings) closes when the spool says that nothing waits.
+            // A hole that nothing will fill (evicted readings) closes when the spool is asked, and says how far its books are.
             if self.settled.has_hole() {
                 self.backlog.rewind(now);
             }

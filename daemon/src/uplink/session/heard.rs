@@ -25,7 +25,6 @@ impl Session {
     /// Something was stored: of this run everything below `next_seq`.
     /// The backlog lane is only concerned if more waits than what is on its way already.
     pub(in crate::uplink) fn on_stored(&mut self, stored: Committed) {
-        self.stored = stored.next_seq;
         let own = |one: &Confirmed| match *one {
             Confirmed::Batch { run, seq, n } if run == self.settings.run && seq + n <= stored.next_seq => n,
             _ => 0,
@@ -41,14 +40,14 @@ impl Session {
         self.backlog.reset();
     }
 
-    /// The spool's answer to [`Action::Span`].
-    pub(in crate::uplink) fn on_span(&mut self, now: Instant, span: Option<Span>) {
+    /// The spool's answer to [`Action::Span`], and up to where this run is settled by its books. That no span came says nothing
+    /// of that: what waits may lie in a file that was set aside, and is still searched for.
+    pub(in crate::uplink) fn on_span(&mut self, now: Instant, span: Option<Span>, settled_to: u64) {
         let grouped = self.settings.topics.backlog.has_device();
+        self.backlog.answer(now, span, grouped);
         // A dead letter waits no more as soon as the spool knows of it, and is settled when it is stored.
-        if let Some(next_seq) = self.backlog.answer(now, span, grouped)
-            && self.dying.is_empty()
-        {
-            self.settled.jump(next_seq);
+        if self.dying.is_empty() {
+            self.settled.jump(settled_to);
         }
     }
 

@@ -193,8 +193,6 @@ pub(super) struct Session {
     live_lost: u64,
     backlog: Backlog,
     settled: Settled,
-    /// Readings of this run below it are stored, or settled.
-    stored: u64,
     flight: BTreeMap<Token, Sent>,
     in_flight: HashSet<Confirmed>,
     token: Token,
@@ -237,7 +235,6 @@ impl Session {
             live_lost: 0,
             backlog: Backlog::new(),
             settled: Settled::default(),
-            stored: 0,
             flight: BTreeMap::new(),
             in_flight: HashSet::new(),
             token: 0,

@@ -45,7 +45,7 @@ impl Session {
         }
         self.compose(now).or_else(|| {
             let wanted = self.pause.is_none();
-            wanted.then(|| self.backlog.question(now, self.stored)).flatten().map(Action::Span)
+            wanted.then(|| self.backlog.question(now)).flatten().map(Action::Span)
         })
     }
 

@@ -1,7 +1,7 @@
 //! Up to which `seq` this run is settled: confirmed, or known to be in a gap record or a dead letter. Pure.
 //!
-//! A lower bound, never too high: when too many pieces lie above a hole, the topmost are forgotten, and a spool that
-//! has nothing waiting fills every hole at once.
+//! A lower bound, never too high: when too many pieces lie above a hole, the topmost are forgotten, and the books of
+//! the spool fill the holes that no acknowledgement will.
 
 use std::collections::BTreeMap;
 

@@ -209,7 +209,7 @@ impl Task {
     fn on_answer(&mut self, answer: Result<Option<Span>, SpoolError>) {
         self.asked = None;
         match answer {
-            Ok(span) => self.session.on_span(now(), span),
+            Ok(span) => self.session.on_span(now(), span, self.around.spool.settled_to()),
             Err(error) => {
                 tracing::warn!(%error, "the spool gives no backlog now");
                 self.session.on_no_span(now());

@@ -55,6 +55,8 @@ struct World {
     /// Published on this connection and not yet acknowledged.
     out: Vec<Out>,
     connects: Vec<Instant>,
+    /// What waits cannot be given: its file was set aside, and is being searched.
+    hidden: bool,
     /// The spool answers when the test says so.
     slow: bool,
     question: Option<Cursor>,
@@ -80,6 +82,7 @@ impl World {
             letters_asked: Vec::new(),
             out: Vec::new(),
             connects: Vec::new(),
+            hidden: false,
             slow: false,
             question: None,
             ended: None,
@@ -194,6 +197,9 @@ impl World {
 
     /// What waits behind the cursor, at most 64 items.
     fn answer(&mut self, cursor: Cursor) {
+        if self.hidden {
+            return self.session.on_span(self.now, None, self.settled_to());
+        }
         let block = (0..=self.stored).find(|&block| cursor == Cursor::after(block)).unwrap();
         let waiting: Vec<(u64, Item)> =
             self.spool.iter().filter(|(number, _)| *number > block).take(64).cloned().collect();
@@ -201,7 +207,16 @@ impl World {
             next: Cursor::after(*last),
             items: waiting.iter().map(|(_, item)| item.clone()).collect(),
         });
-        self.session.on_span(self.now, span);
+        self.session.on_span(self.now, span, self.settled_to());
+    }
+
+    /// As the spool's books tell it.
+    fn settled_to(&self) -> u64 {
+        let own = |item: &Item| match item {
+            Item::Batch(batch) if batch.run == RUN => Some(batch.seq),
+            _ => None,
+        };
+        self.spool.iter().filter_map(|(_, item)| own(item)).min().unwrap_or(self.next_seq)
     }
 
     fn ack(&mut self, at: usize, code: u8) {
