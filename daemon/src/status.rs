@@ -233,6 +233,8 @@ pub struct SpoolStatus {
     pub not_durable: Option<String>,
     /// The newest damage that was found, of earlier runs too, and what came of it.
     pub salvage: Option<Salvage>,
+    /// Damaged files that had to go in this run before anybody had searched them.
+    pub unsearched: u64,
 }
 
 /// What was saved from a damaged spool.

@@ -101,6 +101,10 @@ fn spool_lines(spool: &SpoolStatus, now_us: i64) -> Vec<(&'static str, String)> 
             ("Damaged", format!("{when}: {found}; {saved} readings saved, {lost} known to be lost"))
         });
     }
+    if spool.unsearched > 0 {
+        let files = spool.unsearched;
+        lines.push(("Unsearched", format!("{files} of the damaged files had to go before it was searched")));
+    }
     lines
 }
 

@@ -265,6 +265,9 @@ fn store(status: &Status, now_us: i64) -> Vec<Problem> {
         }
         _ => {}
     }
+    if spool.unsearched > 0 {
+        problems.push(Problem::new(Severity::Warning, words::unsearched(spool.unsearched, told(status))));
+    }
     if spool.evicted + spool.expired + spool.damaged + spool.dropped > 0 {
         let losses = [spool.evicted, spool.expired, spool.damaged, spool.dropped];
         let said = words::lost(losses, told(status));

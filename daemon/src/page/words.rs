@@ -702,6 +702,21 @@ pub fn salvaged(saved: u64, lost: u64, told: Told) -> Said {
     )
 }
 
+/// Damaged stores had to go before they were searched.
+pub fn unsearched(n: u64, told: Told) -> Said {
+    Said(
+        format!(
+            "The store is damaged again and again: {} of it went unsearched, for lack of room",
+            count(n, "file", "files")
+        ),
+        format!(
+            "What nothing else tells of is lost without being counted. {} Have the card or the disk replaced, and the power \
+             supply looked at.",
+            told.words()
+        ),
+    )
+}
+
 /// The clock has not been set.
 pub fn clock_unset() -> Said {
     Said(

@@ -26,7 +26,7 @@ pub(super) const QUARANTINES_MAX: usize = 3;
 pub(super) const QUARANTINE_BYTES_MAX: u64 = 1 << 30;
 
 /// Folders that nobody has searched, at most: each is searched at each start.
-const UNSEARCHED_MAX: usize = 64;
+pub(super) const UNSEARCHED_MAX: usize = 64;
 
 /// Held as long as the spool is open.
 #[derive(Debug)]
@@ -128,35 +128,83 @@ pub(super) fn write_sidecar(directory: &Path, run: RunId) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// Removes the oldest quarantines beyond their bounds; the newest stays whatever its size, and so do those that were not searched
-/// while there is room for them.
-pub(super) fn bound_quarantines(directory: &Path) -> io::Result<()> {
+/// What had to go before anybody had searched it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct GivenUp {
+    /// How many spools.
+    pub(super) files: u64,
+    /// All their bytes.
+    pub(super) bytes: u64,
+}
+
+impl GivenUp {
+    /// For the record.
+    pub(super) fn words(self) -> String {
+        let Self { files, bytes } = self;
+        let what = match files {
+            1 => format!("1 damaged spool of {bytes} bytes"),
+            _ => format!("{files} damaged spools of {bytes} bytes together"),
+        };
+        format!("{what} removed without having been searched: there is no room for more")
+    }
+
+    fn take(&mut self, folder: &Path) {
+        let bytes = bytes_of(folder);
+        if remove(folder) {
+            tracing::error!(folder = %folder.display(), "a damaged spool goes without having been searched: there is no room for more");
+            self.files += 1;
+            self.bytes += bytes;
+        }
+    }
+}
+
+/// Removes quarantines beyond their bounds, the oldest first; the newest stays whatever its size, and so do those that were not
+/// searched while there is room for them. Says which of those had to go.
+pub(super) fn bound_quarantines(directory: &Path) -> io::Result<GivenUp> {
     let mut found = aside::folders(directory)?;
     // The power went before a file had come there: it holds nothing, and must not push out one that does. This removes no other.
     found.retain(|path| fs::remove_dir(path).is_err());
     // A newer file that was taken back whole is removed by that. One that stays was searched, and is like these.
     found.retain(|path| !rescue::is_newer(path) || rescue::is_done(path));
-    // Those that nobody has searched to the end stay longest, then the newest.
-    found.sort_by_key(|path| (!rescue::is_done(path), aside::age(path)));
+    found.sort_by_key(|path| aside::age(path));
+    let (searched, mut unsearched): (Vec<_>, Vec<_>) =
+        found.into_iter().partition(|path| rescue::is_done(path));
+    let mut given_up = GivenUp::default();
+    // On a card that damages every file the first holds most, and those that come after it next to nothing.
+    while unsearched.len() > UNSEARCHED_MAX {
+        let older = unsearched.split_last().map_or(&[][..], |(_newest, older)| older);
+        let Some((least, _)) = older.iter().enumerate().min_by_key(|(_, path)| bytes_of(path)) else { break };
+        given_up.take(&unsearched.remove(least));
+    }
     let room = bytes_max_default(directory).saturating_mul(QUARANTINES_MAX as u64);
     let mut bytes = 0;
-    for (at, path) in found.iter().rev().enumerate() {
-        let own = |entry: fs::DirEntry| entry.metadata().map_or(0, |metadata| metadata.len());
-        bytes += fs::read_dir(path).into_iter().flatten().flatten().map(own).sum::<u64>();
-        // A rescue may wait for room for days: until it has ended, the folder holds what is nowhere else.
-        let goes = if rescue::is_done(path) {
-            at >= QUARANTINES_MAX || bytes > QUARANTINE_BYTES_MAX
-        } else {
-            at >= UNSEARCHED_MAX || (at >= QUARANTINES_MAX && bytes > room)
-        };
-        if at > 0 && goes {
-            if !rescue::is_done(path) {
-                tracing::error!(folder = %path.display(), "a damaged spool goes without having been searched: there is no room for more");
+    // Those that nobody has searched to the end stay longest, then the newest.
+    for (at, path) in unsearched.iter().rev().chain(searched.iter().rev()).enumerate() {
+        bytes += bytes_of(path);
+        let crowded = at >= QUARANTINES_MAX;
+        if at < unsearched.len() {
+            // A rescue may wait for room for days: until it has ended, the folder holds what is nowhere else.
+            if crowded && bytes > room {
+                given_up.take(path);
             }
-            fs::remove_dir_all(path)?;
+        } else if crowded || (at > 0 && bytes > QUARANTINE_BYTES_MAX) {
+            remove(path);
         }
     }
-    Ok(())
+    Ok(given_up)
+}
+
+fn bytes_of(folder: &Path) -> u64 {
+    let own = |entry: fs::DirEntry| entry.metadata().map_or(0, |metadata| metadata.len());
+    fs::read_dir(folder).into_iter().flatten().flatten().map(own).sum()
+}
+
+fn remove(folder: &Path) -> bool {
+    let removed = fs::remove_dir_all(folder);
+    if let Err(error) = &removed {
+        tracing::warn!(folder = %folder.display(), %error, "an old quarantine cannot be removed");
+    }
+    removed.is_ok()
 }
 
 /// Space held for bad times: given free when the disk is full, so that the log can be written and old rows be taken.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::api::{Confirmed, Keep, SpoolSettings};
+use super::directory::GivenUp;
 use super::ledger::Ledger;
 use super::shared::Command;
 use crate::model::event::{Body, CLOCKS_MAX, ClockCorrection, Event, GapCause};
@@ -61,6 +62,8 @@ pub(super) struct Inner {
     pub(super) clocks: VecDeque<ClockCorrection>,
     /// The newest damage that a record tells of.
     pub(super) salvage: Option<Salvage>,
+    /// Damaged files that had to go in this life before anybody had searched them.
+    pub(super) unsearched: u64,
     /// Number of the next record of this run.
     pub(super) next_event: u64,
     /// One past the last reading numbered in this run.
@@ -177,6 +180,15 @@ impl Inner {
         let event = Event { run: self.run, number: self.next_event, stamp, body };
         self.next_event += 1;
         self.events.push_back(Arc::new(event));
+    }
+
+    /// Says that damaged files went unsearched. Of what was in them the books are brought up to date when the others were searched:
+    /// what then is nowhere is lost.
+    pub(super) fn give_up(&mut self, given_up: GivenUp, stamp: Stamp) {
+        if given_up.files > 0 {
+            self.unsearched += given_up.files;
+            self.must_record(Body::Corruption { found: given_up.words(), saved: 0, lost: 0 }, stamp);
+        }
     }
 
     /// Books confirmations.

@@ -96,13 +96,14 @@ impl Meter {
         }
         let written = self.written;
         self.roll(now);
-        let (sums, records, numbered, durable, lost_beyond, oldest) = {
+        let (sums, records, numbered, durable, lost_beyond, oldest, unsearched) = {
             let inner = shared.lock();
             let books = inner.ledger.runs.get(&inner.run);
             let durable = inner.durable();
             let lost = books.map_or(0, |books| books.lost.total() - books.lost.below(durable));
             let oldest = inner.in_hand.or(inner.ring.front().map(|kept| kept.at));
-            (inner.ledger.sums(), inner.records_waiting(), inner.numbered, durable, lost, oldest)
+            let records = inner.records_waiting();
+            (inner.ledger.sums(), records, inner.numbered, durable, lost, oldest, inner.unsearched)
         };
         // The board is looked at between two commits, and shown right after one.
         let (stored_at, age) = self.exposed;
@@ -132,7 +133,7 @@ impl Meter {
             spool.dead_lettered = sums.losses.dead_lettered;
             (spool.dead_letters, spool.records_refused) = (letters.kept, letters.records);
             spool.dead_letter_reason = letters.newest;
-            spool.salvage = salvage;
+            (spool.salvage, spool.unsearched) = (salvage, unsearched);
             spool.bytes = bytes.unwrap_or(spool.bytes);
             spool.bytes_max = bytes_max;
             spool.hours_until_full = hours;

@@ -362,6 +362,7 @@ impl Parts {
             // Another start would not see it any more. What the copy knows stays there until the file is open.
             inner.must_record(report, stamp());
         }
+        inner.give_up(begun.given_up, stamp());
         let shared = Arc::new(Shared::new(inner, board, stamp, known));
         let (writer, reader) =
             Self::threads(&shared, &file, Recovered { entered, damaged: begun.damaged }, now);
@@ -398,6 +399,7 @@ fn inner(settings: SpoolSettings, run: RunId, next_event: u64) -> Inner {
         events: VecDeque::new(),
         clocks: VecDeque::new(),
         salvage: None,
+        unsearched: 0,
         next_event,
         numbered: 0,
         ledger,

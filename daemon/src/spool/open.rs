@@ -11,7 +11,7 @@ use super::api::SpoolSettings;
 use super::aside::{self, QUARANTINE};
 use super::block;
 use super::copy::Copy;
-use super::directory;
+use super::directory::{self, GivenUp};
 use super::ring;
 use super::salvage::{self, LogFault};
 use super::schema::Schema;
@@ -55,6 +55,8 @@ pub(super) struct Begun {
     pub(super) damaged: Option<String>,
     /// The file was not closed, and has no log.
     pub(super) log_missing: bool,
+    /// What had to go for it.
+    pub(super) given_up: GivenUp,
 }
 
 /// Opens the file, or sets it aside and makes a fresh one, and chooses the run, with this random part. What cannot be set aside
@@ -64,13 +66,14 @@ pub(super) fn begin(file: &Path, settings: &SpoolSettings, known: &Schema, rando
     let sidecar = sidecar.max(aside::last_counter(&settings.directory));
     let after = |counter: u32| RunId { counter: counter.saturating_add(1).min(99_999_999), random };
     let log_missing = !aside::unfinished(&settings.directory) && log_is_missing(file);
-    let mut damaged = None;
+    let (mut damaged, mut given_up) = (None, GivenUp::default());
     let mut store = open_or_again(file, settings, known);
     let in_the_way =
         store.as_ref().err().and_then(|error| Some((error.trouble().folder()?, error.to_string())));
     if let Some((folder, why)) = in_the_way {
         match put_aside(file, folder, after(sidecar)) {
-            Ok(to) => {
+            Ok((to, gone)) => {
+                given_up = gone;
                 tracing::error!(error = %why, to = %to.display(), "the spool cannot be read: set aside, a fresh one begins");
                 damaged = Some(why).filter(|_| folder == QUARANTINE);
                 store = open_or_again(file, settings, known);
@@ -82,7 +85,7 @@ pub(super) fn begin(file: &Path, settings: &SpoolSettings, known: &Schema, rando
         found.runs.last().map_or(0, |row| row.run.counter).max(found.mark.counter)
     };
     let run = after(sidecar.max(store.as_ref().map_or(0, counter)));
-    Begun { run, store, damaged, log_missing }
+    Begun { run, store, damaged, log_missing, given_up }
 }
 
 /// For one sync that failed nobody must begin in memory: then all of it is done once more.
@@ -155,8 +158,8 @@ pub(super) fn open_file(
     }
 }
 
-/// Sets a file aside that is in the way; gives its new place. On a full disk the reserve goes for it.
-pub(super) fn put_aside(file: &Path, folder: &str, run: RunId) -> io::Result<PathBuf> {
+/// Sets a file aside that is in the way; gives its new place, and what had to go for it. On a full disk the reserve goes for it.
+pub(super) fn put_aside(file: &Path, folder: &str, run: RunId) -> io::Result<(PathBuf, GivenUp)> {
     let directory = file.parent().unwrap_or(Path::new("."));
     let to = aside::set_aside(file, folder, run).or_else(|error| {
         if !directory::has_no_space(directory) {
@@ -166,10 +169,11 @@ pub(super) fn put_aside(file: &Path, folder: &str, run: RunId) -> io::Result<Pat
         aside::set_aside(file, folder, run)
     })?;
     // Old quarantines that stay take room, and nothing else.
-    if let Err(error) = directory::bound_quarantines(directory) {
+    let given_up = directory::bound_quarantines(directory).unwrap_or_else(|error| {
         tracing::warn!(%error, "old quarantines cannot be removed");
-    }
-    Ok(to)
+        GivenUp::default()
+    });
+    Ok((to, given_up))
 }
 
 /// The file was removed or emptied, and what belonged to it is still there. SQLite would delete the log beside an empty file unread,

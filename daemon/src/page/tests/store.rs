@@ -44,6 +44,14 @@ fn what_was_saved_from_a_damaged_store_is_said_for_a_week_and_stays_in_the_repor
 }
 
 #[test]
+fn damaged_stores_that_went_unsearched_are_said_with_what_to_do() {
+    let (judged, text) = said(|status| status.spool.unsearched = 2);
+    assert_eq!(judged.severity, Some(Severity::Warning), "{text}");
+    assert!(text.contains("2 files of it went unsearched"), "{text}");
+    assert!(text.contains("Have the card or the disk replaced"), "{text}");
+}
+
+#[test]
 fn the_server_is_said_to_know_only_what_it_has_confirmed() {
     let told = |server, records_waiting| {
         said(|status| {

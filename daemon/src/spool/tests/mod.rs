@@ -11,6 +11,7 @@
 //! poison block                  faults::a_block_that_is_whole_and_makes_no_sense_costs_itself_and_blocks_nobody
 //! power cut in a quarantine     aside::tests, damage::a_power_cut_inside_a_quarantine_loses_no_stored_reading
 //! quarantine that fails         rescue; at a start: opening
+//! a card that damages each file quarantines::what_goes_unsearched_is_recorded_and_what_it_alone_held_is_told_lost
 //! rescue that is cut off        cut_rescue
 //! rescue beside readers         storm::a_rescue_beside_readers_that_never_pause_keeps_the_log_within_its_bound
 //! rescue on a full disk         full

@@ -1,7 +1,10 @@
 //! The folders of what was set aside: which stay, which go, and in which order they are searched.
 
+use super::taken_back::Life;
 use super::*;
 use crate::spool::directory as bounds;
+use crate::spool::schema;
+use crate::spool::shared::Command;
 
 /// A folder in which a file of so many bytes was set aside. It takes no room: nothing stands in it.
 fn folder(directory: &Path, name: &str, bytes: u64) -> std::path::PathBuf {
@@ -74,6 +77,106 @@ fn of_files_that_nobody_has_searched_a_fourth_stays_while_there_is_room_and_then
     folder(directory.path(), "quarantine/00000003-0000000a", room);
     bounds::bound_quarantines(directory.path()).expect("bounded");
     assert_eq!(stay(), [false, false, true, true, true]);
+}
+
+#[test]
+fn on_a_card_that_damages_every_file_those_that_hold_least_go_unsearched_and_the_first_and_the_newest_stay() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let many = bounds::UNSEARCHED_MAX as u64 + 2;
+    // The first holds most, the newest least; of the others two hold less than the rest.
+    let bytes = |at| match at {
+        1 => 1_000_000,
+        20 => 90,
+        40 => 80,
+        last if last == many => 1,
+        at => 100 + at % 5,
+    };
+    let all: Vec<_> = (1..=many)
+        .map(|at| folder(directory.path(), &format!("quarantine/{at:08}-0000000a"), bytes(at)))
+        .collect();
+    let given_up = bounds::bound_quarantines(directory.path()).expect("bounded");
+    assert_eq!((given_up.files, given_up.bytes), (2, 170));
+    let gone: Vec<_> = (1..=many).zip(&all).filter(|(_, path)| !path.exists()).map(|(at, _)| at).collect();
+    assert_eq!(gone, [20, 40]);
+    let given_up = bounds::bound_quarantines(directory.path()).expect("bounded");
+    assert_eq!(given_up, bounds::GivenUp::default(), "and no more than that");
+}
+
+/// A life whose file was damaged after a thousand readings, of which the first ten are confirmed, and whose rescue has only begun; and
+/// where that file is now. The others that wait to be searched are as many as may, and bigger.
+fn rescue_begun(directory: &Path) -> (Life, std::path::PathBuf) {
+    let capped = SpoolSettings { bytes_max: Some(BYTES_MAX_LEAST), ..settings(directory) };
+    let mut life = Life::begin(capped, &schema::CURRENT);
+    let (run, shape) = (life.spool.run, big_shape());
+    let all: Vec<_> = (0..100).map(|i| big(run, i * 10, &shape)).collect();
+    all.iter().for_each(|batch| life.store(batch));
+    life.spool.confirm(&[Confirmed::from(&*all[0])]);
+    damage(&mut life);
+    let first = directory.join(format!("quarantine/{run}"));
+    while life.waiting().0.is_empty() {
+        life.turn();
+    }
+    assert!(first.exists() && life.spool.busy(), "only a part of it was saved");
+    for at in 1..bounds::UNSEARCHED_MAX {
+        let path = folder(directory, &format!("quarantine/00000000-{at:08x}"), 2000);
+        std::fs::File::create(path.join("more")).expect("made").set_len(8 << 20).expect("made long");
+    }
+    (life, first)
+}
+
+fn damage(life: &mut Life) {
+    life.now += Duration::from_secs(120);
+    life.spool.tell(Command::FileDamaged { generation: life.spool.generation(), what: "a page".into() });
+    life.turn();
+}
+
+/// One file is said to have gone unsearched, and each reading of the run waits or is told lost; those that wait.
+fn judge_given_up(life: &mut Life, run: RunId) -> BTreeSet<u64> {
+    life.settle();
+    let (batches, events) = life.waiting();
+    let (saved, lost) = (numbers(&batches), gaps(&events, run, GapCause::Damaged));
+    assert!(!lost.is_empty() && saved.is_disjoint(&lost));
+    assert_eq!(saved.union(&lost).copied().collect::<BTreeSet<_>>(), (10..1000).collect());
+    let said = |event: &Arc<Event>| match &event.body {
+        Body::Corruption { found, saved, lost } => Some((found.clone(), *saved, *lost)),
+        _ => None,
+    };
+    let said: Vec<_> = events.iter().filter_map(said).collect();
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(said[0].0.starts_with("1 damaged spool of "), "{said:?}");
+    assert!(said[0].0.contains("removed without having been searched"), "{said:?}");
+    assert_eq!((said[0].1, said[0].2, said[1].2), (0, 0, lost.len() as u64));
+    life.board.read(|status| {
+        assert_eq!((status.spool.unsearched, status.spool.damaged), (1, lost.len() as u64));
+        assert_eq!(status.spool.salvage.as_ref().map(|salvage| salvage.lost), Some(lost.len() as u64));
+    });
+    saved
+}
+
+#[test]
+fn what_goes_unsearched_is_recorded_and_what_it_alone_held_is_told_lost() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut life, first) = rescue_begun(directory.path());
+    damage(&mut life);
+    assert!(!first.exists(), "it holds least");
+    let run = life.spool.run;
+    assert!(!judge_given_up(&mut life, run).is_empty());
+}
+
+#[test]
+fn what_goes_unsearched_at_a_start_is_told_although_of_the_newest_file_only_the_copy_can_be_read() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (life, first) = rescue_begun(directory.path());
+    let run = life.spool.run;
+    drop(life);
+    let file = directory.path().join(store::FILE);
+    for path in [store::log_of(&file), file] {
+        let length = path.metadata().expect("there").len();
+        std::fs::write(path, vec![7; usize::try_from(length).expect("short")]).expect("written");
+    }
+    let mut life = Life::begin(settings(directory.path()), &schema::CURRENT);
+    assert!(!first.exists(), "it holds least");
+    assert!(judge_given_up(&mut life, run).is_empty());
 }
 
 #[test]

@@ -75,8 +75,9 @@ impl Writer {
         if self.full {
             directory::give_searched(self.directory(), directory::is_full);
         }
-        if let Err(error) = directory::bound_quarantines(self.directory()) {
-            tracing::warn!(%error, "old quarantines cannot be removed");
+        match directory::bound_quarantines(self.directory()) {
+            Ok(given_up) => self.shared.lock().give_up(given_up, (self.shared.now)()),
+            Err(error) => tracing::warn!(%error, "old quarantines cannot be removed"),
         }
     }
 

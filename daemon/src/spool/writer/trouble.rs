@@ -97,9 +97,11 @@ impl Writer {
         if let Some(folder) = broken.folder {
             let why = broken.why.clone();
             let run = self.shared.lock().run;
-            if let Err(error) = open::put_aside(&self.file, folder, run) {
-                return self.still_in_the_way(&error);
-            }
+            let given_up = match open::put_aside(&self.file, folder, run) {
+                Ok((_, given_up)) => given_up,
+                Err(error) => return self.still_in_the_way(&error),
+            };
+            self.shared.lock().give_up(given_up, (self.shared.now)());
             tracing::error!(error = %why, "the spool cannot be used: set aside, a fresh one begins");
             (self.set_aside, self.refused) = (Some(self.now), None);
             self.begin_rescue(Some(why).filter(|_| folder == QUARANTINE));
