@@ -276,7 +276,7 @@ fn store(status: &Status, now_us: i64) -> Vec<Problem> {
     problems
 }
 
-/// Whether the server knows what the records tell. Which of them told of a loss is not known here.
+/// Whether the server has taken what the records tell. Which of them told of a loss is not known here.
 fn told(status: &Status) -> Told {
     let (uplink, spool) = (&status.uplink, &status.spool);
     match (spool.records_refused, uplink.records_unheard, spool.records_waiting) {

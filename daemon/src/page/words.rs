@@ -606,7 +606,7 @@ pub fn nobody_listens(n: u64) -> Said {
     )
 }
 
-/// Whether the server has been told.
+/// Whether the server has taken the report. Whether anybody heard it is not known, and of an earlier run not even that nobody did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Told {
     /// No record waits.
@@ -625,8 +625,8 @@ impl Told {
     fn words(self) -> String {
         let reports = |n| count(n, "report", "reports");
         match self {
-            Self::Done => "Reported to the server.".into(),
-            Self::Later => "Will be reported to the server.".into(),
+            Self::Done => "The server has taken the report.".into(),
+            Self::Later => "The report waits to be sent to the server.".into(),
             Self::Refused(n) => {
                 format!("The server has refused {} for good; this may be among them.", reports(n))
             }
