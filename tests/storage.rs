@@ -301,6 +301,54 @@ fn a_full_disk_still_lets_confirmed_history_make_room() {
     assert_eq!(receiver.judge()["missing"], json!(0));
 }
 
+/// A life with a history that is confirmed; something is done to its spool, and the next begins on a file system of its own on which
+/// not a byte is free but what the reserve holds.
+fn a_start_on_a_full_disk(damage: impl FnOnce(&std::path::Path), quarantines: usize) {
+    let plant = ModbusServer::tcp();
+    plant.tick();
+    let broker = Broker::start();
+    let mut gateway = Gateway::with_uplink(
+        &broker,
+        &format!("[spool]\ncommit_every = \"100ms\"\n{}", bus(plant.port, 4, 100, "50ms")),
+    );
+    gateway.start();
+    gateway.wait_status("history that is confirmed", |s| (count(s, "confirmed") > 10_000).then_some(()));
+    assert_eq!(gateway.stop().code(), Some(0));
+    damage(&gateway.var("spool.db"));
+    gateway.launch_with(
+        "cp -a VAR VAR.before && mount -t tmpfs -o size=32m tmpfs VAR && cp -a --sparse=never VAR.before/. VAR \
+         && { cat /dev/zero > VAR/ballast || true; }",
+    );
+    let wait = |what: &str, met: &dyn Fn(&Value) -> bool| {
+        wait_for(what, HEALED, || gateway.status().filter(|status| met(status)))
+    };
+    let met = wait("readings to be stored on a full disk", &|s| stored(s) > 10_000);
+    assert_eq!(count(&met, "dropped") + count(&met, "evicted"), 0, "{met}");
+    assert!(!gateway.inside("reserve").exists(), "it was for this");
+    let aside = || std::fs::read_dir(gateway.inside("quarantine")).map_or(0, Iterator::count);
+    assert_eq!(aside(), quarantines);
+    std::fs::remove_file(gateway.inside("ballast")).unwrap();
+    wait("all to be well", &|s| s["spool"]["state"] == "ok" && count(s, "waiting") < 2_000);
+    assert_eq!(gateway.stop().code(), Some(0));
+}
+
+#[test]
+fn a_start_on_a_full_disk_has_the_reserve_for_opening() {
+    // As in a copy that was brought back: SQLite makes the index of the log anew, and needs room for it.
+    let index = |file: &std::path::Path| std::fs::remove_file(file.with_file_name("spool.db-shm")).unwrap();
+    a_start_on_a_full_disk(index, 0);
+}
+
+#[test]
+fn a_start_on_a_full_disk_has_the_reserve_for_setting_a_damaged_file_aside() {
+    let head = |file: &std::path::Path| {
+        let mut bytes = std::fs::read(file).unwrap();
+        bytes[..1024].fill(0);
+        std::fs::write(file, bytes).unwrap();
+    };
+    a_start_on_a_full_disk(head, 1);
+}
+
 #[test]
 fn an_ext4_that_goes_read_only_under_it_is_said_and_costs_nothing_stored() {
     let disk = match Disk::mount(64) {

@@ -210,20 +210,21 @@ fn remove(folder: &Path) -> bool {
 /// Space held for bad times: given free when the disk is full, so that the log can be written and old rows be taken.
 const RESERVE: (&str, u64) = ("reserve", 1024 * 1024);
 
-/// Takes the reserve, if it is not there yet. With no space for it there is none.
-pub(super) fn take_reserve(directory: &Path) {
+/// Takes the reserve, if it is not there yet. `false`: there is no space for it, and none is kept.
+pub(super) fn take_reserve(directory: &Path) -> bool {
     let (name, bytes) = RESERVE;
     let path = directory.join(name);
     if path.metadata().is_ok_and(|metadata| metadata.len() == bytes) {
-        return;
+        return true;
     }
     // `off_t` has 32 bits on armhf.
     let length = bytes.try_into().unwrap_or_default();
     let taken = File::create(&path).and_then(|file| Ok(nix::fcntl::posix_fallocate(&file, 0, length)?));
-    if let Err(error) = taken {
+    if let Err(error) = &taken {
         tracing::debug!(%error, "no space for a reserve");
         drop(fs::remove_file(path));
     }
+    taken.is_ok()
 }
 
 /// Whether the file system has less space than a spool needs to go on growing: the reserve, the log and a few windows.

@@ -4,7 +4,7 @@ use super::taken_back::Life;
 use super::*;
 use crate::spool::schema;
 use crate::spool::stepped::Stepped;
-use crate::spool::writer::COPY_AGAIN;
+use crate::spool::writer::{COPY_AGAIN, RESERVE_AGAIN};
 
 #[tokio::test]
 async fn a_file_removed_under_us_is_noticed_and_made_anew() {
@@ -116,6 +116,43 @@ async fn run_ends_and_gaps_that_went_with_a_removed_file_are_said_again() {
     let lost = |event: &Arc<Event>| matches!(event.body, Body::Corruption { saved: 0, lost: 8, .. });
     assert_eq!(events.iter().filter(|event| lost(event)).count(), 1, "{events:?}");
     assert_eq!(sums(&spool).losses.total(), 10);
+}
+
+#[test]
+fn a_start_takes_the_reserve_that_a_full_disk_has_cost_as_soon_as_the_file_is_open() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let reserve = directory.path().join("reserve");
+    let length = || reserve.metadata().map_or(0, |found| found.len());
+    Life::begin(settings(directory.path()), &schema::CURRENT).close();
+    assert_eq!(length(), 1 << 20);
+    // An attempt that found no room for all of it and was cut off.
+    std::fs::write(&reserve, "x").expect("written");
+    Life::begin(settings(directory.path()), &schema::CURRENT).close();
+    assert_eq!(length(), 1 << 20);
+    std::fs::remove_file(&reserve).expect("there");
+    // A disk that gives no file: what room there is may be needed for that.
+    let bar = directory.path().join("spool.db-shm");
+    drop(std::fs::remove_file(&bar));
+    std::fs::create_dir(&bar).expect("made");
+    let mut life = Life::begin(settings(directory.path()), &schema::CURRENT);
+    assert_eq!((life.board.read(|status| status.spool.state == "ok"), length()), (false, 0));
+    std::fs::remove_dir(&bar).expect("removed");
+    life.now += Duration::from_secs(2);
+    life.settle();
+    assert_eq!(length(), 1 << 20);
+}
+
+#[test]
+fn a_reserve_for_which_there_was_no_room_is_taken_when_there_is() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let reserve = directory.path().join("reserve");
+    std::fs::create_dir(&reserve).expect("in the way");
+    let mut life = Life::begin(settings(directory.path()), &schema::CURRENT);
+    life.settle();
+    std::fs::remove_dir(&reserve).expect("there");
+    life.now += RESERVE_AGAIN;
+    life.turn();
+    assert_eq!(reserve.metadata().expect("taken").len(), 1 << 20);
 }
 
 /// Somebody removes all that lies in the state directory of a daemon that runs: nothing is left to be set aside and searched.

@@ -40,7 +40,7 @@ pub(super) use flush::Flush;
 pub(in crate::spool) use gaps::GAPS_MAX;
 use resend::Resend;
 #[cfg(test)]
-pub(in crate::spool) use trouble::COPY_AGAIN;
+pub(in crate::spool) use trouble::{COPY_AGAIN, RESERVE_AGAIN};
 use window::BOOKS_FIRST;
 
 /// The board is fresh to this.
@@ -88,6 +88,8 @@ pub(super) struct Writer {
     /// The disk had no space: the file does not grow, new blocks take the rows of confirmed ones, and nothing that waits
     /// to be sent is given up.
     full: bool,
+    /// There was no room for the reserve: it is tried again then.
+    reserve_due: Option<Instant>,
     /// Trouble whose cause may be gone: the file is open again, no commit has succeeded yet.
     proving: Option<Broken>,
     /// The spool's own row as it is on disk.
@@ -164,6 +166,7 @@ impl Writer {
             store,
             broken: None,
             full: false,
+            reserve_due: None,
             proving: None,
             mark,
             books_due: now + BOOKS_FIRST,

@@ -25,6 +25,9 @@ const REFUSED_APART: Duration = Duration::from_secs(120);
 /// On a full disk a file does not grow, but for this: one that has just begun must hold something, and the reserve is given.
 const LEAST_ON_A_FULL_DISK: u64 = 256 * 1024;
 
+/// A reserve for which there was no room is tried again after this.
+pub(in crate::spool) const RESERVE_AGAIN: Duration = Duration::from_secs(60);
+
 /// The copy of the books is no older than this.
 const COPY_EVERY: Duration = Duration::from_secs(3600);
 
@@ -190,8 +193,15 @@ impl Writer {
     pub(super) fn stands_on(&mut self) {
         self.identity = directory::identity(&self.file);
         self.count_letters();
+        self.take_reserve();
+    }
+
+    /// Where there was no room for it this is done again: a start on a full disk has given the reserve for its file, and is in no trouble
+    /// that would end.
+    fn take_reserve(&mut self) {
         if self.store.is_some() && !self.full {
-            directory::take_reserve(self.directory());
+            let taken = directory::take_reserve(self.directory());
+            self.reserve_due = (!taken).then_some(self.now + RESERVE_AGAIN);
         }
     }
 
@@ -208,6 +218,9 @@ impl Writer {
                 self.fail(error.trouble(), &error.to_string(), None);
             }
             self.stands_on();
+        }
+        if self.reserve_due.is_some_and(|due| due <= self.now) {
+            self.take_reserve();
         }
     }
 
