@@ -127,9 +127,9 @@ fn refusal(missing: &[(&Path, Missing<'_>)], startable: bool) -> String {
     let mut said = format!("{}; bring it back and reload", what.join("; "));
     if !idle.is_empty() {
         let idle = idle.join(", ");
-        said.push_str(&format!(
-            "; to read nothing from there on purpose, put an empty file there ({idle}) and reload"
-        ));
+        said += "; to read nothing from there on purpose, put an empty file there (";
+        said += &idle;
+        said += ") and reload";
     }
     if startable {
         said.push_str(if idle.is_empty() {

@@ -175,7 +175,9 @@ fn what_goes_with_all_files_is_told_exactly_and_run_ends_as_they_were() {
     let mut ended = Life::begin(settings(directory.path()), &schema::CURRENT);
     let mut plant = Plant::new(ended.spool.run);
     let batches: Vec<_> = (0..5).map(|_| plant.batch()).collect();
-    batches.iter().for_each(|batch| ended.store(batch));
+    for batch in &batches {
+        ended.store(batch);
+    }
     let now = ended.now;
     ended.spool.dead_letter(vec![Confirmed::from(&*batches[1])], "no", now).expect("stored");
     ended.close();

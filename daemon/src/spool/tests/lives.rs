@@ -248,7 +248,9 @@ fn a_life_that_the_disk_has_forgotten_is_told_as_far_as_the_copy_knows_it() {
     let run = life.spool.run;
     let mut plant = Plant::new(run);
     let batches: Vec<_> = (0..10).map(|_| plant.batch()).collect();
-    batches.iter().for_each(|batch| life.store(batch));
+    for batch in &batches {
+        life.store(batch);
+    }
     life.spool.confirm(&[Confirmed::from(&*batches[0])]);
     life.close();
     drop(std::fs::remove_file(path.join("spool.db-wal")));

@@ -109,7 +109,9 @@ fn rescue_begun(directory: &Path) -> (Life, std::path::PathBuf) {
     let mut life = Life::begin(capped, &schema::CURRENT);
     let (run, shape) = (life.spool.run, big_shape());
     let all: Vec<_> = (0..100).map(|i| big(run, i * 10, &shape)).collect();
-    all.iter().for_each(|batch| life.store(batch));
+    for batch in &all {
+        life.store(batch);
+    }
     life.spool.confirm(&[Confirmed::from(&*all[0])]);
     damage(&mut life);
     let first = directory.join(format!("quarantine/{run}"));
