@@ -12,8 +12,8 @@
 //! All else is the user's doing: a file removed while others are left somewhere, a folder that another one with files has replaced, a
 //! disk with files that is mounted over the folder, a link that points elsewhere now.
 //!
-//! What a folder is, its mount says: where that is, its device and the root in it. An inode would not do: on an overlay it changes with
-//! the first write. Where the list of mounts cannot be read, only another device is noticed. Not noticed: a mount that held nothing but a
+//! What a folder is, its mount says: where that is, its device and the root in it. Inode and time of birth would not do: on an overlay
+//! the first write changes them. Where the list of mounts cannot be read, only another device is noticed. Not noticed: a mount that held nothing but a
 //! link to the folder, and that of a file that was named by itself.
 
 use std::fs;
