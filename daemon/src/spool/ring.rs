@@ -159,15 +159,6 @@ pub fn stands(connection: &Connection, spot: Spot) -> rusqlite::Result<bool> {
     connection.prepare_cached(sql)?.exists(params![spot.place, spot.number.cast_signed()])
 }
 
-/// Takes away what a head says where the block's checksum does not prove it: for whom it would settle readings.
-pub fn prove(connection: &Connection, headings: &mut [Heading]) -> rusqlite::Result<()> {
-    for heading in headings.iter_mut().filter(|heading| heading.header.is_some()) {
-        let block = block(connection, heading.spot)?;
-        heading.header = block.and_then(|block| Some(Header::checked(&block).ok()?.0));
-    }
-    Ok(())
-}
-
 /// A place between the newest and the oldest block that no block has; `None` if there is none.
 pub fn free_place(extent: Option<Extent>) -> Option<i64> {
     let Some(Extent { oldest, newest }) = extent else { return Some(0) };

@@ -116,6 +116,12 @@ pub enum BlockFault {
 }
 
 impl Header {
+    /// Every number between its ends is one of its readings.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.next.saturating_sub(self.first) == u64::from(self.readings)
+    }
+
     /// Reads a header. The checksum is not looked at, but what no block can say of itself is refused.
     pub fn read(block: &[u8]) -> Result<Self, BlockFault> {
         let mut bytes = Bytes::new(block);

@@ -89,6 +89,9 @@ pub struct DeadLetter {
 pub struct Work<'a> {
     /// Batches, ascending within each run.
     pub batches: &'a [Arc<Batch>],
+    /// What lies between them waits elsewhere, or may: a block ends where the next batch does not follow. Else it is settled, and
+    /// never waits again, because it was never written.
+    pub apart: bool,
     /// New records.
     pub events: &'a [Arc<Event>],
     /// Records in place of a row's text: a gap that grew.
@@ -389,7 +392,7 @@ impl Store {
             // Read from another file, if that one was set aside in between.
             writing.shapes(std::slice::from_ref(batch), shapes)?;
         }
-        writing.blocks(work.batches, &mut written)?;
+        writing.blocks((work.batches, work.apart), &mut written)?;
         let transaction = &writing.transaction;
         let mut next_event = self.next_event;
         let small = small_pages(self.pages_max);

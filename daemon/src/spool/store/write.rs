@@ -73,11 +73,15 @@ impl Writing<'_> {
         Ok(())
     }
 
-    pub(super) fn blocks(&mut self, batches: &[Arc<Batch>], written: &mut Written) -> Result<(), StoreError> {
+    pub(super) fn blocks(
+        &mut self,
+        (batches, apart): (&[Arc<Batch>], bool),
+        written: &mut Written,
+    ) -> Result<(), StoreError> {
         let mut rest = batches;
         let mut bytes = Vec::new();
         while !rest.is_empty() {
-            let (now, later) = rest.split_at(cut(rest));
+            let (now, later) = rest.split_at(cut(rest, apart));
             rest = later;
             let header = block::encode(now, self.dictionary, &mut bytes)?;
             let spot = self.put(&bytes)?;
@@ -172,12 +176,12 @@ impl Writing<'_> {
     }
 }
 
-/// How many batches the next block takes: of one run, ascending, within its bound.
-fn cut(batches: &[Arc<Batch>]) -> usize {
-    let (mut readings, mut next) = (0, 0);
+/// How many batches the next block takes: of one run, ascending, within its bound; `apart`: without a hole between them.
+fn cut(batches: &[Arc<Batch>], apart: bool) -> usize {
+    let (mut readings, mut next) = (0, batches.first().map_or(0, |batch| batch.seq));
     let fits = |batch: &&Arc<Batch>| {
         readings += batch.readings.len();
-        let ascends = batch.seq >= next;
+        let ascends = if apart { batch.seq == next } else { batch.seq >= next };
         next = batch.end();
         batch.run == batches[0].run && ascends && readings <= READINGS_MAX
     };

@@ -82,6 +82,57 @@ fn what_the_disk_does_not_give_now_is_not_lost_but_searched_for_again() {
 }
 
 #[test]
+fn what_was_found_around_it_makes_room_without_taking_along_what_the_disk_does_not_give_yet() {
+    let (directory, mut now) = (tempfile::tempdir().expect("a directory"), Instant::now());
+    let run = partly_unreadable(directory.path(), now);
+    let capped = SpoolSettings { bytes_max: Some(BYTES_MAX_LEAST), ..settings(directory.path()) };
+    let mut spool = Stepped::open(capped, Board::default(), || stamp(0), now).expect("opens");
+    let (batches, _) = settle(&mut spool, now);
+    let kept = numbers(&batches);
+    // The oldest of the file make room for what comes, nobody having taken them.
+    let shape = big_shape();
+    for i in 0..400 {
+        now += Duration::from_millis(10);
+        spool.append(big(spool.run, i * 10, &shape), now);
+        spool.turn(now);
+    }
+    std::fs::remove_file(directory.path().join("unreadable")).expect("there");
+    now += Duration::from_secs(11);
+    spool.turn(now);
+    let (batches, events) = settle(&mut spool, now);
+    let evicted = gaps(&events, run, GapCause::Evicted);
+    assert!(evicted.len() > 100, "{} have made room", evicted.len());
+    assert!(evicted.is_subset(&kept), "what was not there is not evicted: {:?}", evicted.difference(&kept));
+    // It comes as soon as the server has taken something.
+    spool.confirm(&batches.iter().map(|batch| Confirmed::from(&**batch)).collect::<Vec<_>>());
+    for _ in 0..20 {
+        now += Duration::from_secs(1);
+        spool.turn(now);
+    }
+    let (late, _) = settle(&mut spool, now);
+    let came = batches.into_iter().chain(late).filter(|batch| batch.run == run).collect::<Vec<_>>();
+    assert_eq!(evicted.union(&numbers(&came)).count(), 1000);
+}
+
+#[test]
+fn what_was_found_around_it_and_confirmed_makes_room_although_it_does_not_follow_itself() {
+    let (directory, mut now) = (tempfile::tempdir().expect("a directory"), Instant::now());
+    partly_unreadable(directory.path(), now);
+    let mut spool =
+        Stepped::open(settings(directory.path()), Board::default(), || stamp(0), now).expect("opens");
+    let (batches, _) = settle(&mut spool, now);
+    spool.confirm(&batches.iter().map(|batch| Confirmed::from(&**batch)).collect::<Vec<_>>());
+    for _ in 0..3 {
+        now += Duration::from_secs(3);
+        spool.turn(now);
+    }
+    let file = rusqlite::Connection::open(directory.path().join(store::FILE)).expect("opens");
+    let one = |sql: &str| file.query_row(sql, [], |row| row.get::<_, i64>(0)).expect("there");
+    let floor = one("SELECT mark ->> '$.floor' FROM spool");
+    assert_eq!(floor, one("SELECT max(number) FROM block") + 1, "all of it may be overwritten");
+}
+
+#[test]
 fn what_the_disk_never_gives_is_named_in_the_report() {
     let (directory, now) = (tempfile::tempdir().expect("a directory"), Instant::now());
     let run = partly_unreadable(directory.path(), now);

@@ -47,7 +47,7 @@ pub(super) struct Audit {
 }
 
 /// Stretches of readings: run, first, one past the last.
-type Held = Vec<(RunId, u64, u64)>;
+pub(super) type Held = Vec<(RunId, u64, u64)>;
 
 /// What is missing.
 struct Missing {
@@ -105,19 +105,13 @@ impl Audit {
     /// ends, as it is in a block of what a rescue has found.
     fn held(&self, store: &Store, heading: &Heading) -> Result<Option<Held>, StoreError> {
         if !self.deep {
-            let Some(Header { run, first, next, readings, .. }) = heading.header else { return Ok(None) };
-            if next.saturating_sub(first) == u64::from(readings) {
-                return Ok(Some(vec![(run, first, next)]));
+            let Some(header) = heading.header else { return Ok(None) };
+            if header.is_whole() {
+                return Ok(Some(vec![(header.run, header.first, header.next)]));
             }
         }
         let Some(block) = ring::block(store.connection(), heading.spot)? else { return Ok(None) };
-        match block::decode(&block, store.dictionary()) {
-            Ok(batches) => {
-                Ok(Some(batches.iter().map(|batch| (batch.run, batch.seq, batch.end())).collect()))
-            }
-            Err(fault @ BlockFault::Dictionary(_)) => Err(StoreError::Foreign(fault.to_string())),
-            Err(_) => Ok(None),
-        }
+        one_by_one(store, &block)
     }
 
     fn missing(&self, inner: &Inner) -> Vec<Missing> {
@@ -132,6 +126,35 @@ impl Audit {
             }
         }
         missing
+    }
+}
+
+/// What these blocks hold, by their numbers, as their checksums prove it: for whom it would settle readings. A head tells of what lies
+/// between its ends too, which may wait elsewhere; then it is the batches that count. `true`: some block proves nothing.
+pub(super) fn proved(store: &Store, headings: &[Heading]) -> Result<(Vec<(u64, Held)>, bool), StoreError> {
+    let (mut all, mut unread) = (Vec::new(), false);
+    for heading in headings {
+        let mut held = None;
+        // One that is empty was found damaged before.
+        if heading.header.is_some()
+            && let Some(block) = ring::block(store.connection(), heading.spot)?
+            && let Ok((header, _)) = Header::checked(&block)
+        {
+            let whole = vec![(header.run, header.first, header.next)];
+            held = if header.is_whole() { Some(whole) } else { one_by_one(store, &block)? };
+        }
+        unread |= held.is_none() && heading.bytes > 0;
+        all.push((heading.spot.number, held.unwrap_or_default()));
+    }
+    Ok((all, unread))
+}
+
+/// The batches of a block; `None`: it cannot be read.
+fn one_by_one(store: &Store, block: &[u8]) -> Result<Option<Held>, StoreError> {
+    match block::decode(block, store.dictionary()) {
+        Ok(batches) => Ok(Some(batches.iter().map(|batch| (batch.run, batch.seq, batch.end())).collect())),
+        Err(fault @ BlockFault::Dictionary(_)) => Err(StoreError::Foreign(fault.to_string())),
+        Err(_) => Ok(None),
     }
 }
 

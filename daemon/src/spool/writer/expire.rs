@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::Writer;
+use super::audit::proved;
 use crate::model::event::GapCause;
 use crate::spool::inner::Inner;
 use crate::spool::records::Mark;
@@ -71,14 +72,14 @@ impl Writer {
         let Some(spot) = ring::locate(store.connection(), floor)? else { return Ok(()) };
         let mut headings = ring::headings(store.connection(), spot, PIECE)?;
         headings.retain(|heading| heading.spot.number < below);
-        ring::prove(store.connection(), &mut headings)?;
-        self.unread |= headings.iter().any(|heading| heading.header.is_none() && heading.bytes > 0);
+        let (old, unread) = proved(store, &headings)?;
+        self.unread |= unread;
         let mut inner = shared.lock();
-        for heading in headings {
-            if let Some(header) = heading.header {
-                inner.lose(header.run, header.first, header.next, GapCause::Expired);
+        for (number, held) in old {
+            for (run, first, next) in held {
+                inner.lose(run, first, next, GapCause::Expired);
             }
-            inner.floor = inner.floor.max(heading.spot.number + 1);
+            inner.floor = inner.floor.max(number + 1);
         }
         Ok(())
     }

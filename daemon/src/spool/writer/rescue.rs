@@ -138,7 +138,8 @@ impl Writer {
         let mut many = if self.full { a_few(&batches) } else { batches.len() };
         let mut no_room = false;
         let written = loop {
-            let work = Work { batches: &batches[..many], events: &events, floor, ..Work::default() };
+            let work =
+                Work { batches: &batches[..many], apart: true, events: &events, floor, ..Work::default() };
             if many == 0 && events.is_empty() {
                 break Ok(None);
             }

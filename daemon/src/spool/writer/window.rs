@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Writer;
+use super::audit::proved;
 use crate::model::event::{Body, Event, GapCause};
 use crate::model::{Batch, RunId};
 use crate::spool::api::Keep;
@@ -13,7 +14,7 @@ use crate::spool::block::Header;
 use crate::spool::inner::{Inner, Kept, WINDOW_BYTES, WINDOW_READINGS};
 use crate::spool::ledger::End;
 use crate::spool::records::Mark;
-use crate::spool::ring::{self, Heading, Spot};
+use crate::spool::ring::{self, Spot};
 use crate::spool::schema;
 use crate::spool::store::{self, DeadLetter, RunUpdate, Store, StoreError, Victims, Work, Written};
 
@@ -198,19 +199,19 @@ impl Writer {
             return Err(StoreError::NoSpace);
         }
         // What takes the disk's time, or anybody's, comes before the lock.
-        ring::prove(store.connection(), &mut victims.unsettled)?;
-        self.unread |= victims.unsettled.iter().any(|heading| heading.header.is_none() && heading.bytes > 0);
+        let (going, unread) = proved(store, &victims.unsettled)?;
+        self.unread |= unread;
         let told = self.told(store, now_due)?;
-        let losing = !victims.unsettled.is_empty() || !self.shared.lock().gaps.is_empty();
+        let losing = !going.is_empty() || !self.shared.lock().gaps.is_empty();
         let many = if losing { self.many_gaps(store, window)? } else { Vec::new() };
         let stamp = (self.shared.now)();
         let shared = self.shared.clone();
         let mut inner = shared.lock();
-        for Heading { spot, header, .. } in victims.unsettled {
-            if let Some(header) = header {
-                inner.lose(header.run, header.first, header.next, GapCause::Evicted);
+        for (number, held) in going {
+            for (run, first, next) in held {
+                inner.lose(run, first, next, GapCause::Evicted);
             }
-            inner.floor = inner.floor.max(spot.number + 1);
+            inner.floor = inner.floor.max(number + 1);
         }
         let gaps = std::mem::take(&mut inner.gaps);
         let lost = !gaps.is_empty();
@@ -297,6 +298,7 @@ impl Writer {
         }
         let work = Work {
             batches: &window.batches,
+            apart: false,
             events: &window.events,
             grown: &window.grown,
             gone: &window.gone,
