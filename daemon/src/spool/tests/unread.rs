@@ -259,3 +259,29 @@ fn what_is_asked_for_again_while_a_rescue_lasts_is_refused_and_never_called_dama
     let resent = resend(&mut spool, run, later).expect("searched");
     assert_eq!((resent.readings, resent.lost), (numbers(&batches).len() as u64, 0));
 }
+
+#[test]
+fn what_is_asked_for_again_while_the_ring_is_walked_for_a_damaged_block_is_sent_and_not_called_damaged() {
+    let (directory, now) = (tempfile::tempdir().expect("a directory"), Instant::now());
+    let mut spool =
+        Stepped::open(settings(directory.path()), Board::default(), || stamp(0), now).expect("opens");
+    let mut plant = Plant::new(spool.run);
+    let all: Vec<_> = (0..300).map(|_| plant.batch()).collect();
+    for batch in &all {
+        spool.append(batch.clone(), now);
+        spool.turn(now);
+    }
+    spool.confirm(&all[..50].iter().map(|batch| Confirmed::from(&**batch)).collect::<Vec<_>>());
+    spool.turn(now + Duration::from_secs(11));
+    let file = rusqlite::Connection::open(directory.path().join(store::FILE)).expect("opens");
+    let damage = "UPDATE block SET body = zeroblob(length(body)) WHERE number = 200 RETURNING place";
+    let place = file.query_row(damage, [], |row| row.get(0)).expect("there");
+    let spot = crate::spool::ring::Spot { place, number: 200 };
+    spool.tell(Command::Damaged { spot, what: "its checksum is wrong".into() });
+    spool.turn(now);
+    let resent = resend(&mut spool, plant.run, now).expect("none of it is lost");
+    assert_eq!((resent.readings, resent.lost), (100, 0));
+    let (batches, events) = settle(&mut spool, now);
+    assert_eq!(gaps(&events, plant.run, GapCause::Damaged), (398..400).collect());
+    assert_eq!(numbers(&batches).len(), 598);
+}

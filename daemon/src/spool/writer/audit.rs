@@ -174,6 +174,13 @@ impl Writer {
         }
     }
 
+    /// What was confirmed waits again, maybe behind the walk under way: it would not be found, and be called damaged.
+    pub(super) fn audit_anew(&mut self) {
+        if let Some(Audit { deep, unread, .. }) = self.auditing.take() {
+            self.auditing = Some(Audit { unread, ..Audit::new(deep, &self.shared.lock()) });
+        }
+    }
+
     /// One piece of a walk for the rescue, which must know what is there already. Gives what it found at the end.
     pub(super) fn walk(&mut self) -> Option<BTreeMap<RunId, Intervals>> {
         let store = self.store.as_ref()?;

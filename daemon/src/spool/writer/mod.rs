@@ -309,8 +309,11 @@ impl Writer {
             Command::Resend { asked, progress, reply } => self.begin_resend(asked, progress, reply),
             Command::Damaged { spot, what } => {
                 tracing::warn!(block = spot.number, error = %what, "a stored block is damaged");
-                self.damaged_in_rescue(spot.number, &what);
-                self.audit(true);
+                // One below the floor was confirmed: it goes by itself, and costs history and nothing that waits.
+                if spot.number >= self.shared.lock().floor {
+                    self.damaged_in_rescue(&what);
+                    self.audit(true);
+                }
             }
             Command::NotFound => self.audit(false),
             // A file that was set aside since must not take the fresh one with it.

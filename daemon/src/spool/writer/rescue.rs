@@ -179,11 +179,9 @@ impl Writer {
         }
     }
 
-    /// A stored block is damaged while the rescue waits for room: nothing but this could keep it waiting for ever. One that was
-    /// confirmed goes by itself, and costs the file nothing.
-    pub(super) fn damaged_in_rescue(&mut self, number: u64, what: &str) {
-        let waits = number >= self.shared.lock().floor;
-        if waits && self.store.is_some() && self.rescue.as_ref().is_some_and(Rescue::waits_for_room) {
+    /// A block that waits is damaged while the rescue waits for room: nothing but this could keep it waiting for ever.
+    pub(super) fn damaged_in_rescue(&mut self, what: &str) {
+        if self.store.is_some() && self.rescue.as_ref().is_some_and(Rescue::waits_for_room) {
             self.fail(Trouble::Damage, what, None);
         }
     }

@@ -92,6 +92,9 @@ impl Writer {
             self.again = resend.search.runs();
             self.resent_records = 0;
         }
+        if changed {
+            self.audit_anew();
+        }
         if changed || ended {
             self.books_due = self.now;
             if !self.commit_window(self.now, None) {
