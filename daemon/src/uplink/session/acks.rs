@@ -40,7 +40,7 @@ impl Session {
             self.numbers.records_unheard += sent.what.iter().filter(is_record).count() as u64;
         }
         if code < 0x80 && !held {
-            self.accept(sent);
+            self.accept(now, sent);
         } else if !sent.kind.is_data() {
             self.trouble = Some(puback_words(code));
         } else if held || matches!(code, 0x80 | 0x83 | 0x91 | 0x97) {
@@ -56,7 +56,7 @@ impl Session {
         }
     }
 
-    fn accept(&mut self, sent: Sent) {
+    fn accept(&mut self, now: Instant, sent: Sent) {
         if !sent.kind.is_data() {
             return;
         }
@@ -76,12 +76,12 @@ impl Session {
                 self.numbers.confirmed += n;
             }
         }
-        self.settle(&sent.what);
+        self.settle(now, &sent.what);
         self.confirmed.extend(sent.what);
     }
 
-    fn settle(&mut self, what: &[Confirmed]) {
-        self.backlog.settle(what);
+    fn settle(&mut self, now: Instant, what: &[Confirmed]) {
+        self.backlog.settle(now, what);
         for one in what {
             match one {
                 Confirmed::Batch { run, seq, n } if *run == self.settings.run => self.settled.add(*seq, *n),
@@ -113,7 +113,7 @@ impl Session {
         self.trouble = Some(why.to_owned());
         let mut dead = Vec::new();
         for one in &sent.what {
-            let refusal = self.backlog.refuse(now, *one, self.accepted);
+            let refusal = self.backlog.refuse(now, *one, &sent.device, self.accepted);
             let others_pass = self.accepted > refusal.accepted;
             let room = self.dying.len() < DYING_MAX;
             if sent.kind == Kind::Backlog && refusal.tries >= TRIES_MAX && others_pass && room {
@@ -136,7 +136,7 @@ impl Session {
         }
         if stored {
             self.numbers.dead_letters += 1;
-            self.settle(what);
+            self.settle(now, what);
         } else {
             self.backlog.rewind(now);
         }

@@ -4,6 +4,7 @@
 //! found again by beginning anew, which costs little: the spool gives only what waits.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::spool::{Confirmed, Cursor, Item, Span};
@@ -12,8 +13,9 @@ use crate::spool::{Confirmed, Cursor, Item, Span};
 pub(super) const TRIES_MAX: u32 = 3;
 /// First wait before a refused message is tried again; doubles.
 const REFUSED_WAIT: Duration = Duration::from_secs(2);
-/// Refused batches that are remembered; one more, and the oldest is tried as if for the first time.
-const REFUSALS_MAX: usize = 4096;
+/// Refused batches and records that are remembered. One more, and what else is like it (of its device, or a record) waits until half
+/// of these are settled: so each comes to its end with few tries, instead of all being tried for ever.
+pub(super) const REFUSALS_MAX: usize = 4096;
 /// Confirmations remembered while a span is in hand; one more, and the span is fetched anew.
 const SETTLED_MAX: usize = 65_536;
 /// Least time between two beginnings.
@@ -38,6 +40,8 @@ pub(super) struct Refusal {
     /// Messages that the broker had accepted when it refused this one first.
     pub(super) accepted: u64,
     until: Instant,
+    /// The walk that met it last.
+    walk: u64,
 }
 
 #[derive(Debug)]
@@ -48,6 +52,10 @@ pub(super) struct Backlog {
     /// Confirmed since the span in hand was asked for.
     settled: HashSet<Confirmed>,
     refused: HashMap<Confirmed, Refusal>,
+    /// There was no room to remember that something of these devices was refused; empty: a record.
+    crowded: HashSet<Arc<str>>,
+    /// Beginnings from the oldest waiting item.
+    walk: u64,
     /// Begin anew at the end, or at this time if the end was reached.
     rewind: Option<Instant>,
     /// An answer to a question asked before a reset is not for us.
@@ -62,6 +70,8 @@ impl Backlog {
             items: VecDeque::new(),
             settled: HashSet::new(),
             refused: HashMap::new(),
+            crowded: HashSet::new(),
+            walk: 0,
             rewind: None,
             stale: false,
         }
@@ -110,6 +120,9 @@ impl Backlog {
         }
         self.fetch = Fetch::Asked;
         self.settled.clear();
+        if self.cursor == Cursor::START {
+            self.walk += 1;
+        }
         Some(self.cursor)
     }
 
@@ -122,6 +135,7 @@ impl Backlog {
         }
         let Some(span) = span else {
             self.fetch = Fetch::End;
+            self.forget_unmet(now);
             if let Some(at) = &mut self.rewind {
                 *at = (*at).max(now + REWIND_WAIT);
             }
@@ -162,10 +176,11 @@ impl Backlog {
     }
 
     /// Confirmed or dead-lettered: not to be sent again.
-    pub(super) fn settle(&mut self, what: &[Confirmed]) {
+    pub(super) fn settle(&mut self, now: Instant, what: &[Confirmed]) {
         for one in what {
             self.refused.remove(one);
         }
+        self.make_room(now);
         if matches!(self.fetch, Fetch::Asked | Fetch::InHand) {
             self.settled.extend(what);
             if self.settled.len() > SETTLED_MAX {
@@ -174,30 +189,51 @@ impl Backlog {
         }
     }
 
-    /// Not to be sent now: settled, or refused and its wait not over.
-    pub(super) fn skips(&mut self, now: Instant, what: &Confirmed) -> bool {
+    /// A walk has come to it. Not to be sent now: settled, or refused and its wait not over, or like what is refused and cannot be
+    /// remembered. `device`: its own, empty for a record.
+    pub(super) fn skips(&mut self, now: Instant, what: &Confirmed, device: &str) -> bool {
         if self.settled.contains(what) {
             return true;
         }
-        match self.refused.get(what) {
-            Some(refusal) if refusal.until > now => {
-                let until = refusal.until;
-                self.rewind(until);
-                true
-            }
-            _ => false,
+        let Some(refusal) = self.refused.get_mut(what) else { return self.crowded.contains(device) };
+        refusal.walk = self.walk;
+        let until = refusal.until;
+        if until > now {
+            self.rewind(until);
+        }
+        until > now
+    }
+
+    /// A whole walk has not met these: they do not wait any more, and would take the room of those that do.
+    fn forget_unmet(&mut self, now: Instant) {
+        let walk = self.walk;
+        self.refused.retain(|_, refusal| refusal.walk == walk);
+        self.make_room(now);
+    }
+
+    /// What waited for room is tried, once there is enough.
+    fn make_room(&mut self, now: Instant) {
+        if !self.crowded.is_empty() && self.refused.len() <= REFUSALS_MAX / 2 {
+            self.crowded.clear();
+            self.rewind(now);
         }
     }
 
-    /// The broker refused it. `accepted`: messages it has accepted so far.
-    pub(super) fn refuse(&mut self, now: Instant, what: Confirmed, accepted: u64) -> Refusal {
+    /// The broker refused it, of this device; empty for a record. `accepted`: messages it has accepted so far.
+    pub(super) fn refuse(
+        &mut self,
+        now: Instant,
+        what: Confirmed,
+        device: &Arc<str>,
+        accepted: u64,
+    ) -> Refusal {
+        let first = Refusal { tries: 0, accepted, until: now, walk: self.walk };
         if self.refused.len() >= REFUSALS_MAX && !self.refused.contains_key(&what) {
-            let oldest = self.refused.iter().min_by_key(|(_, refusal)| refusal.until).map(|(key, _)| *key);
-            if let Some(oldest) = oldest {
-                self.refused.remove(&oldest);
-            }
+            self.crowded.insert(device.clone());
+            return first;
         }
-        let refusal = self.refused.entry(what).or_insert(Refusal { tries: 0, accepted, until: now });
+        let refusal = self.refused.entry(what).or_insert(first);
+        refusal.walk = self.walk;
         refusal.tries += 1;
         refusal.until = now + REFUSED_WAIT * 2_u32.pow(refusal.tries.min(5));
         let refusal = *refusal;

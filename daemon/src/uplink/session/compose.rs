@@ -24,6 +24,8 @@ struct Ready {
 #[derive(Default)]
 struct Load {
     what: Vec<Confirmed>,
+    /// Of the first batch.
+    device: Arc<str>,
     /// Of the live lane.
     batches: Vec<Arc<Batch>>,
 }
@@ -79,7 +81,7 @@ impl Session {
     }
 
     fn sent(&mut self, now: Instant, kind: Kind, bytes: usize, load: Load) -> Token {
-        let Load { what, batches } = load;
+        let Load { what, device, batches } = load;
         let alone = self.flight.is_empty();
         let behind = self.behind();
         self.token += 1;
@@ -91,7 +93,7 @@ impl Session {
             let more = line.pace.allows(behind + bytes, self.settings.max_message);
             let filled = !more || self.flight.len() + 1 >= line.window;
             let mark = line.pace.sent(now, alone, filled);
-            self.flight.insert(self.token, Sent { kind, bytes, mark, what, batches });
+            self.flight.insert(self.token, Sent { kind, bytes, mark, what, device, batches });
         }
         self.token
     }
@@ -155,13 +157,14 @@ impl Session {
                 if alike && message.push(batch, &self.known(batch.stamp)) { Take::Yes } else { Take::Stop }
             });
             self.live = live;
+            let device = first.shape.device.clone();
             let batches: Vec<Arc<Batch>> = std::iter::once(first).chain(more).collect();
             let what = batches.iter().map(|batch| Confirmed::from(&**batch)).collect();
             return Some(Ready {
                 kind: Kind::Live,
                 topic,
                 payload: message.finish(),
-                load: Load { what, batches },
+                load: Load { what, device, batches },
             });
         }
         None
@@ -208,14 +211,14 @@ impl Session {
                     let payload = records::event(&self.settings.gateway, &event, &self.known(event.stamp));
                     let what = vec![Confirmed::from(&*event)];
                     if payload.len() > self.most(&topic) {
-                        self.too_large(now, what, payload.len());
+                        self.too_large(now, what, ("".into(), payload.len()));
                         continue;
                     }
                     return Some(Ready {
                         kind: Kind::Backlog,
                         topic,
                         payload,
-                        load: Load { what, batches: Vec::new() },
+                        load: Load { what, ..Load::default() },
                     });
                 }
                 Item::Batch(batch) => {
@@ -238,7 +241,7 @@ impl Session {
         message.push(first, &self.known(first.stamp));
         let mut what = vec![Confirmed::from(&**first)];
         if message.len() > most {
-            self.too_large(now, what, message.len());
+            self.too_large(now, what, (first.shape.device.clone(), message.len()));
             return None;
         }
         while let Some(Item::Batch(batch)) = self.backlog.front() {
@@ -262,7 +265,7 @@ impl Session {
             kind: Kind::Backlog,
             topic,
             payload: message.finish(),
-            load: Load { what, batches: Vec::new() },
+            load: Load { what, device: first.shape.device.clone(), batches: Vec::new() },
         })
     }
 
@@ -282,14 +285,15 @@ impl Session {
 
     /// Whether the backlog lane passes it by: in flight, confirmed, refused a moment ago or for good, or the live lane's.
     fn passes(&mut self, now: Instant, key: &Confirmed, batch: Option<&Batch>) -> bool {
-        self.in_flight.contains(key)
+        // First, because it remembers that this one still waits.
+        self.backlog.skips(now, key, batch.map_or("", |batch| &batch.shape.device))
+            || self.in_flight.contains(key)
             || self.dying.contains(key)
             || batch.is_some_and(|batch| self.live.has(batch))
-            || self.backlog.skips(now, key)
     }
 
     /// Larger than the broker's Maximum Packet Size: trying would end the connection, so it counts as refused.
-    fn too_large(&mut self, now: Instant, what: Vec<Confirmed>, bytes: usize) {
+    fn too_large(&mut self, now: Instant, what: Vec<Confirmed>, (device, bytes): (Arc<str>, usize)) {
         let mark = match &mut self.line {
             Some(line) => line.pace.sent(now, false, false),
             None => return,
@@ -297,7 +301,7 @@ impl Session {
         let why = format!(
             "a message of {bytes} bytes is larger than the broker takes: raise its Maximum Packet Size"
         );
-        let sent = Sent { kind: Kind::Backlog, bytes: 0, mark, what, batches: Vec::new() };
+        let sent = Sent { kind: Kind::Backlog, bytes: 0, mark, what, device, batches: Vec::new() };
         self.refuse(now, &sent, &why);
     }
 }

@@ -158,6 +158,8 @@ struct Sent {
     bytes: usize,
     mark: Mark,
     what: Vec<Confirmed>,
+    /// Of its first batch; empty, if it carries none.
+    device: Arc<str>,
     /// Of the live lane: kept so that a device's newest batch survives the connection.
     batches: Vec<Arc<Batch>>,
 }

@@ -1,5 +1,6 @@
 //! Brokers that refuse, stop taking, or take what nobody reads.
 
+use super::super::backlog::REFUSALS_MAX;
 use super::*;
 
 #[test]
@@ -145,6 +146,28 @@ fn a_long_refused_backlog_does_not_keep_what_lies_behind_it_for_ever() {
         world.pass(Duration::from_secs(1));
     }
     panic!("a day, and it was not sent");
+}
+
+#[test]
+fn more_refused_batches_than_are_remembered_become_dead_letters_all_the_same() {
+    let mut world = World::connected(&config(), Granted::default());
+    world.ack_all();
+    let many = u64::try_from(REFUSALS_MAX).unwrap() * 3 / 2;
+    for i in 0..many {
+        world.store("denied", i * 4, 4);
+    }
+    world.run();
+    let (mut offered, mut seconds) = (0, 0);
+    while world.dead.len() as u64 != many {
+        assert!(seconds < 300, "{} of {many} dead letters, {offered} offered", world.dead.len());
+        let before: u64 =
+            world.out.iter().filter(|o| o.topic.ends_with("denied")).map(|o| o.seqs().len() as u64).sum();
+        offered += before;
+        deny(&mut world, 1);
+        seconds += 1;
+    }
+    assert!(offered < 5 * many, "{offered} offered of {many}");
+    assert!(world.session.confirmed_to() >= many * 4);
 }
 
 #[test]
