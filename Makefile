@@ -6,6 +6,7 @@
 #   make deb [ARCH=arm64|armhf]  the Debian package, in dist/
 #   make test-deb                installs it under a booted systemd, in containers of Debian 12 and 13 (as root)
 #   make dist                    the source archive with all crates inside, for Yocto, in dist/
+#   make release                 all of deb (three architectures), dist and audit, and the Yocto recipe: before each release
 #   make audit                   licences, banned crates, sources, known advisories
 #   make bench                   figures of speed, memory, bytes on disk and a 72 h outage (as root, for the loop mount)
 #   make crash                   kills and cuts by the thousand; the table in tests/README.md (as root, for the loop mount)
@@ -17,9 +18,9 @@ STAGE := packaging/stage.sh
 SCRIPTS := .ci/run $(wildcard packaging/*.sh) tests/fuzz/fuzz.sh
 BUILD_NEEDS := gcc libc6-dev pkg-config libsystemd-dev
 TEST_NEEDS := $(BUILD_NEEDS) python3 python3-jsonschema python3-prometheus-client mosquitto mosquitto-clients libmodbus-dev socat iproute2 strace e2fsprogs chromium chromium-driver openssl
-LINT_NEEDS := $(BUILD_NEEDS) shellcheck systemd
+LINT_NEEDS := $(BUILD_NEEDS) shellcheck systemd git jq
 
-.PHONY: help demo test lint setup deb test-deb dist audit bench crash fuzz
+.PHONY: help demo test lint setup deb test-deb dist release audit bench crash fuzz
 help:
 	@sed -n 's/^#   //p' Makefile
 
@@ -40,6 +41,7 @@ lint:
 	@$(STAGE) "shell scripts" shellcheck $(SCRIPTS)
 	@$(STAGE) "shipped unit" packaging/check-unit.sh
 	@$(STAGE) "lints" cargo clippy --quiet --workspace --all-targets --all-features -- -D warnings
+	@$(STAGE) "release, without building" packaging/check-release.sh
 
 setup:
 	@packaging/needs.sh $(TEST_NEEDS)
@@ -53,6 +55,9 @@ test-deb:
 
 dist:
 	@packaging/dist.sh
+
+release:
+	@packaging/release.sh
 
 audit:
 	@packaging/audit.sh

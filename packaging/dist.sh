@@ -12,12 +12,10 @@ name=fieldspool-$version
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$work/$name" dist
-git archive HEAD | tar -x -C "$work/$name"
+packaging/source.sh "$work/$name"
 cd "$work/$name"
 
 cargo vendor --quiet --locked --versioned-dirs vendor
-# Behind what stands there.
-printf '\n[source.crates-io]\nreplace-with = "vendored"\n\n[source.vendored]\ndirectory = "vendor"\n' >>.cargo/config.toml
 
 # Crates for other systems are in the lockfile, so cargo wants to see them, but nothing is built from them: their
 # sources, four fifths of the archive, stay out.
