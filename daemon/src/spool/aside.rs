@@ -66,19 +66,20 @@ impl Step {
 /// Nothing is changed in them.
 pub(super) fn set_aside(file: &Path, folder: &str, run: RunId) -> io::Result<PathBuf> {
     let directory = file.parent().unwrap_or(Path::new("."));
-    if let Some(to) = finish(directory)?.filter(|_| !file.exists()) {
-        // It had been on its way since a failure before.
-        return Ok(to);
-    }
-    if !file.exists() {
+    let arrived = finish(directory)?;
+    if !file.try_exists()? {
+        if let Some(to) = arrived {
+            // It had been on its way since a failure before.
+            return Ok(to);
+        }
         // Removed, and its log and its copy tell of it all the same: a folder without a file is none.
-        File::create(file)?.sync_all()?;
+        File::create_new(file)?.sync_all()?;
     }
     let mut there = folders(directory)?;
     // One that failed before it had written down where to has left it empty.
     there.retain(|folder| !fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none()));
     let name = name(&there, run);
-    for step in begin(directory, folder, &name).iter().chain(&complete(directory, folder, &name)) {
+    for step in begin(directory, folder, &name).iter().chain(&complete(directory, folder, &name)?) {
         step.perform()?;
     }
     Ok(directory.join(folder).join(name).join(FILE))
@@ -95,7 +96,7 @@ fn name(there: &[PathBuf], run: RunId) -> String {
 }
 
 /// All folders of what was set aside: of damaged files and of those of newer programs. What somebody else put there is his,
-/// if it is no folder.
+/// if it is no folder. An error: the disk does not tell now, and nobody may take it for none.
 pub(super) fn folders(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for kind in [NEWER, QUARANTINE] {
@@ -105,12 +106,26 @@ pub(super) fn folders(directory: &Path) -> io::Result<Vec<PathBuf>> {
                     found.push(entry?.path());
                 }
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if is_no_folder(&error) => {}
             Err(error) => return Err(error),
         }
     }
-    found.retain(|path| path.is_dir());
-    Ok(found)
+    let mut folders = Vec::new();
+    for path in found {
+        match fs::metadata(&path) {
+            Ok(found) if !found.is_dir() => {}
+            Err(error) if is_no_folder(&error) => {}
+            known => {
+                known?;
+                folders.push(path);
+            }
+        }
+    }
+    Ok(folders)
+}
+
+fn is_no_folder(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// Orders folders by when they were made: by the run in the name, and then by how many there were of it.
@@ -143,7 +158,7 @@ pub(super) fn finish(directory: &Path) -> io::Result<Option<PathBuf>> {
         Step::Remove(directory.join(MARKER)).perform()?;
         return Ok(None);
     };
-    for step in complete(directory, folder, name) {
+    for step in complete(directory, folder, name)? {
         step.perform()?;
     }
     Ok(Some(directory.join(folder).join(name).join(FILE)))
@@ -168,21 +183,22 @@ fn begin(directory: &Path, folder: &str, name: &str) -> Vec<Step> {
 }
 
 /// Everything is in the folder and nothing is written down any more. May be done again from the start at any time.
-fn complete(directory: &Path, folder: &str, name: &str) -> Vec<Step> {
+fn complete(directory: &Path, folder: &str, name: &str) -> io::Result<Vec<Step>> {
     let to = directory.join(folder).join(name);
     let moved = |suffix: &str| {
         let name = format!("{FILE}{suffix}");
         Step::Rename(directory.join(&name), to.join(name))
     };
     let mut steps = vec![Step::Folder(to.clone())];
-    // Where the file has arrived, a file in its old place is another one: it began after that.
-    if !to.join(FILE).exists() {
+    // Where the file has arrived, a file in its old place is another one: it began after that. A disk that cannot tell must not
+    // have the one take the place of the other.
+    if !to.join(FILE).try_exists()? {
         steps.extend(BESIDE.map(moved));
         steps.extend([Step::Sync(to.clone()), Step::Sync(directory.to_owned())]);
         steps.extend([moved(""), Step::Sync(to.clone()), Step::Sync(directory.to_owned())]);
     }
     steps.extend([Step::Remove(directory.join(MARKER)), Step::Sync(directory.to_owned())]);
-    steps
+    Ok(steps)
 }
 
 /// The text of the marker: one of our two folders, and a name in it.
@@ -241,7 +257,7 @@ mod tests {
     fn a_power_cut_anywhere_in_a_quarantine_leaves_file_and_log_together() {
         let steps = |directory: &Path| {
             let mut steps = begin(directory, "quarantine", "00000001-0000000a");
-            steps.extend(complete(directory, "quarantine", "00000001-0000000a"));
+            steps.extend(complete(directory, "quarantine", "00000001-0000000a").expect("told"));
             steps
         };
         let (mut cuts, mut at) = (0, 0);
@@ -257,7 +273,7 @@ mod tests {
                 // The completion may be cut too, everywhere.
                 let marked = fs::read_to_string(directory.join(MARKER)).unwrap_or_default();
                 if destination(&marked).is_some() {
-                    let again = complete(directory, "quarantine", "00000001-0000000a");
+                    let again = complete(directory, "quarantine", "00000001-0000000a").expect("told");
                     cut(directory, &again, lost * 5 % (again.len() + 1), lost);
                 }
                 finish(directory).expect("completes");

@@ -1,7 +1,7 @@
 //! The folders of what was set aside: which are still to be searched, and what becomes of those that were.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::spool::aside;
@@ -50,19 +50,21 @@ pub(in crate::spool) fn is_done(folder: &Path) -> bool {
     folder.join(DONE).exists()
 }
 
-/// Whether a rescue is to begin, or to go on, with this state directory.
+/// Whether a rescue is to begin, or to go on, with this state directory; also if the disk does not tell.
 pub(in crate::spool) fn awaits(directory: &Path, schema: &Schema) -> bool {
-    !unfinished(directory, schema).is_empty()
+    unfinished(directory, schema).map_or(true, |folders| !folders.is_empty())
 }
 
 /// Folders that were not searched to their end and can be, oldest first.
-pub(super) fn unfinished(directory: &Path, schema: &Schema) -> Vec<PathBuf> {
-    let readable = |folder: &PathBuf| {
+pub(super) fn unfinished(directory: &Path, schema: &Schema) -> io::Result<Vec<PathBuf>> {
+    let mut folders = Vec::new();
+    for folder in aside::folders(directory)? {
         let file = folder.join(FILE);
-        file.exists() && !is_done(folder) && (!is_newer(folder) || store::newer(&file, schema).is_none())
-    };
-    let mut folders = aside::folders(directory).unwrap_or_default();
-    folders.retain(readable);
+        let readable = || !is_newer(&folder) || store::newer(&file, schema).is_none();
+        if file.try_exists()? && !is_done(&folder) && readable() {
+            folders.push(folder);
+        }
+    }
     folders.sort_by_key(|folder| aside::age(folder));
-    folders
+    Ok(folders)
 }

@@ -25,6 +25,7 @@ mod said;
 mod search;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -123,17 +124,18 @@ pub(super) struct Rescue {
 
 impl Rescue {
     /// Begins to search what has not been searched to its end; `found` says what was wrong with the newest. `None`: there is nothing.
+    /// An error: the disk does not tell what there is.
     pub(super) fn begin(
         directory: &Path,
         found: Option<String>,
         schema: &'static Schema,
         Memory { own, at_risk, records }: Memory,
-    ) -> Option<Self> {
+    ) -> io::Result<Option<Self>> {
         off_the_lock();
-        let folders = unfinished(directory, schema);
+        let folders = unfinished(directory, schema)?;
         let damaged = folders.iter().any(|folder| !is_newer(folder));
         let found = found.or_else(|| damaged.then(|| "a salvage that had not ended".to_owned()));
-        (!folders.is_empty()).then(|| Self {
+        let rescue = (!folders.is_empty()).then(|| Self {
             schema,
             own,
             found,
@@ -154,7 +156,8 @@ impl Rescue {
             folded: Vec::new(),
             unknown: BTreeSet::new(),
             said: Said::default(),
-        })
+        });
+        Ok(rescue)
     }
 
     /// What was wrong, for one that begins anew.

@@ -3,7 +3,7 @@
 
 use super::taken_back::{Life, NEXT};
 use super::*;
-use crate::spool::schema;
+use crate::spool::{aside, schema};
 
 /// A state directory after a kill, its log damaged in the middle; SQLite would take what is before that for all.
 async fn damaged_in_the_middle() -> (tempfile::TempDir, Vec<Arc<Batch>>) {
@@ -83,6 +83,32 @@ async fn a_log_that_the_disk_never_gives_is_set_aside_with_its_file_after_some_m
     let missing = numbers(&all).difference(&numbers(&batches)).copied().collect::<BTreeSet<_>>();
     assert_eq!((batches.last(), lost), (Some(&batch), missing));
     assert!(events.iter().any(|event| matches!(event.body, Body::Corruption { .. })), "{events:?}");
+}
+
+#[tokio::test]
+async fn a_quarantine_that_the_disk_does_not_list_at_the_start_is_searched_when_it_does() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (spool, _, _, all) = stored(directory.path(), 20).await;
+    let cut = copy(&spool, directory.path());
+    aside::set_aside(&cut.path().join(store::FILE), aside::QUARANTINE, all[0].run).expect("set aside");
+    let (folder, away) = (cut.path().join("quarantine"), cut.path().join("away"));
+    std::fs::rename(&folder, &away).expect("away");
+    // ELOOP: there is something, and nobody can say what.
+    std::os::unix::fs::symlink("quarantine", &folder).expect("a loop");
+    let mut life = Life::begin(settings(cut.path()), &schema::CURRENT);
+    let mut plant = Plant::new(life.spool.run);
+    life.store(&plant.batch());
+    wait(&mut life);
+    assert_eq!(life.board.read(|status| status.spool.state.clone()), "failing");
+    std::fs::remove_file(&folder).expect("there");
+    std::fs::rename(&away, &folder).expect("back");
+    wait(&mut life);
+    life.settle();
+    life.store(&plant.batch());
+    let (batches, events) = life.waiting();
+    let (old, own): (Vec<_>, Vec<_>) = batches.into_iter().partition(|batch| batch.run == all[0].run);
+    assert_eq!((old, own.len()), (all.clone(), 2));
+    assert_eq!(gaps(&events, all[0].run, GapCause::Damaged), BTreeSet::new());
 }
 
 #[test]

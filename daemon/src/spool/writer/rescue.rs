@@ -12,6 +12,7 @@ use super::Writer;
 use super::window::bound_log;
 use crate::model::Batch;
 use crate::spool::inner::WINDOW_READINGS;
+use crate::spool::records::Mark;
 use crate::spool::rescue::{self, Memory, Piece, Present, Rescue, Searched};
 use crate::spool::store::{self, Store, StoreError, Trouble, Work};
 use crate::spool::{directory, schema};
@@ -27,18 +28,28 @@ const READINGS_ON_A_FULL_DISK: u64 = WINDOW_READINGS as u64 / 8;
 const FULL_AGAIN: Duration = Duration::from_secs(30);
 
 impl Writer {
+    /// ... at a start. If the disk does not tell whether there is something, the file is made ours once more when it does: what it does
+    /// not hold may lie there.
+    pub(in crate::spool) fn begin_rescue_at_start(&mut self, found: Option<String>) {
+        if let Err(error) = self.begin_rescue(found) {
+            self.mark = Mark::default();
+            self.fail(error.trouble(), &error.to_string(), None);
+        }
+    }
+
     /// Searches what was set aside and not searched to its end; `found`: what was wrong with the newest.
-    pub(in crate::spool) fn begin_rescue(&mut self, found: Option<String>) {
+    pub(super) fn begin_rescue(&mut self, found: Option<String>) -> Result<(), StoreError> {
         // One that runs begins anew, with its reason; what was not marked yet is searched once more.
         self.searched.clear();
         let found = self.rescue.take().and_then(Rescue::reason).or(found);
         let known = self.shared.schema;
         let memory = Memory::of(&self.shared.lock());
-        self.rescue = Rescue::begin(self.directory(), found, known, memory);
+        self.rescue = Rescue::begin(self.directory(), found, known, memory)?;
         if self.rescue.is_some() {
             self.damaged_us = (self.shared.now)().wall_us;
             self.auditing = None;
         }
+        Ok(())
     }
 
     /// One piece of the rescue.
