@@ -197,8 +197,11 @@ pub struct SpoolStatus {
     pub waiting: u64,
     /// Records (gaps, run ends, damage, clock) that are not yet confirmed, all runs.
     pub records_waiting: u64,
-    /// Wall clock of the oldest waiting reading, µs.
+    /// Wall clock of the oldest waiting reading, µs; `None`: none waits, or it is not known.
     pub oldest_us: Option<i64>,
+    /// It is not known how old what waits is: a file that was set aside is being searched, or what was saved from one stands behind
+    /// newer readings.
+    pub oldest_unknown: bool,
     /// Confirmed since the spool was made.
     pub confirmed: u64,
     /// Dropped to make room.

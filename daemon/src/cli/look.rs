@@ -65,7 +65,12 @@ fn server(uplink: &UplinkStatus, safe_mode: bool, now_us: i64) -> String {
 
 fn spool_lines(spool: &SpoolStatus, now_us: i64) -> Vec<(&'static str, String)> {
     let oldest = spool.oldest_us.filter(|_| spool.waiting > 0);
-    let oldest = oldest.map(|us| format!(", the oldest for {}", age(now_us, us))).unwrap_or_default();
+    let oldest = if spool.oldest_unknown {
+        ", since when is not known: a file that was set aside is searched, or what was saved from one waits behind newer readings"
+            .to_owned()
+    } else {
+        oldest.map(|us| format!(", the oldest for {}", age(now_us, us))).unwrap_or_default()
+    };
     let full =
         spool.hours_until_full.map(|hours| format!("; room for about {}", words::hours_in_words(hours)));
     let full = full.unwrap_or_default();

@@ -142,7 +142,8 @@ fn about_spool(page: &mut Page, status: &Status) {
     page.one("spool_open_readings", GAUGE, "Readings numbered and not yet stored.", spool.open);
     page.one("spool_waiting_readings", GAUGE, "Readings stored and not yet confirmed.", spool.waiting);
     if let Some(at) = spool.oldest_us {
-        let help = "Wall clock of the oldest waiting reading.";
+        let help =
+            "Wall clock of the oldest waiting reading; absent if none waits, or while it is not known.";
         page.one("spool_oldest_waiting_timestamp_seconds", GAUGE, help, seconds(at));
     }
     let help = "Readings of this spool that are confirmed; falls when some are sent again.";

@@ -113,7 +113,11 @@ fn about_server(text: &mut String, status: &Status, now_us: i64) {
 fn about_waiting(text: &mut String, status: &Status) {
     let spool = &status.spool;
     heading(text, "waiting");
-    let oldest = spool.oldest_us.map(|us| format!(", {} {}", label("oldest"), when(us))).unwrap_or_default();
+    let oldest = if spool.oldest_unknown {
+        format!(", {}: {}", label("oldest"), label("oldest_unknown"))
+    } else {
+        spool.oldest_us.map(|us| format!(", {} {}", label("oldest"), when(us))).unwrap_or_default()
+    };
     line(text, &format!("{}{oldest}", label("readings").replace("{n}", &grouped(spool.waiting))));
     let size = label("size_value").replace("{used}", &bytes(spool.bytes as f64));
     fact(text, "size", &size.replace("{max}", &bytes(spool.bytes_max as f64)));

@@ -102,6 +102,10 @@ pub const LABELS: &[(&str, &str)] = &[
     ("waiting", "Waiting to be sent"),
     ("waiting_none", "nothing"),
     ("oldest", "Oldest since"),
+    (
+        "oldest_unknown",
+        "not known: a file that was set aside is searched, or what was saved from one waits behind newer readings",
+    ),
     ("size", "Stored on this gateway"),
     ("size_value", "{used} of {max}"),
     ("full_in", "Room for about"),

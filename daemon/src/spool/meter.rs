@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::oldest::Oldest;
 use super::shared::Shared;
 use super::store::Letters;
 use crate::status::Salvage;
@@ -43,8 +44,8 @@ pub(super) struct View {
     pub(super) bytes: Option<u64>,
     /// The cap.
     pub(super) bytes_max: u64,
-    /// Wall clock of the oldest waiting reading.
-    pub(super) oldest_us: Option<i64>,
+    /// The oldest waiting reading.
+    pub(super) oldest: Oldest,
     /// Dead letters.
     pub(super) letters: Letters,
     /// Damage, and what was saved.
@@ -85,7 +86,7 @@ impl Meter {
 
     /// Writes the spool's section of the board.
     pub(super) fn show(&mut self, shared: &Shared, view: View) {
-        let View { broken, bytes, bytes_max, oldest_us, letters, salvage } = view;
+        let View { broken, bytes, bytes_max, oldest: Oldest { us, unknown }, letters, salvage } = view;
         let now = Instant::now();
         if self.asks_the_system(now) {
             let written = written_by_this_thread();
@@ -124,7 +125,7 @@ impl Meter {
             spool.open = numbered.saturating_sub(durable + lost_beyond);
             spool.waiting = sums.waiting;
             spool.records_waiting = records;
-            spool.oldest_us = oldest_us;
+            (spool.oldest_us, spool.oldest_unknown) = (us, unknown);
             spool.confirmed = sums.confirmed;
             spool.evicted = sums.losses.evicted;
             spool.expired = sums.losses.expired;

@@ -25,6 +25,7 @@ mod inner;
 pub mod ledger;
 mod meter;
 pub mod offline;
+mod oldest;
 mod open;
 mod reader;
 pub mod records;

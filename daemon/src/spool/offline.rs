@@ -12,8 +12,9 @@ use super::aside;
 use super::directory::{self, Lock};
 use super::enter;
 use super::ledger::Ledger;
+use super::oldest::{self, Oldest};
 use super::open;
-use super::ring;
+use super::rescue;
 use super::salvage::{self, LogFault};
 use super::source::Source;
 use super::store::{self, FILE, Found, RunUpdate, Store, StoreError, Trouble, Work, found, log_of};
@@ -54,10 +55,12 @@ impl Offline {
     /// What the board would say, with the cap of the configuration; rates are known to a daemon only.
     pub fn status(&self, bytes_max: Option<u64>) -> SpoolStatus {
         let sums = self.ledger.sums();
-        let oldest = ring::locate(self.source.connection(), self.floor).ok().flatten();
-        let oldest = oldest.and_then(|spot| ring::headings(self.source.connection(), spot, 1).ok());
-        let oldest = oldest.and_then(|headings| headings.first()?.header);
         let directory = self.file.parent().unwrap_or(Path::new("."));
+        let oldest = if rescue::awaits(directory, &schema::CURRENT) {
+            Oldest::UNKNOWN
+        } else {
+            Oldest::of(self.source.connection(), self.floor, oldest::first_waiting(&self.ledger))
+        };
         let settings = SpoolSettings { bytes_max, ..SpoolSettings::new(directory) };
         let length = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
         let letters = store::letters(self.source.connection()).unwrap_or_default();
@@ -65,7 +68,8 @@ impl Offline {
             state: "not running".to_owned(),
             waiting: sums.waiting,
             records_waiting: self.events_waiting,
-            oldest_us: oldest.filter(|_| sums.waiting > 0).map(|header| header.wall_min),
+            oldest_us: oldest.us,
+            oldest_unknown: oldest.unknown,
             confirmed: sums.confirmed,
             evicted: sums.losses.evicted,
             expired: sums.losses.expired,

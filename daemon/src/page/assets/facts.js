@@ -126,7 +126,7 @@ const waiting = (spool) => {
   const salvaged = spool.salvage;
   facts("waiting", [
     ["", spool.waiting > 0 ? n(spool.waiting) : w.waiting_none, "large"],
-    [w.oldest, spool.waiting > 0 && spool.oldest_us ? time(spool.oldest_us) : null],
+    [w.oldest, spool.oldest_unknown ? w.oldest_unknown : spool.waiting > 0 && spool.oldest_us ? time(spool.oldest_us) : null],
     [w.full_in, spool.hours_until_full === null ? null : hours(spool.hours_until_full)],
     [w.size, spool.bytes_max > 0 ? fill(w.size_value, { used: bytes(spool.bytes), max: bytes(spool.bytes_max) }) : null],
     [w.written, spool.bytes_per_reading === null ? null : bytes(spool.bytes_per_reading)],

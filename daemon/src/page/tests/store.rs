@@ -44,6 +44,14 @@ fn what_was_saved_from_a_damaged_store_is_said_for_a_week_and_stays_in_the_repor
 }
 
 #[test]
+fn the_report_says_that_the_age_of_what_waits_is_not_known_while_it_is_not() {
+    let mut status = well();
+    (status.spool.waiting, status.spool.oldest_unknown) = (12, true);
+    let report = report::report(&status, &summary(&status, NOW_US), NOW_US);
+    assert!(report.contains("12 readings, Oldest since: not known: a file that was set aside"), "{report}");
+}
+
+#[test]
 fn damaged_stores_that_went_unsearched_are_said_with_what_to_do() {
     let (judged, text) = said(|status| status.spool.unsearched = 2);
     assert_eq!(judged.severity, Some(Severity::Warning), "{text}");

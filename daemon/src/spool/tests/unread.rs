@@ -133,6 +133,51 @@ fn what_was_found_around_it_and_confirmed_makes_room_although_it_does_not_follow
 }
 
 #[test]
+fn how_old_the_oldest_is_that_waits_is_said_only_while_it_is_known() {
+    let (directory, now) = (tempfile::tempdir().expect("a directory"), Instant::now());
+    let run = partly_unreadable(directory.path(), now);
+    let board = Board::default();
+    let mut spool =
+        Stepped::open(settings(directory.path()), board.clone(), || stamp(0), now).expect("opens");
+    let oldest = || board.read(|status| (status.spool.oldest_us, status.spool.oldest_unknown));
+    let found: Vec<_> = settle(&mut spool, now).0.iter().map(|batch| Confirmed::from(&**batch)).collect();
+    let mut plant = Plant::new(spool.run);
+    spool.append(plant.batch(), now);
+    spool.turn(now);
+    assert_eq!(oldest(), (None, true), "a page of the damaged file is waited for");
+    std::fs::remove_file(directory.path().join("unreadable")).expect("there");
+    let later = now + Duration::from_secs(11);
+    spool.turn(later);
+    let all = settle(&mut spool, later).0;
+    let first = |batches: &[Arc<Batch>], of| {
+        batches.iter().filter(|batch| batch.run == of).map(|batch| batch.stamp.wall_us).min()
+    };
+    assert_eq!(oldest(), (first(&all, run), false), "all of it is here");
+    // What is left of the damaged file lies behind what was read meanwhile.
+    spool.confirm(&found);
+    let later = later + Duration::from_secs(11);
+    spool.append(plant.batch(), later);
+    spool.turn(later);
+    let rest = settle(&mut spool, later).0;
+    assert!(
+        rest.len() > 2 && rest[0].run != run && rest.iter().any(|batch| batch.run == run),
+        "{}",
+        rest.len()
+    );
+    assert_eq!(oldest(), (None, true), "the block at the floor is newer than what waits behind it");
+    let own = rest.iter().filter(|batch| batch.run != run);
+    spool.confirm(&own.map(|batch| Confirmed::from(&**batch)).collect::<Vec<_>>());
+    let later = later + Duration::from_secs(11);
+    spool.turn(later);
+    settle(&mut spool, later);
+    assert_eq!(oldest(), (first(&rest, run), false));
+    spool.confirm(&rest.iter().map(|batch| Confirmed::from(&**batch)).collect::<Vec<_>>());
+    let later = later + Duration::from_secs(11);
+    spool.turn(later);
+    assert_eq!(oldest(), (None, false), "nothing waits");
+}
+
+#[test]
 fn what_the_disk_never_gives_is_named_in_the_report() {
     let (directory, now) = (tempfile::tempdir().expect("a directory"), Instant::now());
     let run = partly_unreadable(directory.path(), now);

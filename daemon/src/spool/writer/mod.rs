@@ -25,10 +25,11 @@ use tokio::sync::oneshot;
 use super::SpoolError;
 use super::inner::Inner;
 use super::meter::{Meter, View};
+use super::oldest::{self, Oldest};
 use super::open;
 use super::records::Mark;
 use super::rescue::{Rescue, Searched};
-use super::ring::{self, Spot};
+use super::ring::Spot;
 use super::shared::{Command, Shared};
 use super::store::{self, DeadLetter, Letters, Store, StoreError, Trouble};
 use crate::model::RunId;
@@ -427,7 +428,7 @@ impl Writer {
         let due = self.meter.asks_the_system(self.now) || trouble.is_some();
         let file = self.store.as_ref().filter(|_| due);
         let bytes = file.map(|_| length(&self.file) + length(&store::log_of(&self.file)));
-        let (bytes_max, oldest_us, letters) = (self.bytes_max, self.oldest_us(), self.letters_kept.clone());
+        let (bytes_max, oldest, letters) = (self.bytes_max, self.oldest(), self.letters_kept.clone());
         let salvage = match self.rescue.as_ref().and_then(Rescue::so_far) {
             Some((found, saved, waits_for_room)) => {
                 let (found, at_us) = (found.to_owned(), self.damaged_us);
@@ -435,7 +436,7 @@ impl Writer {
             }
             None => self.shared.lock().salvage.clone(),
         };
-        self.meter.show(&self.shared, View { broken: state, bytes, bytes_max, oldest_us, letters, salvage });
+        self.meter.show(&self.shared, View { broken: state, bytes, bytes_max, oldest, letters, salvage });
     }
 
     /// Looks how many dead letters are kept.
@@ -445,17 +446,18 @@ impl Writer {
         }
     }
 
-    /// Wall clock of the oldest waiting block.
-    fn oldest_us(&self) -> Option<i64> {
-        let store = self.store.as_ref()?;
-        let (floor, waiting) = {
+    /// The oldest waiting reading.
+    fn oldest(&self) -> Oldest {
+        let (floor, first) = {
             let inner = self.shared.lock();
-            (inner.floor, inner.ledger.sums().waiting)
+            (inner.floor, oldest::first_waiting(&inner.ledger))
         };
-        if waiting == 0 {
-            return None;
+        match &self.store {
+            // Of runs whose books are still to be found nobody knows what waits.
+            _ if self.rescue.is_some() => Oldest::UNKNOWN,
+            Some(store) => Oldest::of(store.connection(), floor, first),
+            None if first.is_some() => Oldest::UNKNOWN,
+            None => Oldest::NOTHING,
         }
-        let spot = ring::locate(store.connection(), floor).ok()??;
-        ring::headings(store.connection(), spot, 1).ok()?.first()?.header.map(|header| header.wall_min)
     }
 }

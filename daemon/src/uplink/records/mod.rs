@@ -165,7 +165,10 @@ pub(super) fn status(life: Life<'_>, state: State, now_us: i64, board: &Status) 
     let (spool, uplink, gateway) = (&board.spool, &board.uplink, &board.gateway);
     let devices = || board.buses.iter().flat_map(|bus| &bus.devices);
     let load = board.buses.iter().map(|bus| bus.load).fold(0.0, f64::max);
-    let complete_until = if spool.waiting > 0 { spool.oldest_us } else { Some(now_us - young_us(spool)) };
+    let complete_until = match spool.waiting {
+        0 if !spool.oldest_unknown => Some(now_us - young_us(spool)),
+        _ => spool.oldest_us,
+    };
     Object::new(life.gateway, life.run)
         .digits("connect", life.connect)
         .text("state", state.word())

@@ -129,6 +129,18 @@ fn the_status_is_flat_and_says_how_far_everything_is_complete() {
     let json: serde_json::Value =
         serde_json::from_slice(&status(life(), State::Online, stamp().wall_us, &done)).unwrap();
     assert_eq!(json["complete_until"], "2026-11-20T12:23:00.623456Z");
+    // What a damaged file still holds is older than what waits, and waits although the books may not know of it yet.
+    for waiting in [0, 12] {
+        let mut searched = board();
+        (searched.spool.waiting, searched.spool.oldest_us) = (waiting, None);
+        searched.spool.oldest_unknown = true;
+        let json: serde_json::Value =
+            serde_json::from_slice(&status(life(), State::Online, stamp().wall_us, &searched)).unwrap();
+        assert_eq!(
+            (&json["complete_until"], &json["oldest"]),
+            (&serde_json::Value::Null, &serde_json::Value::Null)
+        );
+    }
 }
 
 /// Judges messages by a schema, and by the schema made strict: no key that it does not name.
