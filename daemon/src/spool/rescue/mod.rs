@@ -119,6 +119,8 @@ pub(super) struct Rescue {
     folded: Vec<(RunId, RunId)>,
     /// Runs whose books nobody has found yet.
     unknown: BTreeSet<RunId>,
+    /// What lay above the floor of its file.
+    above: BTreeMap<RunId, Intervals>,
     said: Said,
 }
 
@@ -155,6 +157,7 @@ impl Rescue {
             at_risk,
             folded: Vec::new(),
             unknown: BTreeSet::new(),
+            above: BTreeMap::new(),
             said: Said::default(),
         });
         Ok(rescue)
@@ -224,7 +227,7 @@ impl Rescue {
 
     /// What the search has learned of books and records, given to those who keep them.
     fn take_books(&mut self, inner: &mut Inner) {
-        let Learned { books, mark, settled, records } = std::mem::take(&mut self.learned);
+        let Learned { books, mark, settled, above, records } = std::mem::take(&mut self.learned);
         let folded = mark.ledger();
         if inner.ledger.folded.is_empty() {
             // A file that has just begun: the sums of the one before go on.
@@ -257,21 +260,47 @@ impl Rescue {
                 inner.dirty.insert(run);
             }
         }
-        for (run, settled) in settled {
-            if self.is_folded(run, inner) {
-                continue;
-            }
-            // Without books, what lies below the floor tells what was settled.
-            if self.unknown.contains(&run) || !inner.ledger.runs.contains_key(&run) {
-                let end = settled.iter().map(|(_, next)| next).max().unwrap_or_default();
-                self.unknown.insert(run);
-                inner.ledger.runs.entry(run).or_default().confirm(0, end);
-            }
-        }
+        self.settle_by_floor(settled, above, inner);
         for (event, sent) in records {
             self.said.hear(&event.body);
             if self.taken.insert((event.run, event.number)) && !sent {
                 self.records.push(Arc::new(event));
+            }
+        }
+    }
+
+    /// Without books the floor tells what was settled: what lay below it, and what came before that and lay nowhere. Not what lay above it:
+    /// a rescue stores older readings behind newer ones.
+    fn settle_by_floor(
+        &mut self,
+        settled: BTreeMap<RunId, Intervals>,
+        above: BTreeMap<RunId, Intervals>,
+        inner: &mut Inner,
+    ) {
+        let none = Intervals::default();
+        for (run, settled) in settled {
+            let folded = self.is_folded(run, inner);
+            if !folded && (self.unknown.contains(&run) || !inner.ledger.runs.contains_key(&run)) {
+                let end = settled.iter().map(|(_, next)| next).max().unwrap_or_default();
+                self.unknown.insert(run);
+                let books = inner.ledger.runs.entry(run).or_default();
+                for (first, next) in self.above.get(&run).unwrap_or(&none).missing(0, end) {
+                    books.confirm(first, next);
+                }
+            }
+        }
+        for (run, above) in above {
+            let saved = self.saved.get(&run).unwrap_or(&none);
+            for (first, next) in above.iter() {
+                self.above.entry(run).or_default().insert(first, next);
+                // Settled by what was found before. What is saved may have been confirmed since.
+                if self.unknown.contains(&run)
+                    && let Some(books) = inner.ledger.runs.get_mut(&run)
+                {
+                    for (first, next) in saved.missing(first, next) {
+                        books.settled.remove(first, next);
+                    }
+                }
             }
         }
     }

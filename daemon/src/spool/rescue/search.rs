@@ -33,6 +33,7 @@ pub(super) struct Learned {
     pub(super) books: BTreeMap<RunId, RunBooks>,
     pub(super) mark: Mark,
     pub(super) settled: BTreeMap<RunId, Intervals>,
+    pub(super) above: BTreeMap<RunId, Intervals>,
     pub(super) records: Vec<(Event, bool)>,
 }
 
@@ -69,6 +70,7 @@ impl Rescue {
                         self.learned = Learned { books, mark, records, ..Learned::default() };
                     }
                     self.learned.settled = std::mem::take(&mut salvage.settled);
+                    self.learned.above = std::mem::take(&mut salvage.above);
                     match found {
                         Some(found) => {
                             self.search = Some((folder, Search::Pages(salvage)));

@@ -79,6 +79,8 @@ pub struct Salvage {
     mark: Mark,
     /// What lay below the floor.
     pub settled: BTreeMap<RunId, Intervals>,
+    /// What lay above it: so it waited, in whole or in part.
+    pub above: BTreeMap<RunId, Intervals>,
     /// What damaged blocks said that they held: first and one past the last.
     pub claims: BTreeMap<RunId, BTreeMap<u64, u64>>,
     claimed: usize,
@@ -130,6 +132,7 @@ impl Salvage {
             told: false,
             mark: Mark::default(),
             settled: BTreeMap::new(),
+            above: BTreeMap::new(),
             claims: BTreeMap::new(),
             claimed: 0,
             ended: BTreeSet::new(),
@@ -284,10 +287,10 @@ impl Salvage {
             self.claim(&bytes);
             return Vec::new();
         };
-        if number.cast_unsigned() < self.mark.floor {
-            for batch in &batches {
-                self.settled.entry(batch.run).or_default().insert(batch.seq, batch.end());
-            }
+        let below = number.cast_unsigned() < self.mark.floor;
+        let side = if below { &mut self.settled } else { &mut self.above };
+        for batch in &batches {
+            side.entry(batch.run).or_default().insert(batch.seq, batch.end());
         }
         batches
     }
