@@ -3,7 +3,8 @@
 //! All `*.toml` directly in a folder count, in the order of their names; a file in a later folder replaces one of the
 //! same name in an earlier one, and one that is a link to `/dev/null` only takes the earlier one away. Profiles are
 //! the files in `profiles/` of each folder and follow the same rule. What cannot be read as this user is noted and
-//! left out; what is too large or no plain text is a fault, and so is a folder that is there and cannot be listed.
+//! left out; what is too large or no plain text is a fault, and so is a folder that is there and cannot be listed, or that is a link
+//! to nowhere.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -181,7 +182,7 @@ impl<'a> Reader<'a> {
             }
             match fs::read_dir(folder) {
                 Ok(entries) => self.list(folder, entries, &mut files),
-                Err(error) if error.kind() == ErrorKind::NotFound && !named => {}
+                Err(error) if error.kind() == ErrorKind::NotFound && !named && !leads_nowhere(folder) => {}
                 Err(error) => self.not_read(folder, &error),
             }
         }
@@ -256,16 +257,37 @@ impl<'a> Reader<'a> {
             let why = "this user may not read it; run as root, or as the user fieldspool".to_owned();
             self.unchecked.push(Unchecked { path: path.to_path_buf(), why });
         } else {
-            // A link to a disk that is not mounted yet, a disk or a server that does not answer now.
-            if error.kind() != ErrorKind::NotFound || path.is_symlink() {
-                self.findings.may_pass.set(true);
+            let file: Arc<Path> = Arc::from(path);
+            if may_pass(path, error) {
+                self.findings.passing.borrow_mut().insert(Arc::clone(&file));
             }
             let remedy = match error.kind() {
                 ErrorKind::NotFound => "check the path",
                 _ => "check the disk and the path",
             };
-            self.fault(Place::file(Arc::from(path)), format!("cannot be read: {error}"), remedy.to_owned());
+            self.fault(Place::file(file), format!("cannot be read: {error}"), remedy.to_owned());
         }
+    }
+}
+
+/// A link on the way leads to what is not there, as to a disk that is not mounted yet.
+fn leads_nowhere(path: &Path) -> bool {
+    path.ancestors().any(|part| part.is_symlink() && matches!(part.try_exists(), Ok(false)))
+}
+
+/// Whether a thing that cannot be read may be readable in a while without anybody's help: what a link leads to is not there, or
+/// a disk or a server does not answer.
+fn may_pass(path: &Path, error: &std::io::Error) -> bool {
+    use nix::errno::Errno as E;
+    match error.raw_os_error().map(E::from_raw) {
+        Some(E::ENOENT) => leads_nowhere(path),
+        Some(E::EIO | E::EREMOTEIO | E::ENODEV | E::ENXIO | E::ENOMEDIUM | E::ESHUTDOWN) => true,
+        Some(E::ESTALE | E::ETIMEDOUT | E::ENOTCONN | E::ECONNREFUSED | E::ECONNRESET | E::ECONNABORTED) => {
+            true
+        }
+        Some(E::EHOSTDOWN | E::EHOSTUNREACH | E::ENETDOWN | E::ENETUNREACH) => true,
+        Some(E::EINTR | E::EAGAIN | E::EBUSY | E::ENOMEM | E::EMFILE | E::ENFILE) => true,
+        _ => false,
     }
 }
 

@@ -125,7 +125,7 @@ pub struct Loaded {
     pub warnings: Vec<Fault>,
     /// What could not be read as this user.
     pub unchecked: Vec<Unchecked>,
-    /// Something could not be read for a reason that may pass by itself: a disk that is not there yet.
+    /// Nothing is wrong but that something could not be read, for a reason that may pass by itself: a disk that is not there yet.
     pub may_pass: bool,
     pointers: Vec<Pointer>,
 }
@@ -238,7 +238,7 @@ fn gather_with(
         warnings: findings.warnings.take(),
         unread: unchecked.iter().map(|unchecked| unchecked.path.clone()).collect(),
         unchecked,
-        may_pass: findings.may_pass.get(),
+        may_pass: false,
         pointers,
         factory: profiles
             .iter()
@@ -247,6 +247,8 @@ fn gather_with(
         tree,
     };
     gathered.tidy();
+    // Who may not read a file needs a person, whatever else is wrong.
+    gathered.may_pass = gathered.unread.is_empty() && findings.may_pass(&gathered.faults);
     gathered
 }
 

@@ -105,7 +105,9 @@ fn with_profile<'a>(mut own: Table<'a>, reading: &Reading<'a>) -> (Table<'a>, Op
     let Some(name) = own.text("profile") else { return (own, None) };
     let Some(profile) = reading.profiles.get(&name) else {
         // A profile that is there and could not be read has had its own fault.
-        if !reading.profile_names.contains(&name) {
+        // One that nobody finds may lie in a folder that cannot be read now.
+        let may_come = !reading.findings.passing.borrow().is_empty();
+        if !may_come && !reading.profile_names.contains(&name) {
             let known = reading.profile_names.iter().map(String::as_str);
             let remedy = did_you_mean(&name, known, || {
                 format!("put it into profiles/{}.toml beside the configuration", name.escape_debug())

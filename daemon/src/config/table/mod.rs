@@ -7,6 +7,9 @@
 mod section;
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
 
 use fieldspool_drivers::Section;
 
@@ -24,11 +27,18 @@ pub(super) struct Findings {
     pub(super) warnings: RefCell<Vec<Fault>>,
     /// Some file has syntax errors: nothing may be called missing.
     pub(super) damaged: Cell<bool>,
-    /// Something could not be read for a reason that may pass by itself.
-    pub(super) may_pass: Cell<bool>,
+    /// What could not be read for a reason that may pass by itself.
+    pub(super) passing: RefCell<BTreeSet<Arc<Path>>>,
 }
 
 impl Findings {
+    /// Nothing is wrong but what may pass by itself.
+    pub(super) fn may_pass(&self, faults: &[Fault]) -> bool {
+        let passing = self.passing.borrow();
+        let passes = |place: &Place| place.line == 0 && passing.contains(&place.file);
+        !faults.is_empty() && faults.iter().all(|fault| fault.place.as_ref().is_some_and(passes))
+    }
+
     pub(super) fn fault(&self, place: Place, key: String, what: String, remedy: String) {
         self.faults.borrow_mut().push(Fault { place: Some(place), key, what, remedy, is_syntax: false });
     }

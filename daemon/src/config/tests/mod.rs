@@ -124,6 +124,49 @@ fn an_entry_that_cannot_be_read_is_a_fault_and_not_the_end_of_the_list() {
     assert_eq!(files.len(), 1);
     let faults: Vec<String> = findings.faults.borrow().iter().map(ToString::to_string).collect();
     assert!(faults.len() == 1 && faults[0].contains("cannot be read: Input/output error"), "{faults:?}");
+    assert!(findings.may_pass(&findings.faults.borrow()), "a disk that does not answer");
+}
+
+/// A device whose profile stands elsewhere.
+const DEVICE: &str = r#"
+[bus.hall]
+period = "1s"
+[bus.hall.link.modbus-tcp]
+host = "plc"
+[bus.hall.device.d1]
+unit_id = 1
+profile = "p"
+"#;
+
+#[test]
+fn only_what_nobody_need_mend_is_said_to_pass_by_itself() {
+    use std::os::unix::fs::symlink;
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    fs::write(path("site.toml"), "trust_rtc = true\n").unwrap();
+    fs::create_dir(path("bus")).unwrap();
+    let may_pass = |place: &Path| load(&only(place)).may_pass;
+    assert!(!may_pass(folder.path()));
+    // On a disk that is mounted later: a drop-in, a profile's folder, all of it.
+    symlink(path("late/30.toml"), path("30.toml")).unwrap();
+    assert!(may_pass(folder.path()));
+    symlink(path("late"), path("all")).unwrap();
+    assert!(may_pass(&path("all")) && may_pass(&path("all/fieldspool")));
+    // What only follows from it is not held against it.
+    fs::write(path("bus/10.toml"), DEVICE).unwrap();
+    symlink(path("late"), path("bus/profiles")).unwrap();
+    let follows = load(&only(&path("bus")));
+    assert!(follows.may_pass, "{:?}", follows.faults);
+    // Beside a typo it helps nobody to wait.
+    fs::write(path("site.toml"), "trust_rtv = true\n").unwrap();
+    let beside = load(&only(folder.path()));
+    assert!(!beside.may_pass && beside.faults.len() == 2, "{:?}", beside.faults);
+    // Nor for a path that leads nowhere.
+    assert!(!may_pass(&path("nowhere")));
+    assert!(!may_pass(&path("site.toml/below")), "no folder");
+    symlink(path("round"), path("round")).unwrap();
+    assert!(!may_pass(&path("round")), "a link to itself");
+    assert!(!may_pass(&path(&"long".repeat(100))), "a name that is too long");
 }
 
 #[test]
