@@ -6,17 +6,21 @@
 //! and the same readings are written again from memory. Until then they and all that follow stay in the memory ring.
 
 mod audit;
+mod board;
+mod end;
 mod expire;
+mod floor;
 mod flush;
 mod fold;
 mod gaps;
 mod rescue;
 mod resend;
+mod room;
 mod trouble;
 mod window;
 
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,25 +28,23 @@ use tokio::sync::oneshot;
 
 use super::SpoolError;
 use super::inner::Inner;
-use super::meter::{Meter, View};
-use super::oldest::{self, Oldest};
+use super::meter::Meter;
 use super::open;
 use super::records::Mark;
 use super::rescue::{Rescue, Searched};
 use super::ring::Spot;
 use super::shared::{Command, Shared};
-use super::store::{self, DeadLetter, Letters, Store, StoreError, Trouble};
+use super::store::{DeadLetter, Letters, Store, StoreError, Trouble};
 use crate::model::RunId;
-use crate::model::event::{Body, Event};
-use crate::status::Salvage;
+use crate::model::event::Event;
 use audit::Audit;
 pub(super) use flush::Flush;
 #[cfg(test)]
 pub(in crate::spool) use gaps::GAPS_MAX;
 use resend::Resend;
+use room::BOOKS_FIRST;
 #[cfg(test)]
 pub(in crate::spool) use trouble::{COPY_AGAIN, RESERVE_AGAIN};
-use window::BOOKS_FIRST;
 
 /// The board is fresh to this.
 const TICK: Duration = Duration::from_secs(1);
@@ -367,97 +369,5 @@ impl Writer {
         self.keep_copy(true);
         self.refuse_late_flushes(now);
         self.show();
-    }
-
-    /// The run's own end record, once everything of it is stored.
-    fn end_run(&mut self) {
-        self.run_ended = true;
-        let stamp = (self.shared.now)();
-        let mut inner = self.shared.lock();
-        let body = Body::RunEnd {
-            ended: inner.run,
-            next_seq: inner.durable(),
-            clean: true,
-            last_wall_us: self.last_wall_us,
-        };
-        let event = Event { run: inner.run, number: inner.next_event, stamp, body };
-        inner.next_event += 1;
-        inner.events.push_back(Arc::new(event));
-    }
-
-    fn close(&mut self, clean: bool) -> Result<(), SpoolError> {
-        let now = self.now;
-        self.shared.lock().closed = true;
-        loop {
-            let empty = {
-                let inner = self.shared.lock();
-                inner.ring.is_empty() && inner.events.is_empty() && inner.gaps.is_empty()
-            };
-            if empty {
-                break;
-            }
-            if self.store.is_none() {
-                self.heal();
-            }
-            if !self.commit_window(now, None) {
-                break;
-            }
-        }
-        if clean && !self.run_ended && self.store.is_some() {
-            self.end_run();
-            self.commit_window(now, Some(2));
-        } else {
-            self.books_due = now;
-            self.commit_window(now, Some(0));
-        }
-        self.keep_copy(false);
-        let result = match (&self.broken, &self.store) {
-            (None, Some(store)) => store.empty_log().map(|_| ()).map_err(|error| error.to_string()),
-            (broken, _) => Err(broken.as_ref().map_or_else(String::new, |broken| broken.why.clone())),
-        };
-        self.show();
-        self.store = None;
-        result.map_err(SpoolError::Unavailable)
-    }
-
-    /// Writes the spool's section of the board.
-    fn show(&mut self) {
-        let trouble = self.broken.as_ref().or(self.proving.as_ref());
-        let state = trouble.map(|broken| (broken.state, broken.why.clone()));
-        let length = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
-        let due = self.meter.asks_the_system(self.now) || trouble.is_some();
-        let file = self.store.as_ref().filter(|_| due);
-        let bytes = file.map(|_| length(&self.file) + length(&store::log_of(&self.file)));
-        let (bytes_max, oldest, letters) = (self.bytes_max, self.oldest(), self.letters_kept.clone());
-        let salvage = match self.rescue.as_ref().and_then(Rescue::so_far) {
-            Some((found, saved, waits_for_room)) => {
-                let (found, at_us) = (found.to_owned(), self.damaged_us);
-                Some(Salvage { at_us, found, saved, lost: 0, searching: true, waits_for_room })
-            }
-            None => self.shared.lock().salvage.clone(),
-        };
-        self.meter.show(&self.shared, View { broken: state, bytes, bytes_max, oldest, letters, salvage });
-    }
-
-    /// Looks how many dead letters are kept.
-    fn count_letters(&mut self) {
-        if let Some(Ok(kept)) = self.store.as_ref().map(|store| store::letters(store.connection())) {
-            self.letters_kept = kept;
-        }
-    }
-
-    /// The oldest waiting reading.
-    fn oldest(&self) -> Oldest {
-        let (floor, first) = {
-            let inner = self.shared.lock();
-            (inner.floor, oldest::first_waiting(&inner.ledger))
-        };
-        match &self.store {
-            // Of runs whose books are still to be found nobody knows what waits.
-            _ if self.rescue.is_some() => Oldest::UNKNOWN,
-            Some(store) => Oldest::of(store.connection(), floor, first),
-            None if first.is_some() => Oldest::UNKNOWN,
-            None => Oldest::NOTHING,
-        }
     }
 }

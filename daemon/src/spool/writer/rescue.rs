@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Writer;
-use super::window::bound_log;
+use super::floor::bound_log;
 use crate::model::Batch;
 use crate::spool::inner::WINDOW_READINGS;
 use crate::spool::records::Mark;

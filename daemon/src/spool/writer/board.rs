@@ -1,0 +1,53 @@
+//! What the writer shows on the board: the spool's own section.
+
+use std::path::Path;
+
+use super::Writer;
+use crate::spool::meter::View;
+use crate::spool::oldest::{self, Oldest};
+use crate::spool::rescue::Rescue;
+use crate::spool::store;
+use crate::status::Salvage;
+
+impl Writer {
+    /// Writes the spool's section of the board.
+    pub(super) fn show(&mut self) {
+        let trouble = self.broken.as_ref().or(self.proving.as_ref());
+        let state = trouble.map(|broken| (broken.state, broken.why.clone()));
+        let length = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+        let due = self.meter.asks_the_system(self.now) || trouble.is_some();
+        let file = self.store.as_ref().filter(|_| due);
+        let bytes = file.map(|_| length(&self.file) + length(&store::log_of(&self.file)));
+        let (bytes_max, oldest, letters) = (self.bytes_max, self.oldest(), self.letters_kept.clone());
+        let salvage = match self.rescue.as_ref().and_then(Rescue::so_far) {
+            Some((found, saved, waits_for_room)) => {
+                let (found, at_us) = (found.to_owned(), self.damaged_us);
+                Some(Salvage { at_us, found, saved, lost: 0, searching: true, waits_for_room })
+            }
+            None => self.shared.lock().salvage.clone(),
+        };
+        self.meter.show(&self.shared, View { broken: state, bytes, bytes_max, oldest, letters, salvage });
+    }
+
+    /// Looks how many dead letters are kept.
+    pub(super) fn count_letters(&mut self) {
+        if let Some(Ok(kept)) = self.store.as_ref().map(|store| store::letters(store.connection())) {
+            self.letters_kept = kept;
+        }
+    }
+
+    /// The oldest waiting reading.
+    fn oldest(&self) -> Oldest {
+        let (floor, first) = {
+            let inner = self.shared.lock();
+            (inner.floor, oldest::first_waiting(&inner.ledger))
+        };
+        match &self.store {
+            // Of runs whose books are still to be found nobody knows what waits.
+            _ if self.rescue.is_some() => Oldest::UNKNOWN,
+            Some(store) => Oldest::of(store.connection(), floor, first),
+            None if first.is_some() => Oldest::UNKNOWN,
+            None => Oldest::NOTHING,
+        }
+    }
+}
