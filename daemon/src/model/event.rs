@@ -133,6 +133,15 @@ pub enum GapCause {
 }
 
 impl GapCause {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Evicted, Self::Expired, Self::Overflow, Self::Unstored, Self::Damaged, Self::DeadLetter];
+
+    /// The cause of a word in a message.
+    pub fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|cause| cause.word() == word)
+    }
+
     /// The word in the message.
     pub fn word(self) -> &'static str {
         match self {

@@ -5,8 +5,9 @@
 //! the ring's rules for room hold, and the request survives a restart because the ledger does. A batch keeps its name
 //! and its content.
 //!
-//! What was lost is not brought back: it is in a gap record, which no later copy may contradict. What is no longer in
-//! the ring cannot be sent; the answer counts both. The run ends, gaps and clock records that are still known of the
+//! What was lost is not brought back: it is in a gap record, which no later copy may contradict. Where only the number of losses is
+//! known any more ([`Lost`](super::ledger::Lost)), all that is stored goes: better a refused batch once more, which is refused again
+//! or arrives after all, than a delivered one passed over. What is no longer in the ring cannot be sent; the answer counts both. The run ends, gaps and clock records that are still known of the
 //! runs concerned are sent again too, because a receiver that lost readings may have lost those.
 //!
 //! In a full ring the oldest blocks make room for new readings, also those that wait again: what was asked for then is sent before, or
@@ -234,7 +235,8 @@ impl Search {
                 continue;
             }
             let scattered = |books: &RunBooks| {
-                books.settled.count() >= STRETCHES_MAX && books.settled.splits(first, next)
+                books.settled.count() >= STRETCHES_MAX + books.lost.count()
+                    && books.settled.splits(first, next)
             };
             if !ledger.is_folded(run) && !books.is_some_and(|books| books.settled.touches(first, next)) {
                 found.already += next - first;

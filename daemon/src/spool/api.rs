@@ -279,7 +279,8 @@ pub struct Resent {
     pub already: u64,
     /// Readings asked for that were lost, each in a gap record: they do not come back.
     pub lost: u64,
-    /// Readings that were confirmed and are no longer in the spool, or were never written to it (`keep = "unsent"`).
+    /// Readings that were confirmed and are no longer in the spool, or were never written to it (`keep = "unsent"`); and of
+    /// more than 1 024 losses the older ones, whose places are not known any more.
     pub gone: u64,
     /// Readings in blocks that cannot be read any more.
     pub damaged: u64,

@@ -67,8 +67,12 @@ fn raise(known: &mut RunBooks, books: &RunBooks) {
         return;
     }
     let mut confirmed = books.settled.clone();
-    for (first, next) in books.lost.iter() {
+    for (first, next, _) in books.lost.iter() {
         confirmed.remove(first, next);
+    }
+    if books.lost.forgotten().total() > 0 {
+        // Some of these, nobody knows which: what is there goes again.
+        confirmed.remove(known.durable, books.lost.limit());
     }
     for (first, next) in confirmed.iter().filter(|(_, next)| *next > known.durable) {
         known.settled.insert(first.max(known.durable), next);

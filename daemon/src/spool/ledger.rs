@@ -7,23 +7,21 @@
 //! Bounded: on disk one number and at most [`EXCEPTIONS_MAX`] intervals a run, in memory [`INTERVALS_MAX`]. When there
 //! are more, the shortest confirmed one is forgotten: its readings are sent once more, which the receiver drops.
 //! Intervals that hold a loss are never forgotten, because what was lost cannot be sent. Where everything up to there is settled
-//! the place of a loss does not matter any more, and beyond [`LOST_MAX`] only the number is kept.
+//! the place of a loss matters little, and beyond [`LOST_MAX`] only the number is kept, see [`Lost`].
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::lost::{LOST_MAX, Losses, Lost};
 use crate::model::RunId;
 use crate::model::event::{Body, GapCause};
 
-/// Intervals above the floor of a run that are kept on disk.
+/// Intervals above the floor of a run that are kept on disk, beside those that hold a loss.
 ///
 /// Each costs some 15 bytes a commit of books. A link that flaps while an old backlog drains leaves one each time; beyond this
 /// number the shortest are sent once more after a restart.
 pub const EXCEPTIONS_MAX: usize = 1024;
-
-/// Lost stretches of a run that are known by their place. Of older ones that nothing waits before, only the number stays.
-pub const LOST_MAX: usize = 1024;
 
 /// Intervals of a run that are kept in memory.
 pub const INTERVALS_MAX: usize = 4096;
@@ -148,63 +146,18 @@ impl Intervals {
         self.by_first.len()
     }
 
-    /// Takes out the `many` shortest stretches that do not begin at 0 and overlap none of `kept`.
-    fn forget_shortest(&mut self, many: usize, kept: &Self) {
+    /// Takes out the `many` shortest stretches that do not begin at 0 and hold no loss.
+    fn forget_shortest(&mut self, many: usize, lost: &Lost) {
         if many == 0 {
             return;
         }
-        let own = self.by_first.range(1..).filter(|&(&first, &next)| !kept.touches(first, next));
+        let own = self.by_first.range(1..).filter(|&(&first, &next)| !lost.may_hold(first, next));
         let mut own: Vec<_> = own.map(|(&first, &next)| (next - first, first)).collect();
         own.sort_unstable();
         for (length, first) in own.into_iter().take(many) {
             self.by_first.remove(&first);
             self.total -= length;
         }
-    }
-}
-
-/// How many readings of a run were lost, by cause.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Losses {
-    /// Dropped to make room at the cap.
-    pub evicted: u64,
-    /// Dropped because they were older than may be kept.
-    pub expired: u64,
-    /// Dropped from memory while the disk was failing.
-    pub dropped: u64,
-    /// Numbered and not stored when the process or the power went.
-    pub unstored: u64,
-    /// Damage found on disk.
-    pub damaged: u64,
-    /// In dead letters, or dropped from there.
-    pub dead_lettered: u64,
-}
-
-impl Losses {
-    fn of(&mut self, cause: GapCause) -> &mut u64 {
-        match cause {
-            GapCause::Evicted => &mut self.evicted,
-            GapCause::Expired => &mut self.expired,
-            GapCause::Overflow => &mut self.dropped,
-            GapCause::Unstored => &mut self.unstored,
-            GapCause::Damaged => &mut self.damaged,
-            GapCause::DeadLetter => &mut self.dead_lettered,
-        }
-    }
-
-    /// All of them.
-    pub fn total(&self) -> u64 {
-        self.evicted + self.expired + self.dropped + self.unstored + self.damaged + self.dead_lettered
-    }
-
-    /// Sum, field by field.
-    pub fn add(&mut self, other: &Self) {
-        self.evicted += other.evicted;
-        self.expired += other.expired;
-        self.dropped += other.dropped;
-        self.unstored += other.unstored;
-        self.damaged += other.damaged;
-        self.dead_lettered += other.dead_lettered;
     }
 }
 
@@ -243,7 +196,7 @@ pub struct RunBooks {
     /// Settled readings; may reach beyond `durable` (a live confirmation before its commit).
     pub settled: Intervals,
     /// Those of them that were lost.
-    pub lost: Intervals,
+    pub lost: Lost,
     /// ... by cause.
     pub losses: Losses,
     /// Settled readings that are counted in the sums of folded runs: of a run that was folded, and of which some wait again.
@@ -298,41 +251,50 @@ impl RunBooks {
         let missing = self.settled.missing(first, next);
         for &(first, next) in &missing {
             self.settled.insert(first, next);
-            self.lost.insert(first, next);
+            self.lost.insert(first, next, cause);
             *self.losses.of(cause) += next - first;
         }
         if self.lost.count() > LOST_MAX {
-            self.forget_places();
+            self.lost.forget_places(self.floor().min(self.durable));
         }
         missing
     }
 
-    /// Moves the older half of the lost stretches below the floor together: as many are lost, at one place.
-    fn forget_places(&mut self) {
-        let below = self.floor().min(self.durable);
-        let old: Vec<_> =
-            self.lost.iter().take(LOST_MAX / 2).take_while(|(_, next)| *next <= below).collect();
-        let Some((_, end)) = old.last().copied() else { return };
-        let many = old.iter().map(|(first, next)| next - first).sum::<u64>();
-        self.lost.remove(0, end);
-        self.lost.insert(end - many, end);
+    /// What other books of the same run know, begun while these were not at hand.
+    pub fn take(&mut self, others: &Self) {
+        self.durable = self.durable.max(others.durable);
+        for (first, next) in others.settled.iter() {
+            self.settled.insert(first, next);
+        }
+        self.losses.add(&self.lost.take(&others.lost));
+        self.end = self.end.or(others.end);
     }
 
-    /// What is written to disk: nothing beyond `durable`, at most [`EXCEPTIONS_MAX`] intervals above the floor, losses
-    /// apart.
+    /// Lets the settled readings `first..next` wait again; gives how many. Where only the number of losses is known, the confirmed ones are taken
+    /// to go first: what waits beyond them are losses that wait again.
+    fn wait_again(&mut self, first: u64, next: u64) -> u64 {
+        let again = self.settled.remove(first, next);
+        self.resends += u64::from(again > 0);
+        let limit = self.lost.limit();
+        let left = self.settled.below(limit).saturating_sub(self.folded.below(limit));
+        self.losses.less(&self.lost.keep_forgotten(left));
+        again
+    }
+
+    /// What is written to disk: nothing beyond `durable`, at most [`EXCEPTIONS_MAX`] intervals above the floor, those
+    /// that hold losses apart.
     #[must_use]
     pub fn for_disk(&self) -> Self {
         let (durable, losses, resends, end) = (self.durable, self.losses, self.resends, self.end);
-        let folded = self.folded.clone();
-        let mut kept = Self { durable, losses, folded, resends, end, ..Self::default() };
+        let (lost, folded) = (self.lost.clone(), self.folded.clone());
+        let mut kept = Self { durable, lost, losses, folded, resends, end, ..Self::default() };
         for (first, next) in self.settled.iter().filter(|(first, _)| *first < self.durable) {
             kept.settled.insert(first, next.min(self.durable));
         }
-        for (first, next) in self.lost.iter() {
-            kept.lost.insert(first, next);
+        for (first, next, _) in self.lost.iter() {
             kept.settled.insert(first, next);
         }
-        let many = kept.settled.count().saturating_sub(EXCEPTIONS_MAX + 1);
+        let many = kept.settled.count().saturating_sub(kept.lost.count() + EXCEPTIONS_MAX + 1);
         kept.settled.forget_shortest(many, &kept.lost);
         kept
     }
@@ -406,9 +368,7 @@ impl Ledger {
         }
         let Some(books) = self.runs.get_mut(&run) else { return 0 };
         self.folded_confirmed = self.folded_confirmed.saturating_sub(books.folded.remove(first, next));
-        let again = books.settled.remove(first, next);
-        books.resends += u64::from(again > 0);
-        again
+        books.wait_again(first, next)
     }
 
     /// Over all runs.

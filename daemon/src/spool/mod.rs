@@ -23,6 +23,7 @@ mod error;
 mod forgotten;
 mod inner;
 pub mod ledger;
+mod lost;
 mod meter;
 pub mod offline;
 mod oldest;

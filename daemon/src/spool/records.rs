@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::age::Ages;
-use super::ledger::{End, Ledger, Losses, RunBooks};
+use super::ledger::{End, Ledger, Losses, Lost, RunBooks};
 use crate::model::event::{Body, Event, GapCause};
 use crate::model::{BootId, ClockQuality, RunId, Stamp};
 
@@ -100,6 +100,10 @@ struct StoredBooks {
     settled: Vec<(u64, u64)>,
     lost: Vec<(u64, u64)>,
     losses: Vec<u64>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    causes: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    forgotten: Option<(u64, Vec<u64>)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     folded: Vec<(u64, u64)>,
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -132,14 +136,42 @@ pub fn losses_of(row: &[u64]) -> Losses {
     }
 }
 
+/// Causes in the order of a row of losses: their places in it are their digits.
+const ROW: [GapCause; 6] = [
+    GapCause::Evicted,
+    GapCause::Overflow,
+    GapCause::Unstored,
+    GapCause::Damaged,
+    GapCause::DeadLetter,
+    GapCause::Expired,
+];
+
+/// A digit for each lost stretch. If there is but one cause, the losses tell it.
+fn causes_text(books: &RunBooks) -> String {
+    let digit = |cause| ROW.iter().position(|of| *of == cause).unwrap_or_default().to_string();
+    if books.losses.only().is_some() {
+        return String::new();
+    }
+    books.lost.iter().into_iter().map(|(_, _, cause)| digit(cause)).collect()
+}
+
+/// Of which cause the lost stretch with this digit is. Older books name none: then nobody knows but where there is only one.
+fn cause_of(digit: Option<char>, losses: Losses) -> GapCause {
+    let named = digit.and_then(|digit| ROW.get(digit.to_digit(10)? as usize)).copied();
+    named.or(losses.only()).unwrap_or(GapCause::Damaged)
+}
+
 /// Books as their row's text.
 pub fn books_text(run: RunId, books: &RunBooks) -> String {
+    let forgotten = books.lost.forgotten();
     let stored = StoredBooks {
         run: run_key(run),
         durable: books.durable,
         settled: books.settled.iter().collect(),
-        lost: books.lost.iter().collect(),
+        lost: books.lost.iter().into_iter().map(|(first, next, _)| (first, next)).collect(),
         losses: losses_row(&books.losses),
+        causes: causes_text(books),
+        forgotten: (forgotten.total() > 0).then(|| (books.lost.limit(), losses_row(&forgotten))),
         folded: books.folded.iter().collect(),
         resends: books.resends,
         end: books.end,
@@ -163,8 +195,12 @@ pub fn books_of(run: RunId, text: &str) -> Option<RunBooks> {
     for (first, next) in stored.settled {
         books.settled.insert(first, next);
     }
+    if let Some((limit, forgotten)) = stored.forgotten {
+        books.lost = Lost::with_forgotten(limit, losses_of(&forgotten));
+    }
+    let mut digits = stored.causes.chars();
     for (first, next) in stored.lost {
-        books.lost.insert(first, next);
+        books.lost.insert(first, next, cause_of(digits.next(), books.losses));
         books.settled.insert(first, next);
     }
     for (first, next) in stored.folded {
@@ -226,14 +262,14 @@ pub fn event_of(run: RunId, number: u64, text: &str) -> Option<Event> {
             of: body["of"].as_str()?.parse().ok()?,
             first: body["first"].as_u64()?,
             next: body["next"].as_u64()?,
-            cause: cause_of(body["cause"].as_str()?)?,
+            cause: GapCause::of_word(body["cause"].as_str()?)?,
         },
         "gaps" => Body::Gaps {
             of: body["of"].as_str()?.parse().ok()?,
             first: body["first"].as_u64()?,
             next: body["next"].as_u64()?,
             lost: body["lost"].as_u64()?,
-            cause: cause_of(body["cause"].as_str()?)?,
+            cause: GapCause::of_word(body["cause"].as_str()?)?,
         },
         "clock" => Body::Clock {
             boot: boot_of(body["boot"].as_str()?)?,
@@ -273,16 +309,4 @@ fn boot_text(boot: BootId) -> String {
 
 fn boot_of(text: &str) -> Option<BootId> {
     u128::from_str_radix(text, 16).ok().map(BootId)
-}
-
-fn cause_of(word: &str) -> Option<GapCause> {
-    let all = [
-        GapCause::Evicted,
-        GapCause::Expired,
-        GapCause::Overflow,
-        GapCause::Unstored,
-        GapCause::Damaged,
-        GapCause::DeadLetter,
-    ];
-    all.into_iter().find(|cause| cause.word() == word)
 }

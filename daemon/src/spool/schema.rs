@@ -13,6 +13,8 @@
 //!                        `run`, `ended` (0 runs, 1 ended without warning, 2 ended in order), `last_wall_us`,
 //!                        `books` JSON: {"durable": n, "settled": [[first, next], ..], "lost": [[first, next], ..],
 //!                        "losses": [evicted, dropped, unstored, damaged, dead_lettered, expired],
+//!                        "causes": a digit for each of "lost", its place in "losses"; absent if there is but one cause,
+//!                        "forgotten": [limit, losses]: those of them that lie below the limit and are not in "lost"; absent if none,
 //!                        "folded": [[first, next], ..]: settled ones that stand in the sums above; absent if none,
 //!                        "resends": how often settled ones were let wait again; absent if never,
 //!                        "end": {"clean": .., "last_wall_us": ..}: how it was said to end, if it was}. `durable` may lag behind the blocks

@@ -250,7 +250,7 @@ impl Book {
                 let class = match books(run) {
                     _ if end.is_some_and(|end| seq >= end) && seq < counted => &mut losses.beyond_end,
                     None if !folded(run) => &mut losses.forgotten,
-                    Some(books) if books.lost.covers(seq, seq + n) => &mut losses.booked,
+                    Some(books) if books.lost.within(seq, seq + n) == n => &mut losses.booked,
                     _ => &mut losses.silent,
                 };
                 *class += n;

@@ -248,15 +248,7 @@ impl Rescue {
             if self.unknown.remove(&run) || !inner.ledger.runs.contains_key(&run) {
                 let meanwhile = inner.ledger.runs.insert(run, books).unwrap_or_default();
                 let known = inner.ledger.runs.entry(run).or_default();
-                known.durable = known.durable.max(meanwhile.durable);
-                for (first, next) in meanwhile.settled.iter() {
-                    known.settled.insert(first, next);
-                }
-                for (first, next) in meanwhile.lost.iter() {
-                    known.lost.insert(first, next);
-                }
-                known.losses.add(&meanwhile.losses);
-                known.end = known.end.or(meanwhile.end);
+                known.take(&meanwhile);
                 inner.dirty.insert(run);
             }
         }

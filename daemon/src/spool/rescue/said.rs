@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use crate::model::event::{Body, GapCause};
 use crate::model::{RunId, Stamp};
-use crate::spool::inner::Inner;
-use crate::spool::ledger::{End, Intervals, RunBooks, UNFOLDED};
+use crate::spool::inner::{Gap, Inner};
+use crate::spool::ledger::{End, Intervals, Losses, RunBooks, UNFOLDED};
 
 /// What records that were found say: it need not be said again.
 #[derive(Debug, Default)]
@@ -14,6 +14,8 @@ pub(in crate::spool) struct Said {
     /// Runs that have an end record, and where it says that they end.
     ended: BTreeMap<RunId, u64>,
     gaps: BTreeMap<RunId, Intervals>,
+    /// How many losses below a limit.
+    forgotten: BTreeMap<RunId, Losses>,
 }
 
 impl Said {
@@ -44,9 +46,35 @@ impl Said {
     /// So it is with the losses of a run that has no end yet.
     pub(super) fn losses(&mut self, run: RunId, books: &RunBooks) {
         let gaps = self.gaps.entry(run).or_default();
-        for (first, next) in books.lost.iter() {
+        for (first, next, _) in books.lost.iter() {
             gaps.insert(first, next);
         }
+        let (said, forgotten) = (self.forgotten.entry(run).or_default(), books.lost.forgotten());
+        for cause in GapCause::ALL {
+            *said.of(cause) = said.at(cause).max(forgotten.at(cause));
+        }
+    }
+
+    /// Losses that must be told, of which the places are known, and of which the number.
+    fn untold(&self, run: RunId, books: &RunBooks, unrecorded: &[Gap]) -> Vec<Body> {
+        let mut told = self.gaps.get(&run).cloned().unwrap_or_default();
+        for (_, first, next, _) in unrecorded.iter().filter(|(of, ..)| *of == run) {
+            told.insert(*first, *next);
+        }
+        let mut untold = Vec::new();
+        for (first, next, cause) in books.lost.iter() {
+            let gap = |(first, next)| Body::Gap { of: run, first, next, cause };
+            untold.extend(told.missing(first, next).into_iter().map(gap));
+        }
+        let said = self.forgotten.get(&run).copied().unwrap_or_default();
+        let forgotten = books.lost.forgotten();
+        for cause in GapCause::ALL {
+            let (lost, next) = (forgotten.at(cause), books.lost.limit());
+            if lost > said.at(cause) {
+                untold.push(Body::Gaps { of: run, first: 0, next, lost, cause });
+            }
+        }
+        untold
     }
 }
 
@@ -60,15 +88,7 @@ pub(in crate::spool) fn say_again(
 ) {
     let (mut again, mut ends) = (Vec::new(), Vec::new());
     for (run, books) in &inner.ledger.runs {
-        let mut recorded = books.lost.clone();
-        for (_, first, next, _) in inner.gaps.iter().filter(|(of, ..)| of == run) {
-            recorded.remove(*first, *next);
-        }
-        for (first, next) in said.gaps.get(run).into_iter().flat_map(Intervals::iter) {
-            recorded.remove(first, next);
-        }
-        let gap = |(first, next)| Body::Gap { of: *run, first, next, cause: GapCause::Damaged };
-        again.extend(recorded.iter().map(gap));
+        again.extend(said.untold(*run, books, &inner.gaps));
         // The end of a run that had been folded was sent, and is not known any more.
         // One that was said before everything was found falls short.
         let told = said.ended.get(run).is_some_and(|end| *end >= books.durable);

@@ -161,7 +161,7 @@ fn a_run_that_nobody_knew_is_not_taken_for_a_folded_one() {
     for counter in [2, 4, 3, 8] {
         let losses = Losses { evicted: 1, ..Losses::default() };
         let mut books = RunBooks { durable: 4, losses, ..RunBooks::default() };
-        books.lost.insert(0, 1);
+        books.lost.insert(0, 1, GapCause::Evicted);
         books.settled.insert(0, 4);
         ledger.runs.insert(run(counter), books);
         let before = ledger.sums();

@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::spool::ledger::{EXCEPTIONS_MAX, LOST_MAX, RunBooks};
+use crate::spool::ledger::{EXCEPTIONS_MAX, LOST_MAX, Ledger, RunBooks};
+use crate::spool::records::{books_of, books_text, run_key, seal};
 use crate::spool::writer::GAPS_MAX;
+
+const RUN: RunId = RunId { counter: 3, random: 9 };
 
 /// Numbers that look random and are the same each time.
 struct Dice(u64);
@@ -78,7 +81,14 @@ fn lost_stretches_that_nothing_waits_behind_are_forgotten_by_place_and_not_by_nu
     }
     assert_eq!((books.losses.dead_lettered, books.lost.total()), (lost, lost));
     assert_eq!((books.confirmed(), books.waiting()), (confirmed, 500_000));
-    assert!(books.lost.covers(499_950, 499_953), "the newest are known by place");
+    assert_eq!(books.lost.within(499_950, 499_953), 3, "the newest are known by place");
+    let known: Vec<_> = books.lost.iter();
+    assert!(known.iter().all(|(first, next, _)| (first % 50, next - first) == (0, 3)), "and none is a guess");
+    assert!(
+        books.lost.forgotten().dead_lettered + 3 * known.len() as u64 == lost && known.len() >= LOST_MAX / 2
+    );
+    let again = books_of(RUN, &books_text(RUN, &books)).expect("sealed");
+    assert_eq!(again, books, "so it is on the disk");
     // Where something waits before them, every place is needed.
     let mut books = RunBooks { durable: 1_000_000, ..RunBooks::default() };
     for at in (0..500_000).step_by(50) {
@@ -86,6 +96,67 @@ fn lost_stretches_that_nothing_waits_behind_are_forgotten_by_place_and_not_by_nu
     }
     assert_eq!(books.lost.count(), 10_000);
     assert_eq!(books.waiting(), 1_000_000 - 20_000);
+}
+
+/// Three of a hundred readings of a run are lost, the others confirmed.
+fn many_lost(rounds: u64) -> RunBooks {
+    let mut books = RunBooks { durable: rounds * 100, ..RunBooks::default() };
+    for at in (0..books.durable).step_by(100) {
+        books.lose(at, at + 2, GapCause::DeadLetter);
+        books.lose(at + 2, at + 3, GapCause::Evicted);
+        books.confirm(at + 3, at + 100);
+    }
+    books
+}
+
+#[test]
+fn the_books_balance_whatever_of_the_forgotten_waits_again_and_whatever_becomes_of_it() {
+    let rounds = 2000;
+    for (taken, parts) in
+        [(0..100, "all"), (0..3, "the lost ones"), (3..100, "the others"), (1..50, "some of both")]
+    {
+        let mut ledger = Ledger { runs: [(RUN, many_lost(rounds))].into(), ..Ledger::default() };
+        let balance = |ledger: &Ledger| {
+            let sums = ledger.sums();
+            assert_eq!(sums.waiting + sums.confirmed + sums.losses.total(), rounds * 100, "{parts}");
+            let books = &ledger.runs[&RUN];
+            assert_eq!(books.losses.total(), books.lost.total(), "{parts}");
+            assert_eq!(books_of(RUN, &books_text(RUN, &books.for_disk())), Some(books.for_disk()), "{parts}");
+            sums
+        };
+        let before = balance(&ledger);
+        let limit = ledger.runs[&RUN].lost.limit();
+        assert!(limit > 50_000);
+        for at in (0..limit / 100 * 100).step_by(100) {
+            ledger.wait_again(RUN, at + taken.start, at + taken.end);
+        }
+        let again = balance(&ledger);
+        assert_eq!(again.waiting, limit / 100 * (taken.end - taken.start), "{parts}");
+        // What was refused is refused again.
+        let books = ledger.runs.get_mut(&RUN).expect("there");
+        for at in (0..limit / 100 * 100).step_by(100) {
+            books.lose(at + taken.start, at + taken.end.min(3), GapCause::DeadLetter);
+            books.confirm(at + taken.start.max(3), at + taken.end);
+        }
+        let after = balance(&ledger);
+        assert_eq!(after.waiting, 0, "{parts}");
+        assert!(after.losses.total() >= before.losses.total(), "{parts}: none is counted as delivered");
+    }
+}
+
+#[test]
+fn books_of_an_older_program_have_no_causes_and_nothing_forgotten() {
+    let text = |losses: &str| {
+        let key = run_key(RUN);
+        seal(format!(
+            "{{\"run\":{key},\"durable\":9,\"settled\":[[0,9]],\"lost\":[[2,4]],\"losses\":{losses}}}"
+        ))
+    };
+    for (losses, cause) in [("[2,0,0,0,0,0]", GapCause::Evicted), ("[1,0,0,0,1,0]", GapCause::Damaged)] {
+        let books = books_of(RUN, &text(losses)).expect("sealed");
+        assert_eq!(books.lost.iter(), [(2, 4, cause)]);
+        assert_eq!((books.lost.total(), books.confirmed(), books.waiting()), (2, 7, 0));
+    }
 }
 
 #[test]

@@ -1,6 +1,10 @@
 //! Dead letters: what the broker refuses for good.
 
+use tokio::sync::watch;
+
+use super::taken_back::Life;
 use super::*;
+use crate::spool::{Asked, schema};
 
 #[tokio::test]
 async fn a_dead_letter_leaves_the_backlog_as_a_recorded_gap() {
@@ -99,4 +103,99 @@ async fn a_dead_letter_is_answered_when_it_is_stored_and_not_before() {
     let file = rusqlite::Connection::open(directory.path().join(store::FILE)).expect("opens");
     let dead: i64 = file.query_row("SELECT count(*) FROM dead", [], |row| row.get(0)).expect("readable");
     assert_eq!(dead, 1);
+}
+
+/// A spool of which every other batch was refused for good, and the others were confirmed.
+async fn every_other_refused(
+    directory: &Path,
+    many: usize,
+) -> (Spool, RunId, Vec<Arc<Batch>>, BTreeSet<u64>) {
+    let (Opened { spool, run, .. }, _) = open(settings(directory));
+    let mut plant = Plant::new(run);
+    let (mut delivered, mut refused) = (Vec::new(), BTreeSet::new());
+    for _ in 0..many / 100 {
+        let batches: Vec<_> = (0..100).map(|_| plant.batch()).collect();
+        batches.iter().for_each(|batch| spool.append(batch.clone()));
+        flush(&spool).await;
+        let (odd, even): (Vec<_>, Vec<_>) = batches.into_iter().partition(|batch| batch.seq % 4 == 2);
+        spool.confirm(&odd.iter().map(|batch| Confirmed::from(&**batch)).collect::<Vec<_>>());
+        let names = even.iter().map(|batch| Confirmed::from(&**batch)).collect();
+        spool.dead_letter(names, "not authorized".into()).await.expect("moved");
+        refused.extend(even.iter().flat_map(|batch| batch.seq..batch.end()));
+        delivered.extend(odd);
+    }
+    // The gap records too: as in a plant that runs for a while.
+    let events = waiting(&spool).await.1;
+    spool.confirm(&events.iter().map(|event| Confirmed::from(&**event)).collect::<Vec<_>>());
+    flush(&spool).await;
+    (spool, run, delivered, refused)
+}
+
+#[tokio::test]
+async fn what_was_delivered_is_sent_again_on_request_however_many_others_were_refused() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (spool, run, delivered, refused) = every_other_refused(directory.path(), 3000).await;
+    let all = (numbers(&delivered).len() + refused.len()) as u64;
+    let before = sums(&spool);
+    assert_eq!((before.confirmed, before.losses.total()), (3000, 3000));
+    let asked = Asked::Stretch { run, first: 0, next: all };
+    let resent = spool.resend(asked, watch::Sender::new(0.0)).await.expect("searched");
+    let batches = waiting(&spool).await.0;
+    let again = numbers(&batches);
+    let passed_over: Vec<_> = numbers(&delivered).difference(&again).copied().collect();
+    assert_eq!(passed_over, [0_u64; 0], "delivered, and still stored: {resent:?}");
+    // Where the places are known, what was refused does not come back.
+    assert_eq!(refused.difference(&again).count() as u64, resent.lost);
+    assert!(resent.lost >= 1000 && resent.left == 0, "{resent:?}");
+    let balance = |spool: &Spool| {
+        let sums = sums(spool);
+        assert_eq!(sums.waiting + sums.confirmed + sums.losses.total(), all, "{sums:?}");
+        sums
+    };
+    let now = balance(&spool);
+    assert_eq!(now.waiting, resent.readings);
+    let killed = copy(&spool, directory.path());
+    let (Opened { spool: second, .. }, _) = open(settings(killed.path()));
+    assert_eq!((balance(&second), waiting(&second).await.0), (now, batches), "so it is after a kill");
+}
+
+#[tokio::test]
+async fn a_rescue_calls_nothing_lost_that_was_delivered_and_says_why_the_others_are() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (spool, run, delivered, refused) = every_other_refused(directory.path(), 3000).await;
+    let before = sums(&spool);
+    spool.close(true).await.expect("closes");
+    // Gap records that were sent long ago are not there any more.
+    let file = directory.path().join(store::FILE);
+    let connection = rusqlite::Connection::open(&file).expect("opens");
+    connection
+        .execute_batch("PRAGMA secure_delete = ON; DELETE FROM event; PRAGMA wal_checkpoint(TRUNCATE)")
+        .expect("done");
+    drop(connection);
+    let mut bytes = std::fs::read(&file).expect("there");
+    bytes[..1024].fill(0);
+    std::fs::write(&file, bytes).expect("written");
+    let mut life = Life::begin(settings(directory.path()), &schema::CURRENT);
+    life.settle();
+    let (_, events) = life.waiting();
+    let delivered = numbers(&delivered);
+    let mut told = Vec::new();
+    for event in &events {
+        let (first, next, lost, why) = match event.body {
+            Body::Gap { of, first, next, cause } if of == run => (first, next, next - first, cause),
+            Body::Gaps { of, first, next, lost, cause } if of == run => (first, next, lost, cause),
+            _ => continue,
+        };
+        assert_eq!(refused.range(first..next).count() as u64, lost, "{first} to {next}");
+        assert!(lost < next - first || delivered.range(first..next).next().is_none(), "it was delivered");
+        assert_eq!(why, GapCause::DeadLetter);
+        told.push((first, std::cmp::Reverse(next), lost));
+    }
+    // As a receiver does: what lies within a greater stretch is told by it.
+    told.sort_unstable();
+    told.dedup_by(|one, before| one.1.0 <= before.1.0);
+    assert_eq!(told.iter().map(|(_, _, lost)| lost).sum::<u64>(), refused.len() as u64, "each is told");
+    let status = life.board.read(|status| status.spool.clone());
+    assert_eq!((status.dead_lettered, status.damaged, status.confirmed), (3000, 0, 3000));
+    assert_eq!((before.losses.total(), before.confirmed), (3000, 3000));
 }
