@@ -19,9 +19,44 @@ pub(super) fn step(mono_us: u64) -> u64 {
 /// A short past of one point.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Trend {
-    numbers: VecDeque<Mark>,
+    numbers: VecDeque<Kept>,
     /// The first so many belong to the stretch of stored readings that is being filled in.
     past: usize,
+}
+
+/// A mark in 12 bytes: a gateway has up to 60 000 of them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Kept {
+    at_s: i32,
+    /// The number's bytes; not a number: there is none.
+    number: [u8; 8],
+}
+
+const _: () = assert!(size_of::<Kept>() == 12);
+
+impl Kept {
+    fn step(&self) -> i32 {
+        self.at_s.div_euclid(STEP_S)
+    }
+
+    /// Within one step the newest counts, except that a missing value stays: it is news.
+    fn give_way(&mut self, newer: Mark) {
+        if Mark::from(*self).number.is_some() {
+            *self = newer.into();
+        }
+    }
+}
+
+impl From<Mark> for Kept {
+    fn from(mark: Mark) -> Self {
+        Self { at_s: mark.at_s, number: mark.number.unwrap_or(f64::NAN).to_ne_bytes() }
+    }
+}
+
+impl From<Kept> for Mark {
+    fn from(kept: Kept) -> Self {
+        Self::new(kept.at_s, Some(f64::from_ne_bytes(kept.number)))
+    }
 }
 
 /// One number of a trend.
@@ -30,25 +65,16 @@ pub struct Mark {
     /// CLOCK_BOOTTIME, s; negative: before this boot.
     pub at_s: i32,
     /// `None`: there was no value, and the curve has a hole.
-    pub number: Option<f32>,
+    pub number: Option<f64>,
 }
 
 impl Mark {
     fn new(at_s: i32, number: Option<f64>) -> Self {
-        #[allow(clippy::cast_possible_truncation)] // a curve 30 pixels high
-        let number = number.map(|number| number as f32).filter(|number| number.is_finite());
-        Self { at_s, number }
+        Self { at_s, number: number.filter(|number| number.is_finite()) }
     }
 
     fn step(&self) -> i32 {
         self.at_s.div_euclid(STEP_S)
-    }
-
-    /// Within one step the newest counts, except that a missing value stays: it is news.
-    fn give_way(&mut self, newer: Self) {
-        if self.number.is_some() {
-            *self = newer;
-        }
     }
 }
 
@@ -65,7 +91,7 @@ impl Trend {
             return;
         }
         self.make_room();
-        self.numbers.push_back(mark);
+        self.numbers.push_back(mark.into());
     }
 
     fn make_room(&mut self) {
@@ -100,7 +126,7 @@ impl Trend {
             return false;
         }
         self.make_room();
-        self.numbers.insert(self.past, mark);
+        self.numbers.insert(self.past, mark.into());
         self.past += 1;
         true
     }
@@ -117,6 +143,6 @@ impl Trend {
 
     /// Oldest first.
     pub fn marks(&self) -> impl ExactSizeIterator<Item = Mark> + '_ {
-        self.numbers.iter().copied()
+        self.numbers.iter().copied().map(Mark::from)
     }
 }

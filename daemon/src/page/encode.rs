@@ -257,8 +257,16 @@ struct Marks<'a>(&'a Trend);
 
 impl Serialize for Marks<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_seq(self.0.marks().map(|mark| (mark.at_s, mark.number)))
+        #[allow(clippy::cast_possible_truncation)] // a curve 30 pixels high
+        to.collect_seq(self.0.marks().map(|mark| (mark.at_s, mark.number.map(|number| number as f32))))
     }
+}
+
+/// A number with the digits that it was read with: an f32 has fewer.
+fn shortest(number: f64) -> Value {
+    #[allow(clippy::cast_possible_truncation)] // compared
+    let short = number as f32;
+    if f64::from(short) == number { Value::F32(short) } else { Value::F64(number) }
 }
 
 /// A stored value, or one from memory.
@@ -269,8 +277,16 @@ pub struct Past {
     pub wall_us: i64,
     /// Trust in it.
     pub clock: ClockQuality,
-    /// Value and quality.
-    pub sample: Sample,
+    /// What was read.
+    pub known: Known,
+}
+
+/// What is known of a reading that has passed.
+pub enum Known {
+    /// All of it.
+    Whole(Sample),
+    /// The number alone, if it was one: memory keeps neither why there was none nor doubts.
+    Number(Option<f64>),
 }
 
 impl From<HistoryValue> for Past {
@@ -279,7 +295,7 @@ impl From<HistoryValue> for Past {
             at: Some(Position { run: value.run, seq: value.seq }),
             wall_us: value.wall_us,
             clock: value.clock,
-            sample: value.sample,
+            known: Known::Whole(value.sample),
         }
     }
 }
@@ -292,7 +308,13 @@ impl Serialize for Past {
             map.serialize_entry("seq", &at.seq)?;
         }
         shown_time(&mut map, self.wall_us, self.clock)?;
-        shown_sample(&mut map, &self.sample)?;
+        match &self.known {
+            Known::Whole(sample) => shown_sample(&mut map, sample)?,
+            Known::Number(number) => {
+                map.serialize_entry("value", &number.map(shortest).as_ref().map(Shown))?;
+                map.serialize_entry("quality", &None::<&str>)?;
+            }
+        }
         map.end()
     }
 }

@@ -52,7 +52,7 @@ use crate::model::Stamp;
 use crate::page::access::Access;
 use crate::page::gate::Seats;
 use crate::page::words::State;
-use crate::spool::{Keep, Spool};
+use crate::spool::Spool;
 use crate::status::{Board, Status};
 
 /// The status is put into words at most once in this time, whoever asks.
@@ -73,8 +73,6 @@ pub struct Sources {
     pub board: Board,
     /// Stored history.
     pub spool: Spool,
-    /// What of it is stored.
-    pub keep: Keep,
     /// The clock.
     pub now: Arc<dyn Fn() -> Stamp + Send + Sync>,
     /// Where a self-signed certificate is kept.

@@ -35,7 +35,7 @@ const PAUSES: u32 = 4;
 
 /// Runs until the trends are filled, or until `stop`.
 pub(super) async fn run(sources: Sources, stop: CancellationToken) {
-    if sources.keep == Keep::Unsent {
+    if sources.spool.keep() == Keep::Unsent {
         return;
     }
     tokio::select! {

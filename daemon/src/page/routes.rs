@@ -10,7 +10,6 @@ use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router, middleware};
-use fieldspool_drivers::{Cause, Sample, Value};
 use serde::Deserialize;
 use serde_json::json;
 use time::OffsetDateTime;
@@ -23,7 +22,7 @@ use crate::live::trend::Mark;
 use crate::model::Stamp;
 use crate::page::access::{Refused, SESSION_LIFE, Token};
 use crate::page::body::pieces;
-use crate::page::encode::{Past, Points, Trends, device_head, rfc3339};
+use crate::page::encode::{Known, Past, Points, Trends, device_head, rfc3339};
 use crate::page::events::{PIECE_POINTS, Viewer};
 use crate::page::guard::{COOKIE, SessionEnds, Visit, come_back, guard, refuse};
 use crate::page::words::refusals;
@@ -227,7 +226,8 @@ async fn history(State(app): State<Arc<App>>, Query(which): Query<WhichHistory>)
     let Some(query) = which.query() else {
         return refuse(StatusCode::BAD_REQUEST, refusals::BAD_QUESTION);
     };
-    let memory = app.sources.keep == Keep::Unsent;
+    // A reload may have changed it since the page began.
+    let memory = app.sources.spool.keep() == Keep::Unsent;
     // Held until the answer is written. The semaphore is never closed.
     let Ok(turn) = Arc::clone(&app.histories).acquire_owned().await else {
         return come_back(StatusCode::SERVICE_UNAVAILABLE, refusals::NO_HISTORY, COME_BACK_S);
@@ -292,7 +292,7 @@ fn from_memory(app: &App, query: &HistoryQuery) -> Option<Vec<Past>> {
             at: None,
             wall_us: wall(&now, mark.at_s),
             clock: now.clock,
-            sample: mark.number.map_or(Sample::bad(Cause::Silent), |number| Sample::good(Value::F32(number))),
+            known: Known::Number(mark.number),
         });
         Some(
             past.filter(|past| (query.from_us..query.to_us).contains(&past.wall_us))

@@ -200,7 +200,8 @@ pub mod refusals {
     pub const NO_HISTORY: &str = "The stored readings cannot be read now: ";
     /// With history that is only what memory holds.
     pub const HISTORY_IN_MEMORY: &str = "keep = \"unsent\": confirmed readings are not kept on disk; \
-        this is the short past that memory holds.";
+        this is the short past that memory holds: numbers, one every 5 s or with each poll, those beyond 2^53 rounded; \
+        not why one is missing, no doubts about one, and no texts.";
 }
 
 /// Why there is no value, or why to doubt it.

@@ -252,6 +252,11 @@ impl Spool {
         answer.await.map_err(|_| SpoolError::Closed)?
     }
 
+    /// What is written, by the settings in force.
+    pub fn keep(&self) -> Keep {
+        self.shared.lock().settings.keep
+    }
+
     /// Takes new settings; the directory stays what it was.
     pub fn reconfigure(&self, settings: SpoolSettings) {
         let mut inner = self.shared.lock();

@@ -224,7 +224,6 @@ impl Gateway {
             live: self.live.clone(),
             board: self.common.board.clone(),
             spool: self.spool.clone(),
-            keep: self.config.spool.keep,
             now: Arc::new(stamps(self.clock.clone())),
             state_directory: self.config.spool.directory.clone(),
             watch: {

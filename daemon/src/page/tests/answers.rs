@@ -1,5 +1,7 @@
 //! Requests and answers: headers, hosts, limits, access, API.
 
+use fieldspool_drivers::{Cause, Sample, Value};
+use serde_json::json;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
@@ -7,6 +9,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::*;
+use crate::model::{Batch, Reading};
 use crate::page::gate::{OTHERS_MAX, VIEWERS_MAX};
 use crate::page::guard::{COOKIE, POLICY};
 
@@ -177,6 +180,41 @@ async fn history_that_is_only_memory_says_so() {
     assert_eq!(history["values"][0]["time"], "2026-11-20T12:23:00.123456Z", "two seconds before now");
     let none = house.json("/api/history?device=meter-01&point=u&from=2026-11-20T12:23:01Z").await;
     assert_eq!(none["values"].as_array().map(Vec::len), Some(0));
+    house.close().await;
+}
+
+#[tokio::test]
+async fn history_from_memory_claims_no_more_than_memory_knows() {
+    let house = house("127.0.0.1:0").await;
+    house.live.describe(vec![info("meter-01", &["total"])]);
+    let shape = shape("meter-01", &["total"]);
+    // More digits than an f32 has; then an answer that is no value, which is no silence.
+    let samples = [Sample::good(Value::F64(16_777_217.0)), Sample::bad(Cause::Sentinel)];
+    for (second, sample) in [1, 6].into_iter().zip(samples) {
+        let mut batch = Batch::clone(&batch(&shape, RUN, second, second, &[0.0]));
+        batch.readings = vec![Reading { point: 0, sample }].into();
+        house.live.offer(&Arc::new(batch));
+    }
+    let history = house.json("/api/history?device=meter-01&point=total").await;
+    let (number, nothing) = (&history["values"][0], &history["values"][1]);
+    assert_eq!((&number["value"], &number["quality"]), (&json!(16_777_217.0), &json!(null)), "{history}");
+    assert_eq!((&nothing["value"], &nothing["quality"]), (&json!(null), &json!(null)));
+    assert!(nothing.get("cause").is_none() && number.get("cause").is_none(), "{history}");
+    let note = history["note"].as_str().unwrap_or_default();
+    assert!(note.contains("not why one is missing") && note.contains("2^53"), "{note}");
+    house.close().await;
+}
+
+#[tokio::test]
+async fn history_comes_from_where_it_is_kept_after_a_reload_too() {
+    let house = house("127.0.0.1:0").await;
+    plant(&house, &["u"]);
+    let mut sources = Vec::new();
+    for keep in [Keep::Unsent, Keep::All, Keep::Unsent] {
+        house.spool.reconfigure(SpoolSettings { keep, ..SpoolSettings::new(house.state.path()) });
+        sources.push(house.json("/api/history?device=meter-01&point=u").await["source"].clone());
+    }
+    assert_eq!(sources, ["memory", "disk", "memory"]);
     house.close().await;
 }
 

@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::live::tests::{RUN, batch, info, shape};
 use crate::model::{BootId, ClockQuality, RunId, Shape};
-use crate::spool::SpoolSettings;
+use crate::spool::{Keep, SpoolSettings};
 
 /// Patience with a busy machine, not a delay.
 const SOON: Duration = Duration::from_secs(20);
@@ -38,6 +38,7 @@ struct House {
     task: JoinHandle<()>,
     live: Live,
     board: Board,
+    spool: Spool,
     stop: CancellationToken,
     address: SocketAddr,
     state: TempDir,
@@ -58,7 +59,6 @@ fn sources(
         live: live.clone(),
         board: board.clone(),
         spool,
-        keep: Keep::Unsent,
         now,
         state_directory: state.path().to_owned(),
         watch: Arc::new(|_| Box::new(|_| {})),
@@ -76,13 +76,15 @@ async fn house_of(
     now: Arc<dyn Fn() -> Stamp + Send + Sync>,
 ) -> House {
     let (live, board, stop) = (Live::new(), Board::default(), CancellationToken::new());
-    let opened = Spool::open(SpoolSettings::new(state.path()), board.clone(), stamp).expect("spool");
+    let settings = SpoolSettings { keep, ..SpoolSettings::new(state.path()) };
+    let opened = Spool::open(settings, board.clone(), stamp).expect("spool");
     let config = PageConfig {
         listen: vec![listen.parse().expect("address")],
         names: vec!["gw1.plant7.example".into()],
         certificate: None,
     };
-    let sources = Sources { keep, ..sources(&live, &board, opened.spool, now, &state) };
+    let spool = opened.spool;
+    let sources = sources(&live, &board, spool.clone(), now, &state);
     board.update(|status| {
         status.gateway.id = "plant7-gw1".into();
         status.clock.synced = true;
@@ -91,7 +93,7 @@ async fn house_of(
     let mut addresses = page.addresses();
     let address = timeout(SOON, addresses.wait_for(|all| !all.is_empty())).await;
     let address = address.expect("in time").expect("listening")[0];
-    House { page, task, live, board, stop, address, state }
+    House { page, task, live, board, spool, stop, address, state }
 }
 
 /// An answer, taken apart.

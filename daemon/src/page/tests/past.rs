@@ -74,7 +74,8 @@ async fn readings_of_another_boot_find_their_place_when_somebody_sets_the_clock(
 #[tokio::test]
 async fn nothing_is_looked_for_where_nothing_is_kept() {
     let state = TempDir::new().expect("folder");
-    let opened = Spool::open(SpoolSettings::new(state.path()), Board::default(), stamp).expect("spool");
+    let settings = SpoolSettings { keep: Keep::Unsent, ..SpoolSettings::new(state.path()) };
+    let opened = Spool::open(settings, Board::default(), stamp).expect("spool");
     let sources = sources(&Live::new(), &Board::default(), opened.spool, Arc::new(stamp), &state);
     timeout(SOON, run(sources, CancellationToken::new())).await.expect("it ends at once");
 }
