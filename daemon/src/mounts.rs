@@ -96,6 +96,19 @@ pub(crate) fn below(folder: &Path) -> Option<Vec<Mount>> {
     (!found.is_empty()).then_some(found)
 }
 
+/// Where the file system of a folder is mounted. `None`: that cannot be known. Not the folder's own mount: the service manager may have
+/// put the folder over itself to let only it be written to.
+pub(crate) fn file_system(folder: &Path) -> Option<String> {
+    let own = below(folder)?.into_iter().next()?;
+    Some(whole(&all().ok()?, &own).to_owned())
+}
+
+/// Where most of a mount's file system is to be seen.
+fn whole<'a>(all: &'a [Mount], own: &'a Mount) -> &'a str {
+    let same = all.iter().filter(|mount| mount.device == own.device && own.root.starts_with(&mount.root));
+    same.min_by_key(|mount| mount.root.len()).map_or(&own.point, |mount| &mount.point)
+}
+
 /// The mount of this id and those below it.
 pub(crate) fn stack(all: &[Mount], id: u64) -> Vec<Mount> {
     let mut found: Vec<Mount> = Vec::new();
@@ -141,6 +154,20 @@ half a line
         let ids = |id| stack(&all, id).iter().map(|mount| mount.id).collect::<Vec<_>>();
         assert_eq!(ids(41), [41, 40, 22, 1], "and ends where it is mounted on itself");
         assert_eq!(ids(99), [0; 0]);
+    }
+
+    #[test]
+    fn a_folder_that_is_mounted_over_itself_lies_on_the_file_system_around_it() {
+        let sandbox = "\
+22 1 179:2 / / ro - ext4 /dev/mmcblk0p2 ro
+30 22 179:3 / /data rw - ext4 /dev/mmcblk0p3 rw
+31 30 179:3 /fieldspool /data/fieldspool rw - ext4 /dev/mmcblk0p3 rw
+32 22 179:2 /var/lib/fieldspool /var/lib/fieldspool rw - ext4 /dev/mmcblk0p2 rw
+";
+        let all = parse(sandbox);
+        let seen: Vec<_> = all.iter().map(|mount| whole(&all, mount)).collect();
+        assert_eq!(seen, ["/", "/data", "/data", "/"]);
+        assert_eq!(file_system(Path::new("/proc/self")).as_deref(), Some("/proc"));
     }
 
     #[test]

@@ -232,6 +232,8 @@ pub struct SpoolStatus {
     pub gigabytes_per_day: Option<f64>,
     /// Seconds of readings that a power cut would cost, as it was just before the newest commit or is now, whichever is more.
     pub unstored_seconds: f64,
+    /// Where the file system of the state directory is mounted, if known.
+    pub mounted_at: Option<String>,
     /// The state directory survives a power cut; if not, why (`tmpfs`, ...).
     pub not_durable: Option<String>,
     /// The newest damage that was found, of earlier runs too, and what came of it.

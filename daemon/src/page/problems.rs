@@ -231,7 +231,7 @@ fn store(status: &Status, now_us: i64) -> Vec<Problem> {
     let spool = &status.spool;
     let mut problems = Vec::new();
     if !spool.state.is_empty() && spool.state != "ok" {
-        let said = words::disk(&spool.state, spool.error.as_deref(), spool.unstored_seconds);
+        let said = words::disk(spool);
         problems.push(Problem::new(Severity::Fault, said));
     } else if spool.unstored_seconds > UNSTORED_SECONDS {
         problems.push(Problem::new(Severity::Warning, words::slow_disk(spool.unstored_seconds)));

@@ -8,10 +8,12 @@
 //! words of the source code (spool, uplink, lane, evicted). A sentence says what is, a remedy what to do, in the
 //! order in which a person beside the cabinet would try it.
 
+use std::borrow::Cow;
+
 use fieldspool_drivers::Cause;
 use serde::Serialize;
 
-use crate::status::{BusStatus, DeviceStatus};
+use crate::status::{BusStatus, DeviceStatus, SpoolStatus};
 
 /// The fixed texts by key.
 pub const LABELS: &[(&str, &str)] = &[
@@ -543,22 +545,29 @@ fn make_room(server: bool) -> &'static str {
 }
 
 /// The disk has a fault.
-pub fn disk(state: &str, why: Option<&str>, unstored_seconds: f64) -> Said {
+pub fn disk(spool: &SpoolStatus) -> Said {
+    let (state, unstored_seconds) = (&*spool.state, spool.unstored_seconds);
     let what = match state {
         "read-only" => "The disk has become read-only",
         "full" => "The disk is full",
         "stalled" => "The disk does not react",
         _ => "The disk does not take readings",
     };
-    let cure = if state == "full" {
-        "Free some of it: \"du -x / | sort -n | tail\" shows what takes it."
-    } else {
-        "See \"dmesg\"; a card that does this is worn out."
+    let cure = match &spool.mounted_at {
+        _ if state != "full" => "See \"dmesg\"; a card that does this is worn out.".to_owned(),
+        Some(at) => format!("Free some of it: \"du -x {} | sort -n | tail\" shows what takes it.", word(at)),
+        None => "Free some of it: \"df -h\" and \"du -x\" show what takes it.".to_owned(),
     };
     let so = format!(
         "Readings are taken and sent all the same, but a power cut now would cost the last {unstored_seconds:.0} s. {cure}"
     );
-    Said(what.to_owned(), because(why, &so))
+    Said(what.to_owned(), because(spool.error.as_deref(), &so))
+}
+
+/// A path as one word of a shell.
+fn word(path: &str) -> Cow<'_, str> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    if path.chars().all(plain) { path.into() } else { format!("'{}'", path.replace('\'', "'\\''")).into() }
 }
 
 /// Storage lags although it works.

@@ -64,6 +64,7 @@ pub(crate) use open::durability;
 
 use crate::model::event::{Body, ClockCorrection};
 use crate::model::{Batch, RunId, Stamp};
+use crate::mounts;
 use crate::status::Board;
 use inner::Inner;
 use ledger::{Ledger, RunBooks};
@@ -336,7 +337,10 @@ impl Parts {
             }
         };
         let not_durable = open::durability(&settings)?;
-        board.update(|status| status.spool.not_durable = not_durable);
+        let mounted_at = mounts::file_system(&settings.directory);
+        board.update(|status| {
+            (status.spool.not_durable, status.spool.mounted_at) = (not_durable, mounted_at);
+        });
         let file = settings.directory.join(store::FILE);
         let mut begun = open::begin(&file, &settings, known, random);
         let run = begun.run;

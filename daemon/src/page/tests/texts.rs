@@ -234,6 +234,17 @@ fn each_trouble_has_its_words_and_a_remedy() {
         (|s| s.uplink.nobody_listening = 7, Severity::Note, "7 messages to which nobody"),
         (|s| s.spool.state = "read-only".into(), Severity::Fault, "become read-only"),
         (|s| s.spool.state = "full".into(), Severity::Fault, "disk is full"),
+        (|s| s.spool.state = "full".into(), Severity::Fault, "\"df -h\" and"),
+        (
+            |s| (s.spool.state, s.spool.mounted_at) = ("full".into(), Some("/data".into())),
+            Severity::Fault,
+            "\"du -x /data | sort -n | tail\"",
+        ),
+        (
+            |s| (s.spool.state, s.spool.mounted_at) = ("full".into(), Some("/data one".into())),
+            Severity::Fault,
+            "\"du -x '/data one' | sort",
+        ),
         (|s| s.spool.state = "stalled".into(), Severity::Fault, "does not react"),
         (|s| s.spool.state = "failing".into(), Severity::Fault, "does not take readings"),
         (|s| s.spool.unstored_seconds = 90.0, Severity::Warning, "disk is slow: 90 s"),
