@@ -17,8 +17,7 @@ use std::path::{Path, PathBuf};
 
 use fastrand::Rng;
 
-/// What survives a cut whole.
-const SECTOR: usize = 512;
+use crate::survive::{Change, Luck, apply, survive};
 
 /// Files beside SQLite's are small, but for the reserve, whose content is of no interest.
 const SMALL: u64 = 64 * 1024;
@@ -38,13 +37,6 @@ pub struct Faults {
     pub normal: bool,
     /// The log is written back at this many pages, so that short lives see it too.
     pub checkpoint: Option<u32>,
-}
-
-/// What the medium is asked for.
-#[derive(Clone, Debug)]
-enum Change {
-    Write(u64, Vec<u8>),
-    Truncate(u64),
 }
 
 /// A file that SQLite has written.
@@ -475,83 +467,4 @@ fn others(directory: &Path, media: &[Medium]) -> Vec<(PathBuf, Option<Vec<u8>>)>
         }
     }
     found
-}
-
-/// How a cut goes.
-#[derive(Clone, Copy, Debug)]
-struct Luck {
-    /// Changes before this one are there whole.
-    whole: usize,
-    /// Later sectors are there with this chance.
-    chance: f64,
-    /// Those that are not may be garbage with this one.
-    garbage: f64,
-}
-
-impl Luck {
-    fn draw(random: &mut Rng, changes: usize) -> Self {
-        let garbage = if random.u8(0..4) == 0 { 0.2 } else { 0.0 };
-        let chance = match random.u8(0..8) {
-            // All of it: nothing but the process died. Or nothing of it.
-            0 | 1 => 1.0,
-            2 | 3 => 0.0,
-            4 => random.f64(),
-            5 => 0.9,
-            // In order up to some point, and torn there.
-            6 => return Self { whole: random.usize(0..=changes), chance: 0.0, garbage },
-            _ => 0.5,
-        };
-        Self { whole: 0, chance, garbage }
-    }
-}
-
-/// What of the changes reaches the medium.
-fn survive(durable: &mut Vec<u8>, changes: &[Change], luck: Luck, random: &mut Rng) {
-    let torn = Luck { chance: 0.5, ..luck };
-    for (number, change) in changes.iter().enumerate() {
-        if number < luck.whole {
-            apply(durable, change);
-            continue;
-        }
-        let luck = if luck.whole > 0 && number == luck.whole { torn } else { luck };
-        match change {
-            Change::Truncate(_) if random.f64() < luck.chance => apply(durable, change),
-            Change::Truncate(_) => {}
-            Change::Write(at, bytes) => tear(durable, *at, bytes, luck, random),
-        }
-    }
-}
-
-fn tear(durable: &mut Vec<u8>, at: u64, bytes: &[u8], luck: Luck, random: &mut Rng) {
-    let start = usize::try_from(at).expect("small files");
-    // The file may have grown although its sectors did not come.
-    if luck.chance > 0.0 && random.f64() < luck.chance && durable.len() < start + bytes.len() {
-        durable.resize(start + bytes.len(), 0);
-    }
-    let mut from = start;
-    while from < start + bytes.len() {
-        let to = ((from / SECTOR + 1) * SECTOR).min(start + bytes.len());
-        let piece = &bytes[from - start..to - start];
-        if random.f64() < luck.chance {
-            write(durable, from, piece);
-        } else if luck.garbage > 0.0 && random.f64() < luck.garbage && piece.len() == SECTOR {
-            let noise: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(SECTOR).collect();
-            write(durable, from, &noise);
-        }
-        from = to;
-    }
-}
-
-fn apply(durable: &mut Vec<u8>, change: &Change) {
-    match change {
-        Change::Write(at, bytes) => write(durable, usize::try_from(*at).expect("small files"), bytes),
-        Change::Truncate(length) => durable.resize(usize::try_from(*length).expect("small files"), 0),
-    }
-}
-
-fn write(durable: &mut Vec<u8>, at: usize, bytes: &[u8]) {
-    if durable.len() < at + bytes.len() {
-        durable.resize(at + bytes.len(), 0);
-    }
-    durable[at..at + bytes.len()].copy_from_slice(bytes);
 }

@@ -11,4 +11,5 @@ pub mod disk;
 pub mod life;
 pub mod plant;
 pub mod run;
+mod survive;
 pub mod sys;

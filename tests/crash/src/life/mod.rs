@@ -1,6 +1,8 @@
 //! Lives of a spool on the [`disk`]: random steps at made-up times, the power cut at some operation, what is left laid out,
 //! the spool opened again and judged by the [`Book`]; then the next life, on the same files.
 
+mod acts;
+mod plan;
 mod update;
 
 use std::collections::BTreeMap;
@@ -12,108 +14,15 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use fieldspool::model::RunId;
-use fieldspool::model::event::Body;
 use fieldspool::spool::schema::{self, Schema};
 use fieldspool::spool::stepped::Stepped;
 use fieldspool::spool::{BYTES_MAX_LEAST, Confirmed, Cursor, Item, Keep, SpoolSettings};
 use fieldspool::status::Board;
 
-use crate::book::{Book, Given, LONGEST_STEP_US, Losses, Verdict};
+use crate::book::{Book, Given, LONGEST_STEP_US, Verdict};
 use crate::disk::{self, Faults};
-use crate::plant::{Device, Plant, stamp};
-
-/// A bug that is planted, to see that it is found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Planted {
-    /// None.
-    #[default]
-    Nothing,
-    /// Readings count as stored when they are handed over, before their commit has returned.
-    CountedEarly,
-    /// The spool hears of a confirmation when a batch is sent; no PUBACK ever came.
-    ConfirmedOnSend,
-    /// A batch is handed to the spool with a value that is not the device's.
-    WrongValue,
-    /// The step to a newer schema is two transactions.
-    TwoTransactions,
-}
-
-/// What is done to a spool.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Plan {
-    /// Of the disk.
-    pub faults: Faults,
-    /// In the program.
-    pub planted: Planted,
-    /// Cuts in a row on the same files.
-    pub cuts: u64,
-    /// The schedule is an update to a newer schema.
-    pub update: bool,
-}
-
-impl Plan {
-    /// The disk keeps its word.
-    pub fn honest() -> Self {
-        Self { cuts: 12, ..Self::default() }
-    }
-
-    /// The disk keeps its word, and the program is replaced by a newer one.
-    pub fn update() -> Self {
-        Self { update: true, ..Self::honest() }
-    }
-
-    fn lies(&self) -> bool {
-        self.faults.dropped_syncs > 0.0
-    }
-}
-
-/// What came of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Power cuts.
-    pub cuts: u64,
-    /// Those of them that fell while the spool was being opened.
-    pub in_recovery: u64,
-    /// Operations on the disk.
-    pub operations: u64,
-    /// Readings counted as stored.
-    pub stored: u64,
-    /// Readings given up at the cap.
-    pub evicted: u64,
-    /// The most readings that came a second time after one cut.
-    pub repeats_worst: u64,
-    /// Files set aside.
-    pub quarantines: u64,
-    /// Syncs that did nothing, or failed.
-    pub bad_syncs: u64,
-    /// Cuts in an update that left the older version, and updates that were made.
-    pub updates: (u64, u64),
-    /// On a disk that lies.
-    pub losses: Losses,
-    /// The most readings of one schedule of which no record tells, and its number.
-    pub untold: (u64, u64),
-    /// Of all operations: equal for equal seeds.
-    pub trace: u64,
-}
-
-impl Tally {
-    /// Of two.
-    pub fn add(&mut self, other: &Self) {
-        self.cuts += other.cuts;
-        self.in_recovery += other.in_recovery;
-        self.operations += other.operations;
-        self.stored += other.stored;
-        self.evicted += other.evicted;
-        self.repeats_worst = self.repeats_worst.max(other.repeats_worst);
-        self.quarantines += other.quarantines;
-        self.bad_syncs += other.bad_syncs;
-        self.updates.0 += other.updates.0;
-        self.updates.1 += other.updates.1;
-        self.losses.add(&other.losses);
-        self.untold = self.untold.max(other.untold);
-        self.trace ^= other.trace;
-    }
-}
+use crate::plant::{Plant, stamp};
+pub use plan::{Plan, Planted, Tally};
 
 /// Files to begin with, and the book that belongs to them.
 #[derive(Clone, Debug, Default)]
@@ -417,192 +326,6 @@ impl Bench {
         self.turn(0)?;
         given.status = self.board.read(|status| status.spool.clone());
         Ok(given)
-    }
-
-    /// One random step of a life, with the turn that follows.
-    fn step(&mut self) -> Verdict<()> {
-        match self.random.u8(0..100) {
-            0..50 => self.append(),
-            50..72 => self.send()?,
-            72..78 => self.refuse()?,
-            78..82 => {
-                let body = Body::Device { device: "meter".into(), answering: self.random.bool() };
-                let stamp = stamp(self.now_us());
-                self.spool().record(body, stamp);
-            }
-            82..90 => {
-                // Long enough for the books.
-                for _ in 0..4 {
-                    self.turn(3_000_000)?;
-                }
-            }
-            90..96 => return self.stop_and_start(),
-            _ => {}
-        }
-        let us = [0, 50_000, 300_000, 1_000_000, 2_500_000][self.random.usize(0..5)];
-        self.turn(us)
-    }
-
-    fn append(&mut self) {
-        for _ in 0..self.random.u8(1..6) {
-            let device = [Device::Meter, Device::Analyser, Device::Scale][self.random.usize(0..3)];
-            let (run, now_us) = (self.run(), self.now_us());
-            let batch = self.plant.poll(device, run, self.book.next_seq(run), now_us);
-            let now = self.now();
-            let mut given = batch.clone();
-            if self.plan.planted == Planted::WrongValue && self.random.u8(0..16) == 0 {
-                given = self.plant.poll(device, run, batch.seq, now_us);
-            }
-            self.spool().append(given, now);
-            self.book.append(batch.clone(), now_us);
-            if self.plan.planted == Planted::CountedEarly {
-                self.book.count(run, batch.end());
-            }
-            // The live lane: acknowledged before it is stored.
-            if self.random.u8(0..6) == 0 {
-                self.confirm(&Confirmed::from(&*batch));
-            }
-        }
-    }
-
-    fn confirm(&mut self, what: &Confirmed) {
-        let now_us = self.now_us();
-        self.spool().confirm(std::slice::from_ref(what));
-        self.book.confirm(what, now_us);
-    }
-
-    /// The backlog lane: a span is read, and some of it acknowledged.
-    fn send(&mut self) -> Verdict<()> {
-        let from = if self.random.bool() { Cursor::START } else { self.cursor };
-        let span = match self.spool().span(from) {
-            Ok(Some(span)) => span,
-            Ok(None) => return Ok(()),
-            Err(_) if is_off() || self.plan.lies() || self.plan.faults.failed_syncs > 0.0 => return Ok(()),
-            Err(error) => return Err(format!("what waits cannot be read: {error}")),
-        };
-        self.cursor = span.next;
-        let many = [4, 40, 1000][self.random.usize(0..3)];
-        let most = self.random.usize(0..=span.items.len().min(many));
-        for item in span.items.iter().take(most) {
-            let what = match item {
-                // What was received is known, whatever becomes of the record.
-                Item::Event(event) => {
-                    self.book.receive(event, self.cut_us, self.plan.lies())?;
-                    Confirmed::from(&**event)
-                }
-                Item::Batch(batch) => {
-                    if self.random.u8(0..16) == 0 && self.book.stretches(batch.run) < 40 {
-                        continue;
-                    }
-                    Confirmed::from(&**batch)
-                }
-            };
-            if self.plan.planted == Planted::ConfirmedOnSend && self.random.u8(0..8) == 0 {
-                self.spool().confirm(&[what]);
-                continue;
-            }
-            self.confirm(&what);
-        }
-        Ok(())
-    }
-
-    /// The broker refuses some of what waits for good.
-    fn refuse(&mut self) -> Verdict<()> {
-        let Ok(Some(span)) = self.spool().span(Cursor::START) else { return Ok(()) };
-        let batches = span.items.iter().filter_map(|item| match item {
-            Item::Batch(batch) => Some(Confirmed::from(&**batch)),
-            Item::Event(_) => None,
-        });
-        let refused: Vec<_> = batches.take(self.random.usize(1..3)).collect();
-        if refused.is_empty() {
-            return Ok(());
-        }
-        let now = self.now();
-        for one in &refused {
-            self.book.refuse(one);
-        }
-        let done = self.spool().dead_letter(refused, "payload format invalid", now);
-        let (run, stored) = (self.run(), self.spool().committed().next_seq);
-        self.book.count(run, stored);
-        match done {
-            Err(error) if !is_off() && self.plan.faults.failed_syncs == 0.0 && !self.plan.lies() => {
-                Err(format!("a dead letter is not taken: {error}"))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// A stop in order; the next life may begin under cuts like any.
-    fn stop_and_start(&mut self) -> Verdict<()> {
-        let now = self.now();
-        let run = self.run();
-        let spool = self.spool.take().expect("a life runs");
-        let closed = spool.close(true, now);
-        if is_off() {
-            return Ok(());
-        }
-        if closed.is_ok() {
-            // A stop in order stores everything.
-            self.book.count(run, self.book.next_seq(run));
-        } else if !self.plan.lies() && self.plan.faults.failed_syncs == 0.0 {
-            return Err(format!("it does not stop in order: {closed:?}"));
-        }
-        // Nothing may be forgotten now, but what comes before is as it was.
-        self.cut_us = self.now_us();
-        self.start()?;
-        if is_off() { Ok(()) } else { self.turn(0) }
-    }
-
-    /// The end of the schedule: no more cuts, everything is delivered, nothing is left.
-    fn deliver(&mut self) -> Verdict<()> {
-        disk::with(|disk| {
-            disk.disarm();
-            disk.faults = Faults::default();
-        });
-        let given = self.given()?;
-        self.drain(&given)?;
-        self.stop_and_start()?;
-        let given = self.given()?;
-        let left = given.batches.len();
-        if left > 0 && !self.plan.lies() && self.plan.planted == Planted::Nothing {
-            return Err(format!("{left} batches wait after everything was delivered"));
-        }
-        self.tally.stored = self.book.stored();
-        Ok(())
-    }
-
-    /// Fills the file to its cap, so that the ring wraps: with everything waiting, or all but the newest confirmed.
-    pub fn fill(&mut self, waiting: bool, log_bytes: u64) -> Verdict<()> {
-        self.settings.commit_every = Duration::ZERO;
-        self.settings.keep = Keep::All;
-        self.book.forgives_longer = false;
-        disk::with(|disk| disk.faults = Faults::default());
-        self.open(false)?;
-        for round in 0..4000_u32 {
-            let log = fs::metadata(self.directory.join("spool.db-wal")).map_or(0, |metadata| metadata.len());
-            let full = self.board.read(|status| status.spool.evicted > 0) || (!waiting && round > 150);
-            if full && (log >= log_bytes || round > 1500) {
-                break;
-            }
-            for device in [Device::Scale, Device::Scale, Device::Scale, Device::Analyser] {
-                let (run, now_us, now) = (self.run(), self.now_us(), self.now());
-                let batch = self.plant.poll(device, run, self.book.next_seq(run), now_us);
-                self.spool().append(batch.clone(), now);
-                self.book.append(batch, now_us);
-            }
-            self.turn(200_000)?;
-            if !waiting && round % 20 == 10 {
-                let given = self.given()?;
-                for batch in &given.batches {
-                    self.confirm(&Confirmed::from(&**batch));
-                }
-            }
-        }
-        if log_bytes == 0 {
-            self.stop_and_start()?;
-        }
-        self.cut_us = self.now_us();
-        self.judge()
     }
 
     /// What is on the files now, as a scene for others.
