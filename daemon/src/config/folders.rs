@@ -281,12 +281,30 @@ fn may_pass(path: &Path, error: &std::io::Error) -> bool {
     use nix::errno::Errno as E;
     match error.raw_os_error().map(E::from_raw) {
         Some(E::ENOENT) => leads_nowhere(path),
-        Some(E::EIO | E::EREMOTEIO | E::ENODEV | E::ENXIO | E::ENOMEDIUM | E::ESHUTDOWN) => true,
-        Some(E::ESTALE | E::ETIMEDOUT | E::ENOTCONN | E::ECONNREFUSED | E::ECONNRESET | E::ECONNABORTED) => {
-            true
-        }
-        Some(E::EHOSTDOWN | E::EHOSTUNREACH | E::ENETDOWN | E::ENETUNREACH) => true,
-        Some(E::EINTR | E::EAGAIN | E::EBUSY | E::ENOMEM | E::EMFILE | E::ENFILE) => true,
+        Some(
+            E::EIO
+            | E::EREMOTEIO
+            | E::ENODEV
+            | E::ENXIO
+            | E::ENOMEDIUM
+            | E::ESHUTDOWN
+            | E::ESTALE
+            | E::ETIMEDOUT
+            | E::ENOTCONN
+            | E::ECONNREFUSED
+            | E::ECONNRESET
+            | E::ECONNABORTED
+            | E::EHOSTDOWN
+            | E::EHOSTUNREACH
+            | E::ENETDOWN
+            | E::ENETUNREACH
+            | E::EINTR
+            | E::EAGAIN
+            | E::EBUSY
+            | E::ENOMEM
+            | E::EMFILE
+            | E::ENFILE,
+        ) => true,
         _ => false,
     }
 }
