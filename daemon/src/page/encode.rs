@@ -266,7 +266,7 @@ impl Serialize for Marks<'_> {
 fn shortest(number: f64) -> Value {
     #[allow(clippy::cast_possible_truncation)] // compared
     let short = number as f32;
-    if f64::from(short) == number { Value::F32(short) } else { Value::F64(number) }
+    if f64::from(short).to_bits() == number.to_bits() { Value::F32(short) } else { Value::F64(number) }
 }
 
 /// A stored value, or one from memory.
