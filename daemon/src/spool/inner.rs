@@ -174,6 +174,17 @@ impl Inner {
         }
     }
 
+    /// A record that came back says how wrong a clock was: of an older boot than those that are known.
+    pub(super) fn hear_clock(&mut self, correction: Option<ClockCorrection>) {
+        let known =
+            |correction: &ClockCorrection| self.clocks.iter().any(|known| known.boot == correction.boot);
+        if let Some(correction) =
+            correction.filter(|correction| self.clocks.len() < CLOCKS_MAX && !known(correction))
+        {
+            self.clocks.push_front(correction);
+        }
+    }
+
     /// Takes a record that must not be lost: at most one for each run, and one for each file.
     pub(super) fn must_record(&mut self, body: Body, stamp: Stamp) {
         self.salvage = salvage_of(&body, stamp).or(self.salvage.take());

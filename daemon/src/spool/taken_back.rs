@@ -1,7 +1,8 @@
 //! Taking back: reads a spool file that an older program had set aside, in order, now that this program knows its schema.
 //!
 //! The file was made by a newer program (an update), and set aside untouched when the update was rolled back. Opened now, it is
-//! migrated if that is needed, like any other. What waits in it is read in bounded steps; what was confirmed in it is not.
+//! migrated if that is needed, like any other. What waits in it is read in bounded steps, and then its dead letters; what was confirmed
+//! in it is not, but for records of the clock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -12,7 +13,7 @@ use super::ledger::{Intervals, Ledger, RunBooks};
 use super::records::Mark;
 use super::schema::Schema;
 use super::source::Source;
-use super::store::{Store, StoreError};
+use super::store::{self, DeadLetter, Store, StoreError};
 use crate::model::event::Event;
 use crate::model::{Batch, RunId};
 
@@ -30,6 +31,9 @@ pub(super) struct TakenBack {
     pub(super) ended: BTreeSet<RunId>,
     /// Records that were read and not yet taken.
     pub(super) records: Vec<(Event, bool)>,
+    /// Dead letters that were read and not yet taken, newest first.
+    pub(super) letters: Vec<DeadLetter>,
+    letters_before: i64,
     /// Blocks that could not be read.
     pub(super) damaged: u64,
     covered: BTreeMap<RunId, Intervals>,
@@ -57,7 +61,10 @@ impl TakenBack {
             mark: found.mark,
             at: Cursor::START,
             ended,
-            records: Vec::new(),
+            // What was sent is not needed any more, but for this.
+            records: store::sent_clocks(store.connection())?.into_iter().map(|event| (event, true)).collect(),
+            letters: Vec::new(),
+            letters_before: i64::MAX,
             damaged: 0,
             covered: BTreeMap::new(),
         })
@@ -85,7 +92,13 @@ impl TakenBack {
         for batch in &batches {
             self.covered.entry(batch.run).or_default().insert(batch.seq, batch.end());
         }
-        Ok((!ended).then_some(batches))
+        if ended {
+            // Last: readings that wait come first.
+            let (letters, before) = store::dead_letters(self.source.connection(), self.letters_before)?;
+            (self.letters, self.letters_before) = (letters, before);
+            return Ok((!self.letters.is_empty()).then(Vec::new));
+        }
+        Ok(Some(batches))
     }
 
     /// Books of its runs.

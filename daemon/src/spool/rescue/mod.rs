@@ -5,7 +5,7 @@
 //! holds the file of a newer program, which is read in order when this program knows its schema ([`taken_back`](super::taken_back)).
 //!
 //! A reading is taken back if nobody has confirmed it and it has not been found before, with its own run and seq. Records that
-//! were not sent are taken back under their own names. When all folders were searched, the numbered readings that did not turn up
+//! were not sent, and those of the clock, are taken back under their own names, and so are dead letters: they count already, and wait for nothing. When all folders were searched, the numbered readings that did not turn up
 //! are booked as damaged and recorded as gaps; run ends and gaps that cannot be found among the records are written again, since
 //! the receiver needs them for its proof.
 //!
@@ -24,7 +24,7 @@ mod folders;
 mod said;
 mod search;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,7 +34,7 @@ use super::inner::Inner;
 use super::ledger::Intervals;
 use super::schema::Schema;
 use super::shared::off_the_lock;
-use super::store::RunRow;
+use super::store::{DeadLetter, RunRow};
 use crate::model::event::{Body, Event, GapCause};
 use crate::model::{Batch, RunId, Stamp};
 use folders::unfinished;
@@ -45,6 +45,9 @@ use search::{Learned, Search};
 /// Records taken back in one commit.
 const RECORDS_A_TURN: usize = 256;
 
+/// ... and dead letters, each as long as a batch.
+const LETTERS_A_TURN: usize = 32;
+
 /// What goes back into the spool in one commit.
 #[derive(Debug, Default)]
 pub(super) struct Piece {
@@ -52,6 +55,8 @@ pub(super) struct Piece {
     pub(super) batches: Vec<Arc<Batch>>,
     /// Records, under their own names.
     pub(super) events: Vec<Arc<Event>>,
+    /// Dead letters.
+    pub(super) letters: Vec<DeadLetter>,
 }
 
 /// What lies in the spool's own file when a rescue begins: of this life, or taken back before a restart.
@@ -110,6 +115,9 @@ pub(super) struct Rescue {
     waits_for_room: bool,
     learned: Learned,
     records: Vec<Arc<Event>>,
+    letters: VecDeque<DeadLetter>,
+    /// How many were left where they are.
+    letters_left: usize,
     /// Names of records that were found, or that memory stores by itself: a folder may be searched twice, and two may hold the same.
     taken: HashSet<(RunId, u64)>,
     last_wall_us: BTreeMap<RunId, i64>,
@@ -152,6 +160,8 @@ impl Rescue {
             waits_for_room: false,
             learned: Learned::default(),
             records: Vec::new(),
+            letters: VecDeque::new(),
+            letters_left: 0,
             taken: records,
             last_wall_us: BTreeMap::new(),
             at_risk,
@@ -227,7 +237,7 @@ impl Rescue {
 
     /// What the search has learned of books and records, given to those who keep them.
     fn take_books(&mut self, inner: &mut Inner) {
-        let Learned { books, mark, settled, above, records } = std::mem::take(&mut self.learned);
+        let Learned { books, mark, settled, above, records, letters } = std::mem::take(&mut self.learned);
         let folded = mark.ledger();
         if inner.ledger.folded.is_empty() {
             // A file that has just begun: the sums of the one before go on.
@@ -255,10 +265,14 @@ impl Rescue {
         self.settle_by_floor(settled, above, inner);
         for (event, sent) in records {
             self.said.hear(&event.body);
-            if self.taken.insert((event.run, event.number)) && !sent {
+            // What a clock lacked is said once more: what comes back with it may need it.
+            let correction = event.body.correction();
+            if self.taken.insert((event.run, event.number)) && (!sent || correction.is_some()) {
+                inner.hear_clock(correction);
                 self.records.push(Arc::new(event));
             }
         }
+        self.letters.extend(letters);
     }
 
     /// Without books the floor tells what was settled: what lay below it, and what came before that and lay nowhere. Not what lay above it:
@@ -337,7 +351,18 @@ impl Rescue {
         }
         back.sort_by_key(|batch| (batch.run, batch.seq));
         let events = self.records.drain(..self.records.len().min(RECORDS_A_TURN)).collect();
-        Piece { batches: back, events }
+        let letters = self.letters.drain(..self.letters.len().min(LETTERS_A_TURN)).collect();
+        Piece { batches: back, events, letters }
+    }
+
+    /// Whether nothing that was learned is still to be stored.
+    fn took_all(&self) -> bool {
+        self.records.is_empty() && self.letters.is_empty()
+    }
+
+    /// So many dead letters found no room and stay in their folders, until these have to make room.
+    pub(super) fn left_letters(&mut self, many: usize) {
+        self.letters_left += many;
     }
 
     /// These are on the disk again.
@@ -385,6 +410,13 @@ impl Rescue {
         // From now on each of their rows says that the run has ended.
         let runs: Vec<_> = inner.ledger.runs.keys().copied().collect();
         inner.dirty.extend(runs);
+        if self.letters_left > 0 {
+            self.searched.iter_mut().for_each(|searched| searched.remove = false);
+            tracing::warn!(
+                count = self.letters_left,
+                "refused messages of a file that was set aside find no room on the full disk: they stay in its folder, as long as that need not make room"
+            );
+        }
         if lost > 0 {
             // Somebody may want to look for it.
             self.searched.iter_mut().for_each(|searched| searched.remove = false);

@@ -14,7 +14,7 @@ use crate::spool::ledger::{Intervals, RunBooks};
 use crate::spool::records::Mark;
 use crate::spool::salvage::{Salvage, Small, log_fault};
 use crate::spool::shared::off_the_lock;
-use crate::spool::store::{FILE, StoreError};
+use crate::spool::store::{DeadLetter, FILE, StoreError};
 use crate::spool::taken_back::TakenBack;
 
 /// After these pauses a folder is searched again, if the disk did not give all of it.
@@ -35,6 +35,7 @@ pub(super) struct Learned {
     pub(super) settled: BTreeMap<RunId, Intervals>,
     pub(super) above: BTreeMap<RunId, Intervals>,
     pub(super) records: Vec<(Event, bool)>,
+    pub(super) letters: Vec<DeadLetter>,
 }
 
 impl Rescue {
@@ -45,7 +46,7 @@ impl Rescue {
 
     /// Everything was looked at that could be: begins to wait, or to look again. `true`: nothing more can be done now.
     pub(in crate::spool) fn wait_for_the_disk(&mut self, now: Instant) -> bool {
-        let idle = self.search.is_none() && self.folders.is_empty() && self.records.is_empty();
+        let idle = self.search.is_none() && self.folders.is_empty() && self.took_all();
         if !idle || self.later.is_empty() || self.unstored.is_some() {
             return false;
         }
@@ -69,6 +70,7 @@ impl Rescue {
                     if let Some(Small { books, mark, records }) = salvage.learned() {
                         self.learned = Learned { books, mark, records, ..Learned::default() };
                     }
+                    self.learned.letters = std::mem::take(&mut salvage.letters);
                     self.learned.settled = std::mem::take(&mut salvage.settled);
                     self.learned.above = std::mem::take(&mut salvage.above);
                     match found {
@@ -84,6 +86,7 @@ impl Rescue {
                 Some((folder, Search::InOrder(mut file))) => match file.step() {
                     Ok(Some(found)) => {
                         self.learned.records = std::mem::take(&mut file.records);
+                        self.learned.letters = std::mem::take(&mut file.letters);
                         self.search = Some((folder, Search::InOrder(file)));
                         return Some(found);
                     }
@@ -96,7 +99,7 @@ impl Rescue {
                 },
                 None => {
                     let Some(folder) = self.folders.pop() else {
-                        let ended = self.records.is_empty() && self.later.is_empty();
+                        let ended = self.took_all() && self.later.is_empty();
                         return (!ended).then(Vec::new);
                     };
                     self.begin_folder(folder);

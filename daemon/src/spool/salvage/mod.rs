@@ -10,6 +10,7 @@
 //! Works in steps, so that it can run beside sampling. Memory is bounded
 //! by the longest block, the small tables, and [`RECORDS_MAX`].
 
+mod letter;
 mod pages;
 mod record;
 
@@ -22,6 +23,7 @@ use super::copy::Copy;
 use super::dictionary::Dictionary;
 use super::ledger::{End, Intervals, RunBooks};
 use super::records::{Mark, books_of, event_of, mark_of, run_of};
+use super::store::DeadLetter;
 use crate::model::event::Event;
 use crate::model::{Batch, RunId};
 use pages::{Pages, View};
@@ -84,6 +86,9 @@ pub struct Salvage {
     /// What damaged blocks said that they held: first and one past the last.
     pub claims: BTreeMap<RunId, BTreeMap<u64, u64>>,
     claimed: usize,
+    /// Dead letters that were found since they were last taken.
+    pub letters: Vec<DeadLetter>,
+    lettered: HashSet<(RunId, u64)>,
     /// Runs whose books are final.
     pub ended: BTreeSet<RunId>,
 }
@@ -135,6 +140,8 @@ impl Salvage {
             above: BTreeMap::new(),
             claims: BTreeMap::new(),
             claimed: 0,
+            letters: Vec::new(),
+            lettered: HashSet::new(),
             ended: BTreeSet::new(),
         };
         let copy = Copy::read(path);
@@ -273,6 +280,7 @@ impl Salvage {
         let [Column::Null, Column::Number(number), Column::Other(head), Column::Other(body), ..] =
             &*record.columns
         else {
+            self.letter(record);
             return Vec::new();
         };
         if head.len() != HEADER_LENGTH {

@@ -29,7 +29,10 @@ use super::shared::off_the_lock;
 pub use error::{StoreError, Trouble};
 pub use log::log_of;
 use tables::mark;
-pub use tables::{Found, Letters, RunRow, dictionary, found, gap_rows, letters, records, told_of};
+pub use tables::{
+    Found, Letters, RunRow, dead_letters, dictionary, found, gap_rows, letter, letters, records, sent_clocks,
+    told_of,
+};
 pub use work::{DeadLetter, RunUpdate, Work, Written};
 use write::{Writing, name_log, put_again, put_dead, put_events, put_runs, small_pages};
 
@@ -305,7 +308,7 @@ impl Store {
         }
         writing.expire(work.expired)?;
         writing.shapes(work.batches, shapes)?;
-        for batch in work.dead.iter().filter_map(|letter| letter.batch.as_ref()) {
+        for batch in work.dead.iter().chain(work.dead_before).filter_map(|letter| letter.batch.as_ref()) {
             // Read from another file, if that one was set aside in between.
             writing.shapes(std::slice::from_ref(batch), shapes)?;
         }
@@ -316,7 +319,7 @@ impl Store {
         put_events(transaction, (work, small), &mut next_event, &mut written)?;
         written.again = put_again(transaction, work.again)?;
         put_runs(transaction, work)?;
-        put_dead(transaction, writing.dictionary, (work.dead, small))?;
+        put_dead(transaction, writing.dictionary, (work, small))?;
         let Writing { transaction, ring, next_block, .. } = writing;
         transaction.commit()?;
         self.write_back.outcome()?;

@@ -2,19 +2,24 @@
 //! what is damaged in them is left out, but for the spool's own row.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use super::StoreError;
 use super::write::CLOCKS_KEPT;
-use crate::model::RunId;
+use super::{DeadLetter, StoreError};
 use crate::model::event::{ClockCorrection, Event};
+use crate::model::{Batch, RunId};
+use crate::spool::block;
 use crate::spool::dictionary::Dictionary;
 use crate::spool::inner::salvage_of;
 use crate::spool::ledger::{End, RunBooks};
 use crate::spool::records::{Mark, books_of, event_of, mark_of, run_of};
 use crate::spool::shared::off_the_lock;
 use crate::status::Salvage;
+
+/// Dead letters read at once: each may be as long as a batch.
+const LETTERS_AT_ONCE: i64 = 32;
 
 /// What is known of a run from its row.
 #[derive(Clone, Debug)]
@@ -165,6 +170,48 @@ pub fn letters(connection: &Connection) -> rusqlite::Result<Letters> {
     connection.query_row(sql, [], |row| {
         Ok(Letters { kept: number(row, 0)?, records: number(row, 1)?, newest: row.get(2)? })
     })
+}
+
+/// Some dead letters with an id below `before`, newest first, and the id to go on with. One whose block is damaged comes without it.
+pub fn dead_letters(connection: &Connection, before: i64) -> Result<(Vec<DeadLetter>, i64), StoreError> {
+    off_the_lock();
+    let dictionary = dictionary(connection)?;
+    let sql =
+        "SELECT id, at_us, reason, run, seq, n, head, body FROM dead WHERE id < ?1 ORDER BY id DESC LIMIT ?2";
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([before, LETTERS_AT_ONCE])?;
+    let (mut letters, mut before) = (Vec::new(), before);
+    while let Some(row) = rows.next()? {
+        before = row.get(0)?;
+        let number = |at| row.get::<_, i64>(at).map(i64::cast_unsigned);
+        let name = (run_of(row.get(3)?), number(4)?, number(5)?);
+        let (head, body): (Vec<u8>, Vec<u8>) = (row.get(6)?, row.get(7)?);
+        let batch = letter(&[head, body].concat(), &dictionary, name);
+        letters.push(DeadLetter { at_us: row.get(1)?, reason: row.get(2)?, name, batch });
+    }
+    Ok((letters, before))
+}
+
+/// The batch of a dead letter: a block of its own, which must hold just what the letter is called.
+pub fn letter(bytes: &[u8], dictionary: &Dictionary, name: (RunId, u64, u64)) -> Option<Arc<Batch>> {
+    let batch = block::decode(bytes, dictionary).ok()?.pop()?;
+    ((batch.run, batch.seq, batch.n()) == name).then(|| Arc::new(batch))
+}
+
+/// Records that say how wrong a clock was, and that were sent: older backlog needs them.
+pub fn sent_clocks(connection: &Connection) -> Result<Vec<Event>, StoreError> {
+    off_the_lock();
+    let sql = "SELECT run, number, body FROM event WHERE sent = 1 AND body LIKE '%\"kind\":\"clock\"%'
+               ORDER BY id DESC LIMIT ?1";
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([CLOCKS_KEPT])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let number = row.get::<_, i64>(1)?.cast_unsigned();
+        found.extend(event_of(run_of(row.get(0)?), number, row.get_ref(2)?.as_str().unwrap_or_default()));
+    }
+    found.reverse();
+    Ok(found)
 }
 
 /// All entries of the file. An entry that cannot be read is left out: blocks that need it count as damaged.

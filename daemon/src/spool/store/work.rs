@@ -63,6 +63,8 @@ pub struct Work<'a> {
     pub mark: Option<&'a Mark>,
     /// Dead letters.
     pub dead: &'a [DeadLetter],
+    /// Those of another file, newest first: older than all that are here.
+    pub dead_before: &'a [DeadLetter],
     /// Blocks with a smaller number may be overwritten.
     pub floor: u64,
     /// Blocks with a smaller number that may be overwritten go, a few at once; the newest block stays.

@@ -294,25 +294,25 @@ pub(super) fn put_runs(transaction: &Transaction<'_>, work: &Work<'_>) -> Result
 pub(super) fn put_dead(
     transaction: &Transaction<'_>,
     dictionary: &Dictionary,
-    (dead, small_pages): (&[DeadLetter], u64),
+    (work, small_pages): (&Work<'_>, u64),
 ) -> Result<(), StoreError> {
-    let mut bytes = Vec::new();
-    for letter in dead {
-        bytes.clear();
-        if let Some(batch) = &letter.batch {
-            block::encode(std::slice::from_ref(batch), dictionary, &mut bytes)?;
-        }
-        let (head, body) = bytes.split_at(HEADER_LENGTH.min(bytes.len()));
-        let sql =
-            "INSERT INTO dead (at_us, reason, run, seq, n, head, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-        let (run, seq, n) = letter.name;
-        let (run, seq, n) = (run_key(run), seq.cast_signed(), n.cast_signed());
+    for letter in work.dead {
+        let (run, seq, n) = row_name(letter);
         // A commit that landed although it seemed to fail has written it before.
         let same = "DELETE FROM dead WHERE run = ?1 AND seq = ?2 AND n = ?3";
         transaction.execute(same, params![run, seq, n])?;
-        transaction.execute(sql, params![letter.at_us, letter.reason, run, seq, n, head, body])?;
+        put_letter(transaction, dictionary, letter, None)?;
     }
-    if !dead.is_empty() {
+    for letter in work.dead_before {
+        let (run, seq, n) = row_name(letter);
+        let same = "SELECT count(*) FROM dead WHERE run = ?1 AND seq = ?2 AND n = ?3";
+        if transaction.query_row(same, params![run, seq, n], |row| row.get::<_, i64>(0))? == 0 {
+            let sql = "SELECT coalesce(min(id), 1) - 1 FROM dead";
+            let before = transaction.query_row(sql, [], |row| row.get(0))?;
+            put_letter(transaction, dictionary, letter, Some(before))?;
+        }
+    }
+    if !work.dead.is_empty() || !work.dead_before.is_empty() {
         let old = "DELETE FROM dead WHERE id <= (SELECT max(id) FROM dead) - ?1";
         transaction.execute(old, [DEAD_LETTERS_MAX])?;
         let old = "DELETE FROM dead WHERE id <= (SELECT max(id) FROM (SELECT id,
@@ -320,5 +320,28 @@ pub(super) fn put_dead(
                    WHERE bytes > ?1)";
         transaction.execute(old, [(small_pages * schema::PAGE_SIZE).cast_signed()])?;
     }
+    Ok(())
+}
+
+fn row_name(letter: &DeadLetter) -> (i64, i64, i64) {
+    let (run, seq, n) = letter.name;
+    (run_key(run), seq.cast_signed(), n.cast_signed())
+}
+
+/// Without an `id` it becomes the newest.
+fn put_letter(
+    transaction: &Transaction<'_>,
+    dictionary: &Dictionary,
+    letter: &DeadLetter,
+    id: Option<i64>,
+) -> Result<(), StoreError> {
+    let mut bytes = Vec::new();
+    if let Some(batch) = &letter.batch {
+        block::encode(std::slice::from_ref(batch), dictionary, &mut bytes)?;
+    }
+    let (head, body) = bytes.split_at(HEADER_LENGTH.min(bytes.len()));
+    let sql = "INSERT INTO dead (id, at_us, reason, run, seq, n, head, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+    let (run, seq, n) = row_name(letter);
+    transaction.execute(sql, params![id, letter.at_us, letter.reason, run, seq, n, head, body])?;
     Ok(())
 }

@@ -83,6 +83,31 @@ fn what_was_set_aside_comes_back_on_a_full_disk_into_the_rows_of_what_was_confir
 }
 
 #[test]
+fn on_a_full_disk_refused_messages_hold_up_nothing_that_waits() {
+    let (away, directory) = (tempfile::tempdir().expect("one"), tempfile::tempdir().expect("another"));
+    let now = Instant::now();
+    let mut spool = life(away.path(), now);
+    let first = spool.run;
+    let all = store_big(&mut spool, 100, now);
+    spool.dead_letter(vec![Confirmed::from(&*all[50])], "no", now).expect("stored");
+    drop(spool);
+    aside::set_aside(&away.path().join(store::FILE), aside::QUARANTINE, first).expect("set aside");
+    let mut spool = life(directory.path(), now);
+    for batch in store_big(&mut spool, 600, now) {
+        spool.confirm(&[Confirmed::from(&*batch)]);
+    }
+    spool.close(true, now + Duration::from_secs(20)).expect("closes");
+    std::fs::rename(away.path().join("quarantine"), directory.path().join("quarantine")).expect("moved");
+    let mut spool = life(directory.path(), now);
+    feel_the_full_disk(directory.path(), &mut spool, now);
+    let came = drain(directory.path(), &mut spool, now + Duration::from_secs(2));
+    assert_eq!(came, (0..500).chain(510..1000).collect());
+    let file = rusqlite::Connection::open(directory.path().join(store::FILE)).expect("opens");
+    let letters: i64 = file.query_row("SELECT count(*) FROM dead", [], |row| row.get(0)).expect("readable");
+    assert_eq!(letters, 0, "they stayed in the folder, which had to make room");
+}
+
+#[test]
 fn a_file_that_is_damaged_on_a_full_disk_gives_its_readings_back_as_the_server_takes_them() {
     let directory = tempfile::tempdir().expect("a directory");
     let now = Instant::now();

@@ -196,6 +196,137 @@ fn an_end_that_was_sent_so_long_ago_that_its_record_is_gone_is_not_said_again() 
     assert!(!events.iter().any(said), "{events:?}");
 }
 
+/// Reason, first seq and readings of the dead letters that are kept, oldest first; each holds what it is called.
+fn letters(directory: &Path) -> Vec<(String, u64, u64)> {
+    let file = rusqlite::Connection::open(directory.join(store::FILE)).expect("opens");
+    let (mut found, _) = store::dead_letters(&file, i64::MAX).expect("readable");
+    found.reverse();
+    let whole = |letter: &store::DeadLetter| (letter.name.2 > 0) == letter.batch.is_some();
+    assert!(found.iter().all(whole), "{found:?}");
+    found.into_iter().map(|letter| (letter.reason, letter.name.1, letter.name.2)).collect()
+}
+
+/// A life with two dead letters, one of them a record, and a clock that was set, which is known to the server. Gives a batch from before.
+fn with_letters(directory: &Path, known: &'static Schema) -> (Life, Arc<Batch>) {
+    let mut life = Life::begin(settings(directory), known);
+    let mut plant = Plant::new(life.spool.run);
+    let mut early = Batch::clone(&plant.batch());
+    early.stamp = Stamp { wall_us: 50, mono_us: 50, boot: BootId(7), clock: ClockQuality::Unsynced };
+    let early = Arc::new(early);
+    life.store(&early);
+    life.spool.record(Body::Clock { boot: BootId(7), offset_us: 1_000, at_mono_us: 100 }, stamp(1));
+    life.spool.record(Body::Device { device: "meter".into(), answering: false }, stamp(1));
+    let refused = plant.batch();
+    life.store(&refused);
+    let events = life.waiting().1;
+    let (clocks, others): (Vec<_>, Vec<_>) =
+        events.iter().partition(|event| event.body.correction().is_some());
+    life.spool.confirm(&clocks.iter().map(|event| Confirmed::from(&***event)).collect::<Vec<_>>());
+    let others = others.iter().map(|event| Confirmed::from(&***event)).collect();
+    let now = life.now;
+    life.spool.dead_letter(others, "no such topic", now).expect("stored");
+    life.spool.dead_letter(vec![Confirmed::from(&*refused)], "not authorized", now).expect("stored");
+    life.turn();
+    life.now += Duration::from_secs(11);
+    life.settle();
+    (life, early)
+}
+
+fn kept(life: &Life) -> (u64, u64, u64) {
+    life.board
+        .read(|status| (status.spool.dead_letters, status.spool.records_refused, status.spool.dead_lettered))
+}
+
+#[test]
+fn refused_messages_and_what_is_known_of_a_clock_come_back_from_the_file_of_a_newer_program() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (newer, early) = with_letters(directory.path(), &NEXT);
+    newer.close();
+    let before = letters(directory.path());
+    assert_eq!(
+        before.iter().map(|(why, ..)| &**why).collect::<Vec<_>>(),
+        ["no such topic", "not authorized"]
+    );
+    let mut older = Life::begin(settings(directory.path()), &schema::CURRENT);
+    let refused = Plant::new(older.spool.run).batch();
+    older.store(&refused);
+    let now = older.now;
+    older.spool.dead_letter(vec![Confirmed::from(&*refused)], "too long", now).expect("stored");
+    older.turn();
+    older.close();
+    let mut life = Life::begin(settings(directory.path()), &NEXT);
+    life.settle();
+    assert_eq!(folders(directory.path(), "newer"), 0);
+    let all: Vec<_> = before.into_iter().chain([("too long".to_owned(), 0, 2)]).collect();
+    assert_eq!(letters(directory.path()), all, "older than those of the own file");
+    assert_eq!(kept(&life), (3, 1, 4), "kept, and counted once");
+    let (batches, events) = life.waiting();
+    assert_eq!(batches, [early]);
+    let clocks =
+        |events: &[Arc<Event>]| events.iter().filter_map(|event| event.body.correction()).collect::<Vec<_>>();
+    let set = ClockCorrection { boot: BootId(7), offset_us: 1_000, at_mono_us: 100 };
+    assert_eq!(clocks(&events), [set], "said before what needs it");
+    life.spool.confirm(&events.iter().map(|event| Confirmed::from(&**event)).collect::<Vec<_>>());
+    life.close();
+    let (opened, _) = {
+        let board = Board::default();
+        (Spool::open_as(settings(directory.path()), board.clone(), || stamp(0), &NEXT).expect("opens"), board)
+    };
+    assert_eq!(opened.spool.clocks(), [set]);
+}
+
+#[test]
+fn refused_messages_come_back_from_a_damaged_file_too() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (life, early) = with_letters(directory.path(), &schema::CURRENT);
+    life.close();
+    let file = directory.path().join(store::FILE);
+    let mut bytes = std::fs::read(&file).expect("there");
+    bytes[..1024].fill(0);
+    std::fs::write(&file, bytes).expect("written");
+    for _ in 0..2 {
+        let mut life = Life::begin(settings(directory.path()), &schema::CURRENT);
+        life.settle();
+        assert_eq!(
+            letters(directory.path()),
+            [("not authorized".to_owned(), 2, 2)],
+            "what proves itself, once"
+        );
+        assert_eq!(kept(&life), (1, 0, 2), "and it counts as before");
+        let (batches, events) = life.waiting();
+        assert_eq!(batches, [early.clone()]);
+        assert!(events.iter().any(|event| event.body.correction().is_some()), "{events:?}");
+        life.close();
+    }
+}
+
+#[test]
+fn letters_of_another_file_make_no_room_among_those_that_are_here() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join(store::FILE);
+    let (mut store, _) = store::Store::open(&file, 1 << 30, "x").expect("opens");
+    let letter = |counter, seq| {
+        let run = RunId { counter, random: 1 };
+        store::DeadLetter { at_us: 0, reason: counter.to_string(), name: (run, seq, 0), batch: None }
+    };
+    let own: Vec<_> = (0..900).map(|seq| letter(2, seq)).collect();
+    let before: Vec<_> = (0..200).rev().map(|seq| letter(1, seq)).collect();
+    store.commit(&store::Work { dead: &own, ..store::Work::default() }).expect("stored");
+    for _ in 0..2 {
+        for piece in before.chunks(32) {
+            // Also as by a commit that seemed to have failed.
+            store.commit(&store::Work { dead_before: piece, ..store::Work::default() }).expect("stored");
+        }
+    }
+    let count =
+        |sql: &str| store.connection().query_row(sql, [], |row| row.get::<_, i64>(0)).expect("a number");
+    assert_eq!(
+        (count("SELECT count(*) FROM dead WHERE reason = '2'"), count("SELECT count(*) FROM dead")),
+        (900, 1000)
+    );
+    assert_eq!(count("SELECT min(seq) FROM dead WHERE reason = '1'"), 100, "the newest of them");
+}
+
 #[test]
 fn a_newer_file_whose_head_lies_is_searched_page_by_page_and_kept() {
     let directory = tempfile::tempdir().expect("a directory");

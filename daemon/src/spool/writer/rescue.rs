@@ -144,14 +144,27 @@ impl Writer {
             rescue.keep_unstored(piece, false);
             return Ok(());
         };
-        let Piece { mut batches, events } = piece;
+        let Piece { mut batches, events, letters } = piece;
+        // On a full disk they stay where they are: what waits goes on.
+        let letters = if self.full {
+            rescue.left_letters(letters.len());
+            Vec::new()
+        } else {
+            letters
+        };
         let next = store.next();
         let mut many = if self.full { a_few(&batches) } else { batches.len() };
         let mut no_room = false;
         let written = loop {
-            let work =
-                Work { batches: &batches[..many], apart: true, events: &events, floor, ..Work::default() };
-            if many == 0 && events.is_empty() {
+            let work = Work {
+                batches: &batches[..many],
+                apart: true,
+                events: &events,
+                dead_before: &letters,
+                floor,
+                ..Work::default()
+            };
+            if many == 0 && events.is_empty() && letters.is_empty() {
                 break Ok(None);
             }
             match commit(store, &work) {
@@ -173,9 +186,12 @@ impl Writer {
                 let rest = batches.split_off(many);
                 rescue.stored(&batches);
                 if !rest.is_empty() {
-                    rescue.keep_unstored(Piece { batches: rest, events: Vec::new() }, no_room);
+                    rescue.keep_unstored(Piece { batches: rest, ..Piece::default() }, no_room);
                 }
                 let Some(written) = written else { return Ok(()) };
+                if !letters.is_empty() {
+                    self.count_letters();
+                }
                 self.shared.lock().events_waiting += written.event_ids.len() as u64;
                 if let Some(newest) = written.event_ids.last() {
                     self.shared.newest_event.store(*newest, Ordering::Release);
@@ -184,7 +200,7 @@ impl Writer {
                 self.store.as_ref().map_or(Ok(()), bound_log).map_err(|error| (error, None))
             }
             Err(error) => {
-                rescue.keep_unstored(Piece { batches, events }, false);
+                rescue.keep_unstored(Piece { batches, events, letters }, false);
                 Err((error, Some(next)))
             }
         }

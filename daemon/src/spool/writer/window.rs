@@ -182,6 +182,7 @@ impl Writer {
             folded: &window.folded,
             mark: window.mark.as_ref(),
             dead: &window.dead,
+            dead_before: &[],
             floor,
             expired: self.expired.0,
             undo_from: self.undo_from(),

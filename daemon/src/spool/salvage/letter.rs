@@ -1,0 +1,37 @@
+//! Dead letters among the pages of a damaged file. One is believed if its batch is: the batch proves itself by the checksum of its block, and must
+//! be the one that the row names. A refused record, or a letter without its batch, has no such proof and stays in the folder.
+
+use super::record::{Column, Record};
+use super::{RECORDS_MAX, Salvage};
+use crate::spool::records::run_of;
+use crate::spool::store::{DeadLetter, letter};
+
+/// The broker's words may be damaged; no broker says more.
+const REASON_MAX: usize = 1024;
+
+impl Salvage {
+    /// A row of `dead`. Free pages hold copies, and older ones that had to go.
+    pub(super) fn letter(&mut self, record: &Record) {
+        let [
+            Column::Null,
+            Column::Number(at_us),
+            Column::Other(reason),
+            Column::Number(run),
+            Column::Number(seq),
+            Column::Number(n),
+            Column::Other(head),
+            Column::Other(body),
+            ..,
+        ] = &*record.columns
+        else {
+            return;
+        };
+        let name = (run_of(*run), seq.cast_unsigned(), n.cast_unsigned());
+        let bytes = [&head[..], &body[..]].concat();
+        let batch = letter(&bytes, &self.dictionary, name).or_else(|| letter(&bytes, &self.others, name));
+        if batch.is_some() && self.lettered.len() < RECORDS_MAX && self.lettered.insert((name.0, name.1)) {
+            let reason = String::from_utf8_lossy(&reason[..reason.len().min(REASON_MAX)]).into_owned();
+            self.letters.push(DeadLetter { at_us: *at_us, reason, name, batch });
+        }
+    }
+}
