@@ -58,6 +58,8 @@ fn a_configuration_that_is_missing_malformed_or_spoilt_by_a_drop_in_is_one_line(
     let nowhere = gateway.etc("nowhere");
     let run = |place: &str| gateway.command(&["run", "--config", place]).output().unwrap();
     one_line(&run(nowhere.to_str().unwrap()), &["nowhere", "check the path"]);
+    let below = gateway.etc("fieldspool.toml/below");
+    one_line(&run(below.to_str().unwrap()), &["below", "Not a directory", "check the disk and the path"]);
 
     fs::write(gateway.etc("20-drop-in.toml"), "[bus.cellar\n").unwrap();
     one_line(&gateway.ask(&["run"]), &["20-drop-in.toml:1:12", "closing bracket"]);

@@ -182,7 +182,7 @@ impl<'a> Reader<'a> {
             }
             match fs::read_dir(folder) {
                 Ok(entries) => self.list(folder, entries, &mut files),
-                Err(error) if error.kind() == ErrorKind::NotFound && !named && !leads_nowhere(folder) => {}
+                Err(error) if !named && is_absent(&error) && !leads_nowhere(folder) => {}
                 Err(error) => self.not_read(folder, &error),
             }
         }
@@ -268,6 +268,11 @@ impl<'a> Reader<'a> {
             self.fault(Place::file(file), format!("cannot be read: {error}"), remedy.to_owned());
         }
     }
+}
+
+/// There is nothing of this name, nor could there be.
+fn is_absent(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
 /// A link on the way leads to what is not there, as to a disk that is not mounted yet.
