@@ -67,7 +67,7 @@ fn raise(known: &mut RunBooks, books: &RunBooks) {
         return;
     }
     let mut confirmed = books.settled.clone();
-    for (first, next, _) in books.lost.iter() {
+    for (first, next, _) in books.lost.stretches() {
         confirmed.remove(first, next);
     }
     if books.lost.forgotten().total() > 0 {

@@ -291,7 +291,7 @@ impl RunBooks {
         for (first, next) in self.settled.iter().filter(|(first, _)| *first < self.durable) {
             kept.settled.insert(first, next.min(self.durable));
         }
-        for (first, next, _) in self.lost.iter() {
+        for (first, next, _) in self.lost.stretches() {
             kept.settled.insert(first, next);
         }
         let many = kept.settled.count().saturating_sub(kept.lost.count() + EXCEPTIONS_MAX + 1);

@@ -101,8 +101,12 @@ impl Lost {
 
     /// Forgets the places of the older half of the stretches, as far as they lie below `floor`.
     pub fn forget_places(&mut self, floor: u64) {
-        let old: Vec<_> =
-            self.iter().into_iter().take(LOST_MAX / 2).take_while(|(_, next, _)| *next <= floor).collect();
+        let old: Vec<_> = self
+            .stretches()
+            .into_iter()
+            .take(LOST_MAX / 2)
+            .take_while(|(_, next, _)| *next <= floor)
+            .collect();
         let Some((_, limit, _)) = old.last().copied() else { return };
         for (first, next, cause) in old {
             *self.forgotten.of(cause) += self.known.entry(cause).or_default().remove(first, next);
@@ -138,7 +142,7 @@ impl Lost {
     pub fn take(&mut self, others: &Self) -> Losses {
         let before = self.counted();
         if others.limit > self.limit {
-            let known: Vec<_> = self.iter();
+            let known: Vec<_> = self.stretches();
             self.known.clear();
             self.limit = others.limit;
             for (first, next, cause) in known {
@@ -147,7 +151,7 @@ impl Lost {
         }
         self.forgotten.add(&others.forgotten);
         let mut mine = Intervals::default();
-        for (first, next, _) in self.iter() {
+        for (first, next, _) in self.stretches() {
             mine.insert(first, next);
         }
         for (first, next, cause) in others.iter() {
@@ -194,7 +198,7 @@ impl Lost {
     }
 
     /// The stretches whose places are known, ascending.
-    pub fn iter(&self) -> Vec<(u64, u64, GapCause)> {
+    pub fn stretches(&self) -> Vec<(u64, u64, GapCause)> {
         let of = |(cause, known): (&GapCause, &Intervals)| {
             known.iter().map(|(first, next)| (first, next, *cause)).collect::<Vec<_>>()
         };

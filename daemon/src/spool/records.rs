@@ -152,7 +152,7 @@ fn causes_text(books: &RunBooks) -> String {
     if books.losses.only().is_some() {
         return String::new();
     }
-    books.lost.iter().into_iter().map(|(_, _, cause)| digit(cause)).collect()
+    books.lost.stretches().into_iter().map(|(_, _, cause)| digit(cause)).collect()
 }
 
 /// Of which cause the lost stretch with this digit is. Older books name none: then nobody knows but where there is only one.
@@ -168,7 +168,7 @@ pub fn books_text(run: RunId, books: &RunBooks) -> String {
         run: run_key(run),
         durable: books.durable,
         settled: books.settled.iter().collect(),
-        lost: books.lost.iter().into_iter().map(|(first, next, _)| (first, next)).collect(),
+        lost: books.lost.stretches().into_iter().map(|(first, next, _)| (first, next)).collect(),
         losses: losses_row(&books.losses),
         causes: causes_text(books),
         forgotten: (forgotten.total() > 0).then(|| (books.lost.limit(), losses_row(&forgotten))),

@@ -46,7 +46,7 @@ impl Said {
     /// So it is with the losses of a run that has no end yet.
     pub(super) fn losses(&mut self, run: RunId, books: &RunBooks) {
         let gaps = self.gaps.entry(run).or_default();
-        for (first, next, _) in books.lost.iter() {
+        for (first, next, _) in books.lost.stretches() {
             gaps.insert(first, next);
         }
         let (said, forgotten) = (self.forgotten.entry(run).or_default(), books.lost.forgotten());
@@ -62,7 +62,7 @@ impl Said {
             told.insert(*first, *next);
         }
         let mut untold = Vec::new();
-        for (first, next, cause) in books.lost.iter() {
+        for (first, next, cause) in books.lost.stretches() {
             let gap = |(first, next)| Body::Gap { of: run, first, next, cause };
             untold.extend(told.missing(first, next).into_iter().map(gap));
         }

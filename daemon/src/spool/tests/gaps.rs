@@ -82,7 +82,7 @@ fn lost_stretches_that_nothing_waits_behind_are_forgotten_by_place_and_not_by_nu
     assert_eq!((books.losses.dead_lettered, books.lost.total()), (lost, lost));
     assert_eq!((books.confirmed(), books.waiting()), (confirmed, 500_000));
     assert_eq!(books.lost.within(499_950, 499_953), 3, "the newest are known by place");
-    let known: Vec<_> = books.lost.iter();
+    let known: Vec<_> = books.lost.stretches();
     assert!(known.iter().all(|(first, next, _)| (first % 50, next - first) == (0, 3)), "and none is a guess");
     assert!(
         books.lost.forgotten().dead_lettered + 3 * known.len() as u64 == lost && known.len() >= LOST_MAX / 2
@@ -154,7 +154,7 @@ fn books_of_an_older_program_have_no_causes_and_nothing_forgotten() {
     };
     for (losses, cause) in [("[2,0,0,0,0,0]", GapCause::Evicted), ("[1,0,0,0,1,0]", GapCause::Damaged)] {
         let books = books_of(RUN, &text(losses)).expect("sealed");
-        assert_eq!(books.lost.iter(), [(2, 4, cause)]);
+        assert_eq!(books.lost.stretches(), [(2, 4, cause)]);
         assert_eq!((books.lost.total(), books.confirmed(), books.waiting()), (2, 7, 0));
     }
 }

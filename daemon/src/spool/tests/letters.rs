@@ -115,7 +115,9 @@ async fn every_other_refused(
     let (mut delivered, mut refused) = (Vec::new(), BTreeSet::new());
     for _ in 0..many / 100 {
         let batches: Vec<_> = (0..100).map(|_| plant.batch()).collect();
-        batches.iter().for_each(|batch| spool.append(batch.clone()));
+        for batch in &batches {
+            spool.append(batch.clone());
+        }
         flush(&spool).await;
         let (odd, even): (Vec<_>, Vec<_>) = batches.into_iter().partition(|batch| batch.seq % 4 == 2);
         spool.confirm(&odd.iter().map(|batch| Confirmed::from(&**batch)).collect::<Vec<_>>());
