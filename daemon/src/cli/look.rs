@@ -90,11 +90,8 @@ fn spool_lines(spool: &SpoolStatus, now_us: i64) -> Vec<(&'static str, String)> 
         ("dropped while the disk failed", spool.dropped),
         ("refused by the server", spool.dead_lettered),
     ];
-    let lost: Vec<String> = lost
-        .stretches()
-        .filter(|(_, count)| *count > 0)
-        .map(|(what, count)| format!("{count} {what}"))
-        .collect();
+    let lost: Vec<String> =
+        lost.iter().filter(|(_, count)| *count > 0).map(|(what, count)| format!("{count} {what}")).collect();
     if !lost.is_empty() {
         lines.push(("Lost", lost.join(", ")));
     }

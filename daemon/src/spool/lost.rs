@@ -154,7 +154,7 @@ impl Lost {
         for (first, next, _) in self.stretches() {
             mine.insert(first, next);
         }
-        for (first, next, cause) in others.iter() {
+        for (first, next, cause) in others.stretches() {
             for (first, next) in mine.missing(first, next) {
                 self.insert(first, next, cause);
             }

@@ -294,7 +294,7 @@ fn refused_messages_come_back_from_a_damaged_file_too() {
         );
         assert_eq!(kept(&life), (1, 0, 2), "and it counts as before");
         let (batches, events) = life.waiting();
-        assert_eq!(batches, [early.clone()]);
+        assert_eq!(batches, std::slice::from_ref(&early));
         assert!(events.iter().any(|event| event.body.correction().is_some()), "{events:?}");
         life.close();
     }
