@@ -60,16 +60,19 @@ fn drain(directory: &Path, spool: &mut Stepped, now: Instant) -> BTreeSet<u64> {
     panic!("it is never given up: {} of its readings came", came.len());
 }
 
-#[test]
-fn what_was_set_aside_comes_back_on_a_full_disk_into_the_rows_of_what_was_confirmed() {
+/// A full disk with a ring that has wrapped, all of it confirmed, and beside it a file with a hundred batches that was set aside;
+/// `before`: what is done to that one first.
+fn beside_a_full_ring(
+    now: Instant,
+    before: impl FnOnce(&mut Stepped, &[Arc<Batch>]),
+) -> (tempfile::TempDir, Stepped) {
     let (away, directory) = (tempfile::tempdir().expect("one"), tempfile::tempdir().expect("another"));
-    let now = Instant::now();
     let mut spool = life(away.path(), now);
     let first = spool.run;
-    store_big(&mut spool, 100, now);
+    let all = store_big(&mut spool, 100, now);
+    before(&mut spool, &all);
     drop(spool);
     aside::set_aside(&away.path().join(store::FILE), aside::QUARANTINE, first).expect("set aside");
-    // A ring that has wrapped, all of it confirmed.
     let mut spool = life(directory.path(), now);
     for batch in store_big(&mut spool, 600, now) {
         spool.confirm(&[Confirmed::from(&*batch)]);
@@ -78,28 +81,23 @@ fn what_was_set_aside_comes_back_on_a_full_disk_into_the_rows_of_what_was_confir
     std::fs::rename(away.path().join("quarantine"), directory.path().join("quarantine")).expect("moved");
     let mut spool = life(directory.path(), now);
     feel_the_full_disk(directory.path(), &mut spool, now);
+    (directory, spool)
+}
+
+#[test]
+fn what_was_set_aside_comes_back_on_a_full_disk_into_the_rows_of_what_was_confirmed() {
+    let now = Instant::now();
+    let (directory, mut spool) = beside_a_full_ring(now, |_, _| {});
     let came = drain(directory.path(), &mut spool, now + Duration::from_secs(2));
     assert_eq!(came, (0..1000).collect());
 }
 
 #[test]
 fn on_a_full_disk_refused_messages_hold_up_nothing_that_waits() {
-    let (away, directory) = (tempfile::tempdir().expect("one"), tempfile::tempdir().expect("another"));
     let now = Instant::now();
-    let mut spool = life(away.path(), now);
-    let first = spool.run;
-    let all = store_big(&mut spool, 100, now);
-    spool.dead_letter(vec![Confirmed::from(&*all[50])], "no", now).expect("stored");
-    drop(spool);
-    aside::set_aside(&away.path().join(store::FILE), aside::QUARANTINE, first).expect("set aside");
-    let mut spool = life(directory.path(), now);
-    for batch in store_big(&mut spool, 600, now) {
-        spool.confirm(&[Confirmed::from(&*batch)]);
-    }
-    spool.close(true, now + Duration::from_secs(20)).expect("closes");
-    std::fs::rename(away.path().join("quarantine"), directory.path().join("quarantine")).expect("moved");
-    let mut spool = life(directory.path(), now);
-    feel_the_full_disk(directory.path(), &mut spool, now);
+    let (directory, mut spool) = beside_a_full_ring(now, |spool, all| {
+        spool.dead_letter(vec![Confirmed::from(&*all[50])], "no", now).expect("stored");
+    });
     let came = drain(directory.path(), &mut spool, now + Duration::from_secs(2));
     assert_eq!(came, (0..500).chain(510..1000).collect());
     let file = rusqlite::Connection::open(directory.path().join(store::FILE)).expect("opens");
