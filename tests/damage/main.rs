@@ -1,6 +1,6 @@
 //! Damage: what is left of the spool when its file is not what it was.
 //!
-//! `images`: seeded damage to copies of real spools, judged by an oracle that reads the file by itself (`oracle`), and summed up (`tally`).
+//! `images`: seeded damage (`harm`) to copies of real spools, judged by an oracle that reads the file by itself (`oracle`), and summed up (`tally`).
 //! `versions`: an update, and one that was rolled back. `format`: a reader in another language, written from the
 //! documentation alone, gives what `fieldspool spool export` gives.
 //!
@@ -12,6 +12,7 @@
 #![allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)]
 
 mod format;
+mod harm;
 mod images;
 mod oracle;
 mod plant;

@@ -8,7 +8,7 @@ use fieldspool::model::event::Event;
 use fieldspool::model::{Batch, BootId, ClockQuality, PointMeta, Reading, RunId, Shape, Stamp};
 use fieldspool::spool::schema::{self, Schema};
 use fieldspool::spool::stepped::Stepped;
-use fieldspool::spool::{Cursor, Item, SpoolSettings};
+use fieldspool::spool::{BYTES_MAX_LEAST, Confirmed, Cursor, Item, SpoolSettings};
 use fieldspool::status::Board;
 use fieldspool_drivers::{Sample, Value, ValueKind};
 
@@ -104,8 +104,18 @@ impl Taken {
     }
 
     pub(crate) fn open_as(directory: &Path, known: &'static Schema) -> Self {
+        Self::open_with(settings(directory), known)
+    }
+
+    /// With the least cap.
+    pub(crate) fn open_capped(directory: &Path) -> Self {
+        let bytes_max = Some(BYTES_MAX_LEAST);
+        Self::open_with(SpoolSettings { bytes_max, ..settings(directory) }, &schema::CURRENT)
+    }
+
+    fn open_with(settings: SpoolSettings, known: &'static Schema) -> Self {
         let (board, now) = (Board::default(), Instant::now());
-        let spool = Stepped::open_as(settings(directory), (board.clone(), known), || stamp(0), now);
+        let spool = Stepped::open_as(settings, (board.clone(), known), || stamp(0), now);
         Self { spool: spool.expect("opens, whatever lies there"), board, now }
     }
 
@@ -138,6 +148,24 @@ impl Taken {
             }
         }
         panic!("the spool does not come to rest: {:?}", self.board.read(|status| status.spool.clone()));
+    }
+
+    /// Everything that comes, as a server takes it: what is set aside waits for the room that this makes.
+    pub(crate) fn drain(&mut self) -> Waiting {
+        let (mut batches, mut events) = (Vec::new(), Vec::new());
+        for _ in 0..1000 {
+            let (more, said) = self.settle();
+            if more.is_empty() && said.is_empty() {
+                return (batches, events);
+            }
+            self.spool.confirm(&more.iter().map(|batch| Confirmed::from(&**batch)).collect::<Vec<_>>());
+            self.spool.confirm(&said.iter().map(|event| Confirmed::from(&**event)).collect::<Vec<_>>());
+            batches.extend(more);
+            events.extend(said);
+            // Confirmations are written.
+            self.now += Duration::from_secs(11);
+        }
+        panic!("it does not come to an end: {:?}", self.board.read(|status| status.spool.clone()));
     }
 
     /// `None`: the file was found damaged on the way.

@@ -1,11 +1,12 @@
 //! What came of all damaged spools together: the figures that the test prints, and its row in the table of `tests/README.md`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fieldspool::model::RunId;
 
-use crate::images::{Base, Damage, Name, Told};
+use crate::harm::Damage;
+use crate::images::{Base, Name, Told};
 use crate::record;
 
 /// Sums over the images that were damaged in one way.
@@ -34,6 +35,10 @@ pub(crate) struct Tally {
     blocks: usize,
     undamaged: usize,
     undamaged_saved: usize,
+    /// Of spools at their cap: images, undamaged blocks, and those of them that came back.
+    at_cap: (u64, usize, usize),
+    /// Readings that had made room, and came all the same out of a free page, or are called damaged.
+    evicted_again: usize,
     slowest: Duration,
     by_kind: BTreeMap<&'static str, Kind>,
 }
@@ -42,25 +47,29 @@ impl Tally {
     /// What came of one.
     pub(crate) fn count(&mut self, base: &Base, damage: &Damage, told: &Told, took: Duration) -> usize {
         self.images += 1;
+        self.at_cap.0 += u64::from(base.capped);
         self.slowest = self.slowest.max(took);
         self.waiting += base.waiting.len();
         self.saved += told.sent.len();
         self.lost += told.gaps.len();
-        self.count_blocks(base, damage, &told.sent);
+        self.count_blocks(base, damage, told);
         self.count_missing(base, damage.kind, told);
-        let again = told.sent.iter().chain(&told.gaps).filter(|name| !base.waiting.contains(name)).count();
-        self.again += again;
-        again
+        let other = told.sent.iter().chain(&told.gaps).filter(|name| !base.waiting.contains(name));
+        let (evicted, again): (Vec<&Name>, Vec<&Name>) = other.partition(|name| base.evicted.contains(name));
+        self.evicted_again += evicted.len();
+        self.again += again.len();
+        evicted.len() + again.len()
     }
 
-    fn count_blocks(&mut self, base: &Base, damage: &Damage, sent: &BTreeSet<Name>) {
+    fn count_blocks(&mut self, base: &Base, damage: &Damage, told: &Told) {
         let of_kind = self.by_kind.entry(damage.kind).or_default();
         of_kind.images += 1;
         for block in &base.image.blocks {
             let run = RunId { counter: block.run.0, random: block.run.1 };
             let names: Vec<_> = (block.first..block.next)
                 .map(|seq| (run, seq))
-                .filter(|name| base.waiting.contains(name))
+                // What makes room for what comes need not come back.
+                .filter(|name| base.waiting.contains(name) && !told.evicted.contains(name))
                 .collect();
             if names.is_empty() {
                 continue;
@@ -69,17 +78,21 @@ impl Tally {
             if !block.own.iter().any(|stretch| damage.hits(stretch)) {
                 self.undamaged += 1;
                 of_kind.undamaged += 1;
-                let saved = names.iter().all(|name| sent.contains(name));
+                let saved = names.iter().all(|name| told.sent.contains(name));
                 self.undamaged_saved += usize::from(saved);
                 of_kind.undamaged_saved += usize::from(saved);
+                if base.capped {
+                    self.at_cap.1 += 1;
+                    self.at_cap.2 += usize::from(saved);
+                }
             }
         }
     }
 
     /// What waited, did not come back and is in no gap record.
     fn count_missing(&mut self, base: &Base, kind: &'static str, told: &Told) {
-        for name in &base.waiting {
-            if told.sent.contains(name) || told.gaps.contains(name) {
+        for name in base.waiting.union(&base.evicted) {
+            if [&told.sent, &told.gaps, &told.evicted].iter().any(|told| told.contains(name)) {
                 continue;
             }
             let from = told.unproved.get(&name.0);
@@ -100,6 +113,12 @@ impl Tally {
         self.undamaged_saved as f64 / self.undamaged as f64
     }
 
+    /// ... of spools at their cap.
+    pub(crate) fn share_at_cap(&self) -> f64 {
+        let (_, undamaged, saved) = self.at_cap;
+        if undamaged == 0 { 1.0 } else { saved as f64 / undamaged as f64 }
+    }
+
     /// The first reading that went missing in silence, if any did.
     pub(crate) fn silent(&self) -> Option<&str> {
         self.first_silent.as_deref()
@@ -108,9 +127,11 @@ impl Tally {
     /// The row of the table.
     pub(crate) fn row(&self, seed: &str) {
         let often = format!(
-            "{}; {:.2} % of undamaged blocks came back; slowest start {:.1} s",
+            "{}, {} of them at their cap; {:.2} % of undamaged blocks came back, {:.2} % of those at the cap; slowest start {:.1} s of the processor",
             self.images,
+            self.at_cap.0,
             self.share() * 100.0,
+            self.share_at_cap() * 100.0,
             self.slowest.as_secs_f64()
         );
         let lost = format!(
@@ -133,7 +154,7 @@ impl Tally {
             "{} damaged spools, seed {seed}: {} readings waited, {} came back, {} recorded as lost, {} behind an end that \
          is said to be unproved, {} missing in silence, {} confirmed ones sent again or \
          recorded; {} of {} blocks undamaged, {:.3} % of these came back; \
-         slowest start {:.0} ms",
+         {} at their cap: {:.3} % of theirs, {} that had made room came all the same or are called damaged; slowest start {:.0} ms of the processor",
             self.images,
             self.waiting,
             self.saved,
@@ -144,6 +165,9 @@ impl Tally {
             self.undamaged,
             self.blocks,
             self.share() * 100.0,
+            self.at_cap.0,
+            self.share_at_cap() * 100.0,
+            self.evicted_again,
             self.slowest.as_secs_f64() * 1000.0,
         );
     }

@@ -399,6 +399,13 @@ impl Rescue {
             let own = self.saved.get(run).unwrap_or(&none);
             saved += own.total();
             let present = self.present.as_ref().and_then(|present| present.get(run)).unwrap_or(&none);
+            // A gap record of it was found, and not the books that knew it: it is lost as that says, and not said again.
+            for (first, next, cause) in self.said.causes(*run) {
+                let elsewhere = own.missing(first, next.min(*durable)).into_iter();
+                for (first, next) in elsewhere.flat_map(|(first, next)| present.missing(first, next)) {
+                    books.lose(first, next, cause);
+                }
+            }
             let missing = books.settled.missing(0, *durable).into_iter();
             let missing = missing.flat_map(|(first, next)| own.missing(first, next));
             for (first, next) in missing.flat_map(|(first, next)| present.missing(first, next)) {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::model::event::{Body, GapCause};
 use crate::model::{RunId, Stamp};
 use crate::spool::inner::{Gap, Inner};
-use crate::spool::ledger::{End, Intervals, Losses, RunBooks, UNFOLDED};
+use crate::spool::ledger::{End, Intervals, Losses, Lost, RunBooks, UNFOLDED};
 
 /// What records that were found say: it need not be said again.
 #[derive(Debug, Default)]
@@ -14,6 +14,8 @@ pub(in crate::spool) struct Said {
     /// Runs that have an end record, and where it says that they end.
     ended: BTreeMap<RunId, u64>,
     gaps: BTreeMap<RunId, Intervals>,
+    /// Those of them that name each reading, and why.
+    causes: BTreeMap<RunId, Lost>,
     /// How many losses below a limit.
     forgotten: BTreeMap<RunId, Losses>,
 }
@@ -29,8 +31,12 @@ impl Said {
     pub(super) fn hear(&mut self, body: &Body) {
         match *body {
             Body::RunEnd { ended, next_seq, .. } => self.end(ended, next_seq),
+            Body::Gap { of, first, next, cause } => {
+                self.gaps.entry(of).or_default().insert(first, next);
+                self.causes.entry(of).or_default().insert(first, next, cause);
+            }
             // In a stretch of gaps it does not matter any more which are lost: they are counted there.
-            Body::Gap { of, first, next, .. } | Body::Gaps { of, first, next, .. } => {
+            Body::Gaps { of, first, next, .. } => {
                 self.gaps.entry(of).or_default().insert(first, next);
             }
             _ => {}
@@ -53,6 +59,11 @@ impl Said {
         for cause in GapCause::ALL {
             *said.of(cause) = said.at(cause).max(forgotten.at(cause));
         }
+    }
+
+    /// What was said to be lost of a run, reading by reading, and why.
+    pub(super) fn causes(&self, run: RunId) -> Vec<(u64, u64, GapCause)> {
+        self.causes.get(&run).map_or(Vec::new(), Lost::stretches)
     }
 
     /// Losses that must be told, of which the places are known, and of which the number.
