@@ -20,6 +20,9 @@ const CONFIRMED_LATE: u64 = 12;
 /// A span is at most 256 blocks, and a block holds what four units say in 50 ms; a busy machine may gather twice that.
 const SPAN_READINGS: u64 = 256 * 2 * 4 * 3 * POINTS as u64;
 
+/// The live lane holds at most so many batches, and a batch of the plant is one poll of one unit.
+const LIVE_READINGS: u64 = 256 * POINTS as u64;
+
 /// What is judged.
 pub struct Evidence<'a> {
     pub messages: &'a [Message],
@@ -42,8 +45,10 @@ pub struct Verdict {
     pub acknowledged: u64,
     /// Counted as stored or named by a run end, and never arrived.
     pub lost: u64,
-    /// Copies that one end caused, at worst; and of these, copies of what had been confirmed more than 10 s before.
-    pub worst_copies: u64,
+    /// Copies that one end caused, at worst, and how many the promise allows that end: a span, the live window, and what had arrived
+    /// in the last 10 s of its connection.
+    pub worst_copies: (u64, u64),
+    /// ... and at worst, copies of what had been confirmed more than 10 s before.
     pub worst_old_copies: u64,
     /// Everything that contradicts.
     pub faults: Vec<String>,
@@ -80,6 +85,8 @@ struct Books {
     held: BTreeMap<String, Vec<(u64, u64)>>,
     /// By connection: copies of what arrived on it, of these old ones.
     copies: BTreeMap<usize, (u64, u64)>,
+    /// By connection: readings that arrived on it shortly before its end.
+    late: BTreeMap<usize, u64>,
     acknowledged: u64,
     faults: Vec<String>,
 }
@@ -114,8 +121,8 @@ pub fn judge(evidence: &Evidence<'_>, campaign: &Campaign, took: Duration) -> Ve
     }
     books.in_order();
     let (report, lost) = books.missing(evidence);
-    let worst = |pick: fn(&(u64, u64)) -> u64| books.copies.values().map(pick).max().unwrap_or(0);
-    let (worst_copies, worst_old_copies) = (worst(|c| c.0), worst(|c| c.1));
+    let worst_old_copies = books.copies.values().map(|copies| copies.1).max().unwrap_or(0);
+    let worst_copies = books.within_bound();
     if worst_old_copies > SPAN_READINGS {
         books.faults.push(format!(
             "{worst_old_copies} readings came again although they had been confirmed for {CONFIRMED_LATE} s: more than a span"
@@ -162,8 +169,8 @@ impl std::fmt::Display for Verdict {
         )?;
         write!(
             f,
-            "{} lost; at worst {} readings came twice after one end, {} of them confirmed more than 10 s before",
-            self.lost, self.worst_copies, self.worst_old_copies
+            "{} lost; at worst {} readings came twice after one end, where {} may; at worst {} had been confirmed more than 10 s before",
+            self.lost, self.worst_copies.0, self.worst_copies.1, self.worst_old_copies
         )?;
         self.faults.iter().take(20).try_for_each(|fault| write!(f, "\nFAULT {fault}"))
     }
@@ -184,8 +191,14 @@ impl Books {
             self.acknowledged += if received.reason == Some(0) { n } else { 0 };
             let name = (run.clone(), seq);
             let copy = Copy { connection: received.connection, second: received.second };
+            if copy.second + CONFIRMED_LATE >= ends[copy.connection] {
+                *self.late.entry(copy.connection).or_default() += n;
+            }
             match self.seen.insert(name.clone(), copy) {
                 Some(before) => {
+                    if before.connection == copy.connection {
+                        self.faults.push(format!("{name:?} came twice on one connection"));
+                    }
                     let (all, old) = self.copies.entry(before.connection).or_default();
                     *all += n;
                     if before.second + CONFIRMED_LATE < ends[before.connection] {
@@ -225,6 +238,20 @@ impl Books {
             self.faults.push(format!("poll {poll} of unit {unit} became {name:?} and {other:?}"));
         }
         self.order.entry(unit).or_default().insert(name.clone(), poll);
+    }
+
+    /// The stated bound on duplicates, end by end; gives the worst, and its bound.
+    fn within_bound(&mut self) -> (u64, u64) {
+        let mut worst = (0, 0);
+        for (connection, (copies, _)) in &self.copies {
+            let late = self.late.get(connection).copied().unwrap_or_default();
+            let bound = SPAN_READINGS + LIVE_READINGS + late;
+            if *copies > bound {
+                self.faults.push(format!("{copies} readings came again after one end: more than {bound}"));
+            }
+            worst = worst.max((*copies, bound));
+        }
+        worst
     }
 
     /// By (run, seq), the polls of a device ascend.
