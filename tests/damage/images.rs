@@ -21,7 +21,7 @@ const START_MOST: Duration = Duration::from_secs(5);
 const START_GUARD: Duration = Duration::from_secs(60);
 
 /// The share of undamaged blocks that comes back.
-const SHARE: f64 = 0.99;
+const SHARE: f64 = 0.995;
 
 pub(crate) type Name = (RunId, u64);
 

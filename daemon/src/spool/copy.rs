@@ -9,7 +9,7 @@
 //! ```text
 //! spool.db-copy   lines of JSON, each sealed (see `records`)
 //!   {"spool": id, "open": .., "schema": ..}    the first line. "open": not closed since; "schema": the version of the file
-//!   {"shape": id, "body": text}                a row of table `shape`
+//!   {"shape": id, "body": text}                a row of table `shape`. A second one of an id: the file shows another body now
 //!   {"id": .., "floor": .., ...}               the row of table `spool`
 //!   {"run": .., "durable": .., ...}            the books of a run, as in table `run`
 //! ```
@@ -17,6 +17,7 @@
 //! It may be older than the spool. That does no harm: shapes never change, what was settled stays settled, and books that know of a
 //! later request to send again count as newer.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
@@ -34,6 +35,9 @@ pub(super) const SUFFIX: &str = "-copy";
 
 /// A line is no longer than the shape of a device with all its points.
 const LINE_MAX: u64 = 64 * 1024 * 1024;
+
+/// Bodies of one shape: that which was copied first, and another that the file showed later.
+const BODIES_MAX: usize = 2;
 
 /// What a copy says.
 #[derive(Debug, Default)]
@@ -140,21 +144,38 @@ pub(super) fn write(
     dictionary: &Dictionary,
     ledger: &Ledger,
 ) -> io::Result<()> {
+    let shapes = shapes(file, mark, dictionary);
     replace(file, |out| {
         writeln!(out, "{}", seal(json!({"spool": mark.id, "open": open, "schema": schema}).to_string()))?;
         writeln!(out, "{}", mark_text(mark))?;
-        for (id, entry) in dictionary.entries() {
-            let body = body_of(&entry.shape);
-            if crc32c::crc32c(&body) == entry.crc {
-                let body = String::from_utf8_lossy(&body);
-                writeln!(out, "{}", seal(json!({"shape": id, "body": body}).to_string()))?;
-            }
+        for (id, body) in shapes {
+            writeln!(out, "{}", seal(json!({"shape": id, "body": body}).to_string()))?;
         }
         for (run, books) in &ledger.runs {
             writeln!(out, "{}", books_text(*run, &books.for_disk()))?;
         }
         Ok(())
     })
+}
+
+/// Those that the copy has, and then what the file has beside them. A page of the file may have changed since: what is sealed here stays,
+/// and a body that differs stands behind it.
+fn shapes(file: &Path, mark: &Mark, dictionary: &Dictionary) -> Vec<(u32, String)> {
+    let copy = Copy::read(file);
+    let own = copy.mark.is_some_and(|known| known.id == mark.id);
+    let mut shapes = if own { copy.shapes } else { Vec::new() };
+    let mut known: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    for (id, body) in &shapes {
+        known.entry(*id).or_default().push(crc32c::crc32c(body.as_bytes()));
+    }
+    for (id, entry) in dictionary.entries() {
+        let body = body_of(&entry.shape);
+        let before = known.get(&id).map_or(&[][..], Vec::as_slice);
+        if crc32c::crc32c(&body) == entry.crc && before.len() < BODIES_MAX && !before.contains(&entry.crc) {
+            shapes.push((id, String::from_utf8_lossy(&body).into_owned()));
+        }
+    }
+    shapes
 }
 
 fn replace(file: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {

@@ -146,7 +146,7 @@ impl Salvage {
         };
         let copy = Copy::read(path);
         for (id, body) in copy.shapes {
-            salvage.dictionary.insert(id, body.as_bytes());
+            salvage.shape(id, body.as_bytes());
         }
         salvage.newer_mark(copy.mark);
         for (run, books) in copy.books {
@@ -205,11 +205,7 @@ impl Salvage {
             [Column::Null, Column::Other(body), ..] if record.rowid == 1 && self.mark(body) => {}
             [Column::Null, Column::Other(body), ..] => {
                 if let Ok(id) = u32::try_from(record.rowid) {
-                    match self.dictionary.entry(id) {
-                        None => self.dictionary.insert(id, body),
-                        Some(known) if known.crc == crc32c::crc32c(body) => true,
-                        Some(_) => self.others.insert(id, body),
-                    };
+                    self.shape(id, body);
                 }
             }
             [
@@ -247,6 +243,15 @@ impl Salvage {
             }
             _ => {}
         }
+    }
+
+    /// The first is taken for the true one, which the blocks that use it prove or not.
+    fn shape(&mut self, id: u32, body: &[u8]) {
+        match self.dictionary.entry(id) {
+            None => self.dictionary.insert(id, body),
+            Some(known) if known.crc == crc32c::crc32c(body) => true,
+            Some(_) => self.others.insert(id, body),
+        };
     }
 
     fn mark(&mut self, body: &[u8]) -> bool {

@@ -1,5 +1,6 @@
 //! Damage: garbage, a newer file, bad blocks and pages, and what is saved of them.
 
+use super::taken_back::Life;
 use super::*;
 use crate::spool::schema;
 use crate::spool::shared::Command;
@@ -403,4 +404,24 @@ async fn three_quarantines_in_quick_succession_lose_nothing_and_never_stop_sampl
     );
     let ends = |event: &&Arc<Event>| matches!(event.body, Body::RunEnd { ended, .. } if ended == first);
     assert_eq!(events.iter().filter(ends).count(), 1, "{events:?}");
+}
+
+#[tokio::test]
+async fn a_damaged_entry_of_the_dictionary_does_not_get_into_the_copy_that_is_to_replace_it() {
+    for change in ["replace(body, 'meter', 'mezer')", "replace(body, '{', '(')"] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (spool, _, _, all) = stored(directory.path(), 10).await;
+        spool.close(true).await.expect("closes");
+        let file = rusqlite::Connection::open(directory.path().join(store::FILE)).expect("opens");
+        file.execute(&format!("UPDATE shape SET body = {change}"), []).expect("written");
+        drop(file);
+        // It opens, and writes its copy anew, before anybody reads a block.
+        let mut life = Life::begin(settings(directory.path()), &schema::CURRENT);
+        life.settle();
+        drop(life.spool.span(Cursor::START));
+        life.settle();
+        assert!(directory.path().join("quarantine").exists());
+        let (batches, events) = life.waiting();
+        assert_eq!(batches, all, "{change}: {events:?}");
+    }
 }
