@@ -74,6 +74,8 @@ pub(super) struct Inner {
     pub(super) dirty: BTreeSet<RunId>,
     /// Losses that are booked and not yet recorded.
     pub(super) gaps: Vec<Gap>,
+    /// The first reading of this run that is lost and in no gap record on the disk yet.
+    pub(super) unrecorded: Option<u64>,
     /// With `keep = "unsent"`: confirmed readings were left out, and the disk does not know yet that they were.
     pub(super) left_out: bool,
     /// Records confirmed, and not yet marked on disk.
@@ -138,6 +140,9 @@ impl Inner {
         let lost = self.ledger.runs.entry(run).or_default().lose(first, next, cause);
         self.dirty.insert(run);
         for (first, next) in lost {
+            if run == self.run {
+                self.unrecorded = Some(self.unrecorded.map_or(first, |at| at.min(first)));
+            }
             match self.gaps.last_mut() {
                 Some((of, _, end, why)) if *of == run && *end == first && *why == cause => *end = next,
                 _ => self.gaps.push((run, first, next, cause)),
@@ -259,9 +264,16 @@ impl Inner {
         self.waiting().1 + (self.events.len() + self.gaps.len()) as u64
     }
 
-    /// Below it nothing of the current run waits, by the books.
+    /// Below it nothing of the current run waits, by the books, and nothing is lost that a power cut would leave without a record.
     pub(super) fn settled_to(&self) -> u64 {
-        self.ledger.runs.get(&self.run).map_or(0, |books| books.floor().min(books.durable))
+        let settled = self.ledger.runs.get(&self.run).map_or(0, |books| books.floor().min(books.durable));
+        self.unrecorded.map_or(settled, |at| at.min(settled))
+    }
+
+    /// A commit has recorded all losses but those that came while it was under way.
+    pub(super) fn recorded(&mut self) {
+        let own = self.gaps.iter().filter(|(run, ..)| *run == self.run);
+        self.unrecorded = own.map(|(_, first, ..)| *first).min();
     }
 
     /// How far the current run is durable or settled.

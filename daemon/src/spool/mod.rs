@@ -416,6 +416,7 @@ fn inner(settings: SpoolSettings, run: RunId, next_event: u64) -> Inner {
         ledger,
         dirty: BTreeSet::new(),
         gaps: Vec::new(),
+        unrecorded: None,
         left_out: false,
         sent: HashSet::new(),
         events_waiting: 0,

@@ -280,3 +280,34 @@ async fn a_run_end_whose_commit_fails_is_said_once_and_the_next_start_knows_it()
         .collect();
     assert_eq!(ends, [true]);
 }
+
+#[test]
+fn a_loss_that_only_memory_knows_of_is_not_called_settled() {
+    let (directory, now) = (tempfile::tempdir().expect("a directory"), Instant::now());
+    let unsent = SpoolSettings { keep: Keep::Unsent, ..settings(directory.path()) };
+    let mut spool = Stepped::open(unsent, Board::default(), || stamp(0), now).expect("opens");
+    let (run, shape) = (spool.run, big_shape());
+    let trouble = block_commits(directory.path());
+    // More than memory holds, while the disk fails: the oldest go.
+    let batches: Vec<_> = (0..4000).map(|i| big(run, i * 10, &shape)).collect();
+    for batch in &batches {
+        spool.append(batch.clone(), now);
+        if batch.seq % 10_000 == 0 {
+            spool.turn(now);
+        }
+    }
+    let lost = spool.books_of(run).expect("known").losses.dropped;
+    assert!(lost > 0);
+    // The server comes back before the disk, and takes the others from memory.
+    let left = batches.iter().filter(|batch| batch.seq >= lost);
+    spool.confirm(&left.map(|batch| Confirmed::from(&**batch)).collect::<Vec<_>>());
+    spool.turn(now);
+    assert!(spool.span(Cursor::START).expect("readable").is_none(), "the disk is not needed to know it");
+    assert_eq!(spool.settled_to(), 0, "a power cut now would leave no record of it");
+    drop(trouble);
+    spool.turn(now + Duration::from_secs(11));
+    let span = spool.span(Cursor::START).expect("readable").expect("the record");
+    assert!(span.items.iter().any(|item| matches!(item, Item::Event(event)
+        if matches!(event.body, Body::Gap { first: 0, next, .. } if next == lost))));
+    assert_eq!(spool.settled_to(), 40_000);
+}

@@ -231,6 +231,7 @@ impl Writer {
         let mut inner = self.shared.lock();
         inner.bytes -= window.kept.iter().map(|kept| kept.bytes).sum::<usize>();
         inner.in_hand = None;
+        inner.recorded();
         inner.events_waiting += written.event_ids.len() as u64 + written.again;
         self.resent_records += written.again;
         inner.events_waiting = inner.events_waiting.saturating_sub(written.sent + written.dropped);
