@@ -18,6 +18,14 @@ fault() {
     broken=1
 }
 
+# A list that is empty is a question that was asked wrongly: whoever walks over it would find nothing wrong.
+some() {
+    [[ -n $2 ]] || {
+        echo "no $1 found: look at the recipe, at [package.metadata.deb], and at $0" >&2
+        exit 70
+    }
+}
+
 # What the product is built with must not get lost on the way, and cargo must be able to read it.
 while IFS= read -r line; do
     grep -qxF -- "$line" "$tree/.cargo/config.toml" || fault "the archive has lost this setting of .cargo/config.toml: $line"
@@ -35,6 +43,8 @@ recipe=$tree/$folder/fieldspool_$version.bb
 # Licences of crates by the sources that cargo has unpacked for the build.
 crates=$(cargo metadata --locked --all-features --filter-platform "$(rustc -vV | sed -n 's/^host: //p')" --format-version 1 |
     jq -r '.packages[] | "\(.name)-\(.version)\t\(.manifest_path | rtrimstr("/Cargo.toml"))"')
+licences=$(grep -ohE 'file://[^;" ]+;md5=[0-9a-f]{32}' "$recipe" | sed -E 's|file://(.*);md5=(.*)|\1\t\2|' || true)
+some "licence files in the recipe" "$licences"
 while IFS=$'\t' read -r name sum; do
     file=$tree/$name
     if [[ $name == vendor/* ]]; then
@@ -47,16 +57,18 @@ while IFS=$'\t' read -r name sum; do
     }
     have=$(md5sum <"$file")
     [[ ${have%% *} == "$sum" ]] || fault "the recipe says that $name has the checksum $sum, and it has ${have%% *}"
-done < <(grep -ohE 'file://[^;" ]+;md5=[0-9a-f]{32}' "$recipe" | sed -E 's|file://(.*);md5=(.*)|\1\t\2|')
+done <<<"$licences"
 
 # Patterns of files, of .deb and recipe. What is in `target` the build makes.
 shopt -s globstar
 deb='.packages[] | select(.name == "fieldspool").metadata.deb | .assets[][0], .changelog, ."maintainer-scripts", ."systemd-units"."unit-scripts"'
+packaged=$(jq -r "$deb" <<<"$own")
+packaged=$(grep -v ^target/ <<<"$packaged" | sed 's|^|daemon/|' || true)
+some "files of the .deb" "$packaged"
+# shellcheck disable=SC2016 # not a variable of ours
+installed=$(grep -oE '\$\{S\}/[^" ]+' "$recipe" | sed 's|^${S}/||' | grep -vx vendor || true)
+some "files that the recipe installs" "$installed"
 while IFS= read -r pattern; do
     compgen -G "$tree/$pattern" >/dev/null || fault "a package installs $pattern, and there is no such file"
-done < <(
-    jq -r "$deb" <<<"$own" | grep -v ^target/ | sed 's|^|daemon/|'
-    # shellcheck disable=SC2016 # not a variable of ours
-    grep -oE '\$\{S\}/[^" ]+' "$recipe" | sed 's|^${S}/||' | grep -vx vendor
-)
+done <<<"$packaged"$'\n'"$installed"
 exit $((broken * 70))
