@@ -12,6 +12,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use super::open;
 use super::store::FILE;
 use crate::model::RunId;
 
@@ -75,10 +76,17 @@ pub(super) fn set_aside(file: &Path, folder: &str, run: RunId) -> io::Result<Pat
         // Removed, and its log and its copy tell of it all the same: a folder without a file is none.
         File::create_new(file)?.sync_all()?;
     }
-    let mut there = folders(directory)?;
+    let (mut there, mut told) = (Vec::new(), true);
+    for kind in kinds(directory) {
+        match entries(&kind) {
+            Ok(entries) => there.extend(entries),
+            Err(_) => told = false,
+        }
+    }
     // One that failed before it had written down where to has left it empty.
     there.retain(|folder| !fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none()));
-    let name = name(&there, run);
+    // Where the disk does not tell what is there, a number that is drawn makes it a name that nothing has, behind the others.
+    let name = if told { name(&there, run) } else { format!("{run}.{}", open::random_part() | 1 << 31) };
     for step in begin(directory, folder, &name).iter().chain(&complete(directory, folder, &name)?) {
         step.perform()?;
     }
@@ -95,36 +103,31 @@ fn name(there: &[PathBuf], run: RunId) -> String {
     }
 }
 
-/// All folders of what was set aside: of damaged files and of those of newer programs. What somebody else put there is his,
-/// if it is no folder. An error: the disk does not tell now, and nobody may take it for none.
-pub(super) fn folders(directory: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for kind in [NEWER, QUARANTINE] {
-        match fs::read_dir(directory.join(kind)) {
-            Ok(entries) => {
-                for entry in entries {
-                    found.push(entry?.path());
-                }
-            }
-            Err(error) if is_no_folder(&error) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    let mut folders = Vec::new();
-    for path in found {
-        match fs::metadata(&path) {
-            Ok(found) if !found.is_dir() => {}
-            Err(error) if is_no_folder(&error) => {}
-            known => {
-                known?;
-                folders.push(path);
-            }
-        }
-    }
-    Ok(folders)
+/// All folders of what was set aside: of damaged files and of those of newer programs, as far as the disk tells. What somebody else put
+/// there is his, if it is no folder.
+pub(super) fn folders(directory: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> =
+        kinds(directory).iter().flat_map(|kind| entries(kind).unwrap_or_default()).collect();
+    found.retain(|path| path.is_dir());
+    found
 }
 
-fn is_no_folder(error: &io::Error) -> bool {
+/// Where they lie.
+pub(super) fn kinds(directory: &Path) -> [PathBuf; 2] {
+    [NEWER, QUARANTINE].map(|kind| directory.join(kind))
+}
+
+/// What lies in one of these. An error: the disk does not tell.
+pub(super) fn entries(kind: &Path) -> io::Result<Vec<PathBuf>> {
+    match fs::read_dir(kind) {
+        Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect(),
+        Err(error) if is_no_folder(&error) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// There is none of that name, or it is no folder.
+pub(super) fn is_no_folder(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
@@ -140,7 +143,7 @@ pub(super) fn age(folder: &Path) -> (String, u32) {
 /// The counter of the newest run that has set a file aside. A life that was cut off right after that is remembered nowhere
 /// else: if the next one had its counter too, nobody could say which of their folders is the older.
 pub(super) fn last_counter(directory: &Path) -> u32 {
-    let folders = folders(directory).unwrap_or_default();
+    let folders = folders(directory);
     let runs = folders.iter().filter_map(|folder| age(folder).0.parse::<RunId>().ok());
     runs.map(|run| run.counter).max().unwrap_or_default()
 }
@@ -295,6 +298,19 @@ mod tests {
     }
 
     #[test]
+    fn folders_that_the_disk_does_not_list_keep_no_damaged_file_in_the_way() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let directory = directory.path();
+        spool(directory, "damaged");
+        std::os::unix::fs::symlink("newer", directory.join("newer")).expect("a loop");
+        let to =
+            set_aside(&directory.join(FILE), "quarantine", RunId { counter: 1, random: 10 }).expect("moved");
+        together(directory, to.parent().expect("a folder"));
+        let (run, again) = age(to.parent().expect("a folder"));
+        assert!(run == "00000001-0000000a" && again >= 1 << 31, "{}", to.display());
+    }
+
+    #[test]
     fn a_fresh_file_is_not_taken_for_the_one_that_was_set_aside() {
         let directory = tempfile::tempdir().expect("a directory");
         let directory = directory.path();
@@ -324,7 +340,7 @@ mod tests {
         fs::remove_dir(&bar).expect("there");
         let to = set_aside(&directory.join(FILE), QUARANTINE, run).expect("moved");
         assert_eq!(to, directory.join("quarantine/00000001-0000000a").join(FILE));
-        assert_eq!(folders(directory).expect("readable").len(), 1, "empty ones would push real ones out");
+        assert_eq!(folders(directory).len(), 1, "empty ones would push real ones out");
         together(directory, to.parent().expect("a folder"));
     }
 

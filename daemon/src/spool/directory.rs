@@ -7,7 +7,7 @@
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -149,7 +149,7 @@ impl GivenUp {
     }
 
     fn take(&mut self, folder: &Path) {
-        let bytes = bytes_of(folder);
+        let bytes = bytes_of(folder).unwrap_or_default();
         if remove(folder) {
             tracing::error!(folder = %folder.display(), "a damaged spool goes without having been searched: there is no room for more");
             self.files += 1;
@@ -160,8 +160,8 @@ impl GivenUp {
 
 /// Removes quarantines beyond their bounds, the oldest first; the newest stays whatever its size, and so do those that were not
 /// searched while there is room for them. Says which of those had to go.
-pub(super) fn bound_quarantines(directory: &Path) -> io::Result<GivenUp> {
-    let mut found = aside::folders(directory)?;
+pub(super) fn bound_quarantines(directory: &Path) -> GivenUp {
+    let mut found = aside::folders(directory);
     // The power went before a file had come there: it holds nothing, and must not push out one that does. This removes no other.
     found.retain(|path| fs::remove_dir(path).is_err());
     // A newer file that was taken back whole is removed by that. One that stays was searched, and is like these.
@@ -173,14 +173,16 @@ pub(super) fn bound_quarantines(directory: &Path) -> io::Result<GivenUp> {
     // On a card that damages every file the first holds most, and those that come after it next to nothing.
     while unsearched.len() > UNSEARCHED_MAX {
         let older = unsearched.split_last().map_or(&[][..], |(_newest, older)| older);
-        let Some((least, _)) = older.iter().enumerate().min_by_key(|(_, path)| bytes_of(path)) else { break };
+        // Of a folder that the disk does not list nobody knows: it is not the one that holds least.
+        let size = |(_, path): &(usize, &PathBuf)| bytes_of(path).unwrap_or(u64::MAX);
+        let Some((least, _)) = older.iter().enumerate().min_by_key(size) else { break };
         given_up.take(&unsearched.remove(least));
     }
     let room = bytes_max_default(directory).saturating_mul(QUARANTINES_MAX as u64);
     let mut bytes = 0;
     // Those that nobody has searched to the end stay longest, then the newest.
     for (at, path) in unsearched.iter().rev().chain(searched.iter().rev()).enumerate() {
-        bytes += bytes_of(path);
+        bytes += bytes_of(path).unwrap_or_default();
         let crowded = at >= QUARANTINES_MAX;
         if at < unsearched.len() {
             // A rescue may wait for room for days: until it has ended, the folder holds what is nowhere else.
@@ -191,12 +193,13 @@ pub(super) fn bound_quarantines(directory: &Path) -> io::Result<GivenUp> {
             remove(path);
         }
     }
-    Ok(given_up)
+    given_up
 }
 
-fn bytes_of(folder: &Path) -> u64 {
+/// `None`: the disk does not list it.
+fn bytes_of(folder: &Path) -> Option<u64> {
     let own = |entry: fs::DirEntry| entry.metadata().map_or(0, |metadata| metadata.len());
-    fs::read_dir(folder).into_iter().flatten().flatten().map(own).sum()
+    Some(fs::read_dir(folder).ok()?.flatten().map(own).sum())
 }
 
 fn remove(folder: &Path) -> bool {
@@ -273,7 +276,7 @@ pub(super) fn write_log_again(file: &Path) -> Result<(), StoreError> {
 /// On a full disk: gives up what was set aside and searched to its end, the oldest first, until the disk is no longer full.
 /// What could be saved of it is in the spool; what the disk is full of may be that.
 pub(super) fn give_searched(directory: &Path, is_full: impl Fn(&Path) -> bool) {
-    let mut searched = aside::folders(directory).unwrap_or_default();
+    let mut searched = aside::folders(directory);
     searched.retain(|path| rescue::is_done(path));
     searched.sort_by_key(|path| aside::age(path));
     for path in searched {

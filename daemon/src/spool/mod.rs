@@ -391,7 +391,7 @@ impl Parts {
             shared.newest_event.store(store.next().1 - 1, Ordering::Release);
         }
         let mut writer = Writer::new(shared.clone(), file.to_owned(), bytes_max, entered, now);
-        writer.begin_rescue_at_start(damaged);
+        writer.begin_rescue(damaged);
         writer.begin_audit();
         (writer, Reader::new(shared.clone(), file.to_owned()))
     }

@@ -169,11 +169,7 @@ pub(super) fn put_aside(file: &Path, folder: &str, run: RunId) -> io::Result<(Pa
         aside::set_aside(file, folder, run)
     })?;
     // Old quarantines that stay take room, and nothing else.
-    let given_up = directory::bound_quarantines(directory).unwrap_or_else(|error| {
-        tracing::warn!(%error, "old quarantines cannot be removed");
-        GivenUp::default()
-    });
-    Ok((to, given_up))
+    Ok((to, directory::bound_quarantines(directory)))
 }
 
 /// The file was removed or emptied, and what belonged to it is still there. SQLite would delete the log beside an empty file unread,

@@ -52,19 +52,53 @@ pub(in crate::spool) fn is_done(folder: &Path) -> bool {
 
 /// Whether a rescue is to begin, or to go on, with this state directory; also if the disk does not tell.
 pub(in crate::spool) fn awaits(directory: &Path, schema: &Schema) -> bool {
-    unfinished(directory, schema).map_or(true, |folders| !folders.is_empty())
+    let Unfinished { folders, unclear } = unfinished(directory, schema);
+    !folders.is_empty() || !unclear.is_empty()
 }
 
-/// Folders that were not searched to their end and can be, oldest first.
-pub(super) fn unfinished(directory: &Path, schema: &Schema) -> io::Result<Vec<PathBuf>> {
-    let mut folders = Vec::new();
-    for folder in aside::folders(directory)? {
-        let file = folder.join(FILE);
-        let readable = || !is_newer(&folder) || store::newer(&file, schema).is_none();
-        if file.try_exists()? && !is_done(&folder) && readable() {
-            folders.push(folder);
+/// What is still to be searched.
+#[derive(Debug, Default)]
+pub(super) struct Unfinished {
+    /// Folders that were not searched to their end and can be, oldest first.
+    pub(super) folders: Vec<PathBuf>,
+    /// Places of which the disk does not tell whether they are such folders, or hold some, and what it says. They keep nothing from being
+    /// stored, but for lost nothing is taken before they were looked at some times.
+    pub(super) unclear: Vec<(PathBuf, String)>,
+}
+
+pub(super) fn unfinished(directory: &Path, schema: &Schema) -> Unfinished {
+    look(&aside::kinds(directory), schema)
+}
+
+/// Looks at places: `newer` and `quarantine` themselves, or what lies in them.
+pub(super) fn look(places: &[PathBuf], schema: &Schema) -> Unfinished {
+    let mut found = Unfinished::default();
+    for place in places {
+        let entries = if is_kind(place) { aside::entries(place) } else { Ok(vec![place.clone()]) };
+        match entries {
+            Ok(entries) => entries.into_iter().for_each(|entry| look_at(entry, schema, &mut found)),
+            Err(error) => found.unclear.push((place.clone(), error.to_string())),
         }
     }
-    folders.sort_by_key(|folder| aside::age(folder));
-    Ok(folders)
+    found.folders.sort_by_key(|folder| aside::age(folder));
+    found
+}
+
+/// Not a folder of one file, but where they all lie.
+pub(super) fn is_kind(place: &Path) -> bool {
+    place.file_name().is_some_and(|name| name == aside::NEWER || name == aside::QUARANTINE)
+}
+
+fn look_at(folder: PathBuf, schema: &Schema, found: &mut Unfinished) {
+    let file = folder.join(FILE);
+    match std::fs::metadata(&file) {
+        Ok(_) if is_done(&folder) || (is_newer(&folder) && store::newer(&file, schema).is_some()) => {}
+        Ok(_) => found.folders.push(folder),
+        Err(error) if aside::is_no_folder(&error) => {}
+        // We may enter what we have made.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            tracing::warn!(folder = %folder.display(), "this folder is not ours to search: it is left alone");
+        }
+        Err(error) => found.unclear.push((folder, error.to_string())),
+    }
 }

@@ -25,7 +25,6 @@ mod said;
 mod search;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -37,8 +36,8 @@ use super::shared::off_the_lock;
 use super::store::{DeadLetter, RunRow};
 use crate::model::event::{Body, Event, GapCause};
 use crate::model::{Batch, RunId, Stamp};
-use folders::unfinished;
 pub(super) use folders::{Searched, awaits, is_done, is_newer, mark};
+use folders::{Unfinished, unfinished};
 pub(super) use said::{Said, say_again};
 use search::{Learned, Search};
 
@@ -134,22 +133,22 @@ pub(super) struct Rescue {
 
 impl Rescue {
     /// Begins to search what has not been searched to its end; `found` says what was wrong with the newest. `None`: there is nothing.
-    /// An error: the disk does not tell what there is.
     pub(super) fn begin(
         directory: &Path,
         found: Option<String>,
         schema: &'static Schema,
         Memory { own, at_risk, records }: Memory,
-    ) -> io::Result<Option<Self>> {
+    ) -> Option<Self> {
         off_the_lock();
-        let folders = unfinished(directory, schema)?;
-        let damaged = folders.iter().any(|folder| !is_newer(folder));
-        let found = found.or_else(|| damaged.then(|| "a salvage that had not ended".to_owned()));
-        let rescue = (!folders.is_empty()).then(|| Self {
+        let Unfinished { folders, unclear } = unfinished(directory, schema);
+        if folders.is_empty() && unclear.is_empty() {
+            return None;
+        }
+        let mut rescue = Self {
             schema,
             own,
             found,
-            folders,
+            folders: Vec::new(),
             search: None,
             searched: Vec::new(),
             later: Vec::new(),
@@ -169,8 +168,21 @@ impl Rescue {
             unknown: BTreeSet::new(),
             above: BTreeMap::new(),
             said: Said::default(),
-        });
-        Ok(rescue)
+        };
+        rescue.search_these(Unfinished { folders, unclear });
+        Some(rescue)
+    }
+
+    /// Begins with these folders, and what is not clear is looked at again later.
+    fn search_these(&mut self, Unfinished { folders, unclear }: Unfinished) {
+        if folders.iter().any(|folder| !is_newer(folder)) {
+            self.found.get_or_insert_with(|| "a salvage that had not ended".to_owned());
+        }
+        self.folders = folders;
+        for (place, what) in unclear {
+            let what = format!("{} could not be looked at: {what}", place.display());
+            self.unread(place, what);
+        }
     }
 
     /// What was wrong, for one that begins anew.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::Rescue;
-use super::folders::{Searched, is_newer};
+use super::folders::{Searched, is_kind, is_newer, look};
 use crate::model::event::Event;
 use crate::model::{Batch, RunId};
 use crate::spool::ledger::{Intervals, RunBooks};
@@ -56,7 +56,8 @@ impl Rescue {
             return true;
         }
         self.again = (*tries + 1, None);
-        self.folders = std::mem::take(&mut self.later);
+        let again = std::mem::take(&mut self.later);
+        self.search_these(look(&again, self.schema));
         false
     }
 
@@ -147,14 +148,16 @@ impl Rescue {
     }
 
     /// The disk did not give everything: later, or never.
-    fn unread(&mut self, folder: PathBuf, what: String) {
+    pub(super) fn unread(&mut self, folder: PathBuf, what: String) {
         tracing::warn!(folder = %folder.display(), error = %what, "a damaged spool could not be read whole");
         if self.again.0 < PAUSES.len() {
             self.later.push(folder);
             return;
         }
         self.found = self.found.take().map(|found| format!("{found}; {what}")).or(Some(what.clone()));
-        self.searched.push(Searched { folder, remove: false, unread: Some(what) });
+        if !is_kind(&folder) {
+            self.searched.push(Searched { folder, remove: false, unread: Some(what) });
+        }
     }
 
     fn searched_pages(&mut self, folder: PathBuf, salvage: &Salvage) {

@@ -74,6 +74,7 @@ async fn a_log_that_the_disk_never_gives_is_set_aside_with_its_file_after_some_m
     life.spool.append(batch.clone(), life.now);
     wait(&mut life);
     assert_eq!(life.board.read(|status| status.spool.state.clone()), "failing", "it may still come");
+    assert!(life.board.read(|status| status.spool.oldest_unknown), "nobody knows what waits in it");
     assert!(!cut.path().join("quarantine").exists());
     wait(&mut life);
     life.settle();
@@ -85,6 +86,14 @@ async fn a_log_that_the_disk_never_gives_is_set_aside_with_its_file_after_some_m
     assert!(events.iter().any(|event| matches!(event.body, Body::Corruption { .. })), "{events:?}");
 }
 
+/// The disk does not list the folder: a link to itself (ELOOP).
+fn hide(folder: &Path, away: &Path) {
+    if folder.exists() {
+        std::fs::rename(folder, away).expect("away");
+    }
+    std::os::unix::fs::symlink(folder.file_name().expect("a name"), folder).expect("a loop");
+}
+
 #[tokio::test]
 async fn a_quarantine_that_the_disk_does_not_list_at_the_start_is_searched_when_it_does() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -92,23 +101,53 @@ async fn a_quarantine_that_the_disk_does_not_list_at_the_start_is_searched_when_
     let cut = copy(&spool, directory.path());
     aside::set_aside(&cut.path().join(store::FILE), aside::QUARANTINE, all[0].run).expect("set aside");
     let (folder, away) = (cut.path().join("quarantine"), cut.path().join("away"));
-    std::fs::rename(&folder, &away).expect("away");
-    // ELOOP: there is something, and nobody can say what.
-    std::os::unix::fs::symlink("quarantine", &folder).expect("a loop");
+    hide(&folder, &away);
     let mut life = Life::begin(settings(cut.path()), &schema::CURRENT);
     let mut plant = Plant::new(life.spool.run);
     life.store(&plant.batch());
-    wait(&mut life);
-    assert_eq!(life.board.read(|status| status.spool.state.clone()), "failing");
+    assert_eq!(
+        life.board.read(|status| status.spool.state.clone()),
+        "ok",
+        "it keeps nothing from being stored"
+    );
+    assert_eq!(numbers(&life.waiting().0).len(), 2);
     std::fs::remove_file(&folder).expect("there");
     std::fs::rename(&away, &folder).expect("back");
     wait(&mut life);
     life.settle();
-    life.store(&plant.batch());
     let (batches, events) = life.waiting();
     let (old, own): (Vec<_>, Vec<_>) = batches.into_iter().partition(|batch| batch.run == all[0].run);
-    assert_eq!((old, own.len()), (all.clone(), 2));
+    assert_eq!((old, own.len()), (all.clone(), 1));
     assert_eq!(gaps(&events, all[0].run, GapCause::Damaged), BTreeSet::new());
+    assert!(
+        events.iter().any(|event| matches!(event.body, Body::Corruption { saved: 40, lost: 0, .. })),
+        "{events:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_folder_that_the_disk_never_tells_of_is_named_and_costs_no_reading_of_a_sound_file() {
+    for what in ["quarantine", "newer/00000001-0000000a"] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (spool, _, mut plant, mut all) = stored(directory.path(), 20).await;
+        let cut = copy(&spool, directory.path());
+        let place = cut.path().join(what);
+        std::fs::create_dir_all(place.parent().expect("one")).expect("made");
+        hide(&place, &cut.path().join("away"));
+        let mut life = Life::begin(settings(cut.path()), &schema::CURRENT);
+        plant = Plant { run: life.spool.run, seq: 0, ..plant };
+        for _ in 0..20 {
+            all.push(plant.batch());
+            life.store(&all[all.len() - 1]);
+            wait(&mut life);
+        }
+        assert_eq!(life.board.read(|status| status.spool.state.clone()), "ok");
+        let (batches, events) = life.waiting();
+        assert_eq!(batches, all);
+        let named =
+            |body: &Body| matches!(body, Body::Corruption { found, lost: 0, .. } if found.contains(what));
+        assert_eq!(events.iter().filter(|event| named(&event.body)).count(), 1, "{events:?}");
+    }
 }
 
 #[test]

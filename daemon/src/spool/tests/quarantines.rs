@@ -27,10 +27,10 @@ fn a_folder_that_nobody_has_searched_to_the_end_does_not_go_for_its_size() {
         );
     }
     let stay = || (1..=3).filter(|at| folder(*at).exists()).collect::<Vec<_>>();
-    bounds::bound_quarantines(directory.path()).expect("bounded");
+    bounds::bound_quarantines(directory.path());
     assert_eq!(stay(), [1, 2, 3], "they may hold the only copy");
     std::fs::write(folder(2).join("salvaged"), "").expect("marked");
-    bounds::bound_quarantines(directory.path()).expect("bounded");
+    bounds::bound_quarantines(directory.path());
     assert_eq!(stay(), [1, 3], "what was searched goes");
 }
 
@@ -45,7 +45,7 @@ fn newer_files_that_were_searched_and_stay_go_like_quarantines_and_others_never(
             std::fs::write(folder(one).join("salvaged"), "").expect("marked");
         }
     }
-    bounds::bound_quarantines(directory.path()).expect("bounded");
+    bounds::bound_quarantines(directory.path());
     let stay: Vec<_> = all.into_iter().filter(|one| folder(*one).exists()).map(|(_, at)| at).collect();
     assert_eq!(stay, [3, 4, 5, 6]);
 }
@@ -59,7 +59,7 @@ fn folders_that_no_file_has_reached_push_out_none_that_holds_one() {
         .map(|at| directory.path().join(format!("quarantine/000000{at}-0000000a")))
         .inspect(|path| std::fs::create_dir(path).expect("made"))
         .collect();
-    bounds::bound_quarantines(directory.path()).expect("bounded");
+    bounds::bound_quarantines(directory.path());
     assert!(only.exists(), "the only copy of its readings");
     assert!(empty.iter().all(|path| !path.exists()), "they hold nothing");
 }
@@ -71,11 +71,11 @@ fn of_files_that_nobody_has_searched_a_fourth_stays_while_there_is_room_and_then
         .map(|at| folder(directory.path(), &format!("quarantine/0000000{at}-0000000a"), 1000))
         .collect();
     let stay = || all.iter().map(|path| path.exists()).collect::<Vec<_>>();
-    bounds::bound_quarantines(directory.path()).expect("bounded");
+    bounds::bound_quarantines(directory.path());
     assert_eq!(stay(), [true; 5], "they may hold the only copy");
     let room = 3 * bounds::bytes_max_default(directory.path());
     folder(directory.path(), "quarantine/00000003-0000000a", room);
-    bounds::bound_quarantines(directory.path()).expect("bounded");
+    bounds::bound_quarantines(directory.path());
     assert_eq!(stay(), [false, false, true, true, true]);
 }
 
@@ -94,11 +94,11 @@ fn on_a_card_that_damages_every_file_those_that_hold_least_go_unsearched_and_the
     let all: Vec<_> = (1..=many)
         .map(|at| folder(directory.path(), &format!("quarantine/{at:08}-0000000a"), bytes(at)))
         .collect();
-    let given_up = bounds::bound_quarantines(directory.path()).expect("bounded");
+    let given_up = bounds::bound_quarantines(directory.path());
     assert_eq!((given_up.files, given_up.bytes), (2, 170));
     let gone: Vec<_> = (1..=many).zip(&all).filter(|(_, path)| !path.exists()).map(|(at, _)| at).collect();
     assert_eq!(gone, [20, 40]);
-    let given_up = bounds::bound_quarantines(directory.path()).expect("bounded");
+    let given_up = bounds::bound_quarantines(directory.path());
     assert_eq!(given_up, bounds::GivenUp::default(), "and no more than that");
 }
 

@@ -46,7 +46,8 @@ impl Writer {
             // Of runs whose books are still to be found nobody knows what waits.
             _ if self.rescue.is_some() => Oldest::UNKNOWN,
             Some(store) => Oldest::of(store.connection(), floor, first),
-            None if first.is_some() => Oldest::UNKNOWN,
+            // What waits in a file that this life has not opened yet is in no books.
+            None if first.is_some() || self.mark.id.is_empty() => Oldest::UNKNOWN,
             None => Oldest::NOTHING,
         }
     }

@@ -12,7 +12,6 @@ use super::Writer;
 use super::floor::bound_log;
 use crate::model::Batch;
 use crate::spool::inner::WINDOW_READINGS;
-use crate::spool::records::Mark;
 use crate::spool::rescue::{self, Memory, Piece, Present, Rescue, Searched};
 use crate::spool::store::{self, Store, StoreError, Trouble, Work};
 use crate::spool::{directory, schema};
@@ -28,28 +27,18 @@ const READINGS_ON_A_FULL_DISK: u64 = WINDOW_READINGS as u64 / 8;
 const FULL_AGAIN: Duration = Duration::from_secs(30);
 
 impl Writer {
-    /// ... at a start. If the disk does not tell whether there is something, the file is made ours once more when it does: what it does
-    /// not hold may lie there.
-    pub(in crate::spool) fn begin_rescue_at_start(&mut self, found: Option<String>) {
-        if let Err(error) = self.begin_rescue(found) {
-            self.mark = Mark::default();
-            self.fail(error.trouble(), &error.to_string(), None);
-        }
-    }
-
     /// Searches what was set aside and not searched to its end; `found`: what was wrong with the newest.
-    pub(super) fn begin_rescue(&mut self, found: Option<String>) -> Result<(), StoreError> {
+    pub(in crate::spool) fn begin_rescue(&mut self, found: Option<String>) {
         // One that runs begins anew, with its reason; what was not marked yet is searched once more.
         self.searched.clear();
         let found = self.rescue.take().and_then(Rescue::reason).or(found);
         let known = self.shared.schema;
         let memory = Memory::of(&self.shared.lock());
-        self.rescue = Rescue::begin(self.directory(), found, known, memory)?;
+        self.rescue = Rescue::begin(self.directory(), found, known, memory);
         if self.rescue.is_some() {
             self.damaged_us = (self.shared.now)().wall_us;
             self.auditing = None;
         }
-        Ok(())
     }
 
     /// One piece of the rescue.
@@ -86,10 +75,8 @@ impl Writer {
         if self.full {
             directory::give_searched(self.directory(), directory::is_full);
         }
-        match directory::bound_quarantines(self.directory()) {
-            Ok(given_up) => self.shared.lock().give_up(given_up, (self.shared.now)()),
-            Err(error) => tracing::warn!(%error, "old quarantines cannot be removed"),
-        }
+        let given_up = directory::bound_quarantines(self.directory());
+        self.shared.lock().give_up(given_up, (self.shared.now)());
     }
 
     /// Whether there is something to search that need not wait: for the disk to read, for room, or on a full disk for its time.

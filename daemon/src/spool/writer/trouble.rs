@@ -107,10 +107,7 @@ impl Writer {
             self.shared.lock().give_up(given_up, (self.shared.now)());
             tracing::error!(error = %why, "the spool cannot be used: set aside, a fresh one begins");
             (self.set_aside, self.refused) = (Some(self.now), None);
-            if let Err(error) = self.begin_rescue(Some(why).filter(|_| folder == QUARANTINE)) {
-                // Before it is known what lies there, nothing may be called lost.
-                return self.fail(error.trouble(), &error.to_string(), None);
-            }
+            self.begin_rescue(Some(why).filter(|_| folder == QUARANTINE));
         }
         match self.reopen() {
             // Opening is not storing: healed is what has committed.
@@ -154,7 +151,7 @@ impl Writer {
         if adopted {
             // Also what reached its folder only now, and what went back into a file that is gone.
             let why = arrived.and(self.broken.as_ref().map(|broken| broken.why.clone()));
-            self.begin_rescue(why)?;
+            self.begin_rescue(why);
             enter::adopt(&self.shared, &mut store, found, self.rescue.is_some())?;
             (self.open_gap, self.emptying) = (None, Vec::new());
             // Their rows are in the other file.
