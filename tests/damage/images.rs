@@ -183,7 +183,7 @@ fn judge(base: &Base, random: &mut Random, tally: &mut Tally, say: &str) {
     let say = format!("{say}, {}", damage.kind);
     let (started, before) = (Instant::now(), processor_time());
     let mut taken = open(directory.path(), base.capped);
-    let (waited, took) = (started.elapsed(), processor_time() - before);
+    let (waited, took) = (started.elapsed(), processor_time().saturating_sub(before));
     assert!(took < START_MOST && waited < START_GUARD, "{say}: {took:?} of {waited:?} to start");
     let quarantine = directory.path().join("quarantine");
     let at_start = quarantine.exists();
