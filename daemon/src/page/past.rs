@@ -2,8 +2,8 @@
 //!
 //! One question at a time, each at most a block or 100 ms of the reader, with a pause after it that is longer than the question:
 //! sampling and commits do not wait for it. The newest ten minutes come first, then what slower points show, two hours at
-//! most. It is given up after a minute, at a file that cannot be read, and is not done with `keep = "unsent"`, where nothing is kept.
-//! A gateway that nobody looks at never reads its past.
+//! most. It is given up after a minute, at a file that cannot be read, and is not done for a viewer who comes while `keep = "unsent"`
+//! holds, where nothing is kept. A gateway that nobody looks at never reads its past.
 //!
 //! How it fails: a trend begins later. Readings of an earlier boot have their place only by the wall clock: if nobody has set
 //! it yet they are left out, and looked for again when it is set within ten minutes.
@@ -35,9 +35,6 @@ const PAUSES: u32 = 4;
 
 /// Runs until the trends are filled, or until `stop`.
 pub(super) async fn run(sources: Sources, stop: CancellationToken) {
-    if sources.spool.keep() == Keep::Unsent {
-        return;
-    }
     tokio::select! {
         () = stop.cancelled() => {}
         () = fill(&sources) => {}
@@ -45,7 +42,13 @@ pub(super) async fn run(sources: Sources, stop: CancellationToken) {
 }
 
 async fn fill(sources: &Sources) {
-    sources.live.viewed().await;
+    // A reload may change what is kept: it counts when somebody looks.
+    loop {
+        sources.live.viewed().await;
+        if sources.spool.keep() != Keep::Unsent {
+            break;
+        }
+    }
     let mut past = loop {
         match Past::of(&sources.live) {
             Some(past) => break past,

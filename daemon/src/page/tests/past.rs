@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::*;
 use crate::model::Batch;
-use crate::page::past::run;
+use crate::spool::ExportQuery;
 
 /// A state directory in which a life before this boot stored `u` and `i`, from 60 s ago to 30 s ago, each 5 s, one
 /// block each; the oldest values are 12 and -12.
@@ -72,10 +72,20 @@ async fn readings_of_another_boot_find_their_place_when_somebody_sets_the_clock(
 }
 
 #[tokio::test]
-async fn nothing_is_looked_for_where_nothing_is_kept() {
-    let state = TempDir::new().expect("folder");
-    let settings = SpoolSettings { keep: Keep::Unsent, ..SpoolSettings::new(state.path()) };
-    let opened = Spool::open(settings, Board::default(), stamp).expect("spool");
-    let sources = sources(&Live::new(), &Board::default(), opened.spool, Arc::new(stamp), &state);
-    timeout(SOON, run(sources, CancellationToken::new())).await.expect("it ends at once");
+async fn nothing_is_looked_for_where_nothing_is_kept_until_a_reload_keeps_it() {
+    let house = house_of(a_life_before().await, Keep::Unsent, "127.0.0.1:0", Arc::new(stamp)).await;
+    plant(&house, &["u", "i"]);
+    let mut stream = Stream::open(&house, None).await;
+    assert_eq!(trend(&mut stream).await, json!([[5, 230.5]]));
+    // Questions are answered one by one: after these all that were asked for the viewer would be.
+    for _ in 0..20 {
+        house.spool.export(ExportQuery::default()).await.expect("readable");
+    }
+    let mut stream = Stream::open(&house, None).await;
+    assert_eq!(trend(&mut stream).await, json!([[5, 230.5]]), "what lies there is no history");
+    house.spool.reconfigure(SpoolSettings::new(house.state.path()));
+    let mut viewer = Stream::open(&house, None).await;
+    let filled = async { while trend(&mut viewer).await.as_array().map(Vec::len) != Some(9) {} };
+    timeout(SOON, filled).await.expect("what came before");
+    house.close().await;
 }
