@@ -6,8 +6,8 @@
 //!
 //! Bounded: on disk one number and at most [`EXCEPTIONS_MAX`] intervals a run, in memory [`INTERVALS_MAX`]. When there
 //! are more, the shortest confirmed one is forgotten: its readings are sent once more, which the receiver drops.
-//! Intervals that hold a loss are never forgotten, because what was lost cannot be sent. Where everything up to there is settled
-//! the place of a loss matters little, and beyond [`LOST_MAX`] only the number is kept, see [`Lost`].
+//! Intervals that hold a loss are never forgotten, because what was lost cannot be sent. Which of their readings were lost matters
+//! less, and beyond [`LOST_MAX`] only the number is kept, see [`Lost`].
 
 use std::collections::BTreeMap;
 
@@ -25,6 +25,9 @@ pub const EXCEPTIONS_MAX: usize = 1024;
 
 /// Intervals of a run that are kept in memory.
 pub const INTERVALS_MAX: usize = 4096;
+
+/// So many go when there are more.
+const FORGOTTEN_AT_ONCE: usize = INTERVALS_MAX / 16;
 
 /// Stretches of folded runs that are remembered. The oldest goes: if a damaged file still holds its blocks, they are sent
 /// once more.
@@ -235,8 +238,10 @@ impl RunBooks {
     /// Confirms `first..next`.
     pub fn confirm(&mut self, first: u64, next: u64) {
         self.settled.insert(first, next);
-        if self.settled.count() > INTERVALS_MAX {
-            self.settled.forget_shortest(INTERVALS_MAX / 16, &self.lost);
+        let many = self.settled.count();
+        // Not at each: those that may hold a loss stay, and to look at all of them takes time.
+        if many > INTERVALS_MAX && many % FORGOTTEN_AT_ONCE == 1 {
+            self.settled.forget_shortest(FORGOTTEN_AT_ONCE, &self.lost);
         }
     }
 
@@ -254,9 +259,9 @@ impl RunBooks {
             self.lost.insert(first, next, cause);
             *self.losses.of(cause) += next - first;
         }
-        if self.lost.count() > LOST_MAX {
-            self.lost.forget_places(self.floor().min(self.durable));
-        }
+        self.lost.forget_places(LOST_MAX, self.floor().min(self.durable));
+        // Something may wait at the floor for days.
+        self.lost.forget_places(2 * LOST_MAX, self.durable);
         missing
     }
 

@@ -1,15 +1,16 @@
 //! What of a run was lost: how many readings of which cause, and where. Pure.
 //!
-//! Where and why is known of at most [`LOST_MAX`] stretches. One device whose topic the broker refuses makes a stretch with each poll: of more, the older
-//! ones below which nothing waits are **forgotten**: they are counted by cause below a limit, and no longer named one by one. They may be told as one
-//! ([`Body::Gaps`](crate::model::event::Body::Gaps)). Who asks for places gets only those that are known, never a guess: a guess would call a reading lost that was delivered.
+//! Where and why is known of at most [`LOST_MAX`] stretches, and of twice as many while something waits before them. One device whose topic the broker
+//! refuses makes a stretch with each poll: of more, the older ones are **forgotten**: they are counted by cause below a limit, and no longer named one by one.
+//! They may be told as one ([`Body::Gaps`](crate::model::event::Body::Gaps)). Who asks for places gets only those that are known, never a guess: a guess
+//! would call a reading lost that was delivered. What waits is not told by this: the settled stretches say it, and lost ones stay in them, forgotten or not.
 
 use std::collections::BTreeMap;
 
 use super::ledger::Intervals;
 use crate::model::event::GapCause;
 
-/// Lost stretches of a run that are known by their place. Of older ones that nothing waits before, only the number stays.
+/// Lost stretches of a run that are known by their place; twice as many while something waits before them. Of older ones only the number stays.
 pub const LOST_MAX: usize = 1024;
 
 /// How many readings of a run were lost, by cause.
@@ -99,19 +100,16 @@ impl Lost {
         self.known.entry(cause).or_default().insert(from, next);
     }
 
-    /// Forgets the places of the older half of the stretches, as far as they lie below `floor`.
-    pub fn forget_places(&mut self, floor: u64) {
-        let old: Vec<_> = self
-            .stretches()
-            .into_iter()
-            .take(LOST_MAX / 2)
-            .take_while(|(_, next, _)| *next <= floor)
-            .collect();
-        let Some((_, limit, _)) = old.last().copied() else { return };
-        for (first, next, cause) in old {
+    /// Forgets the places of the oldest stretches that lie below `limit`, until `keep` are known.
+    pub fn forget_places(&mut self, keep: usize, limit: u64) {
+        while self.count() > keep {
+            let firsts = self.known.iter().filter_map(|(cause, known)| Some((known.iter().next()?, *cause)));
+            let Some(((first, next), cause)) = firsts.min().filter(|((_, next), _)| *next <= limit) else {
+                return;
+            };
             *self.forgotten.of(cause) += self.known.entry(cause).or_default().remove(first, next);
+            self.limit = self.limit.max(next);
         }
-        self.limit = self.limit.max(limit);
     }
 
     /// Below it no place is known.

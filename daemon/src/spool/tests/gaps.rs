@@ -89,13 +89,55 @@ fn lost_stretches_that_nothing_waits_behind_are_forgotten_by_place_and_not_by_nu
     );
     let again = books_of(RUN, &books_text(RUN, &books)).expect("sealed");
     assert_eq!(again, books, "so it is on the disk");
-    // Where something waits before them, every place is needed.
+}
+
+#[test]
+fn while_something_waits_at_the_floor_the_places_of_losses_are_bounded_all_the_same() {
+    // The first thousand wait in a file that was set aside, and one reading after each hundredth poll does. A device is refused with each.
+    let (polls, held) = (20_000, 1000);
+    let mut books = RunBooks { durable: held, ..RunBooks::default() };
+    let mut waits: BTreeSet<u64> = (0..held).collect();
+    for poll in 0..polls {
+        let at = held + poll * 50;
+        let late = u64::from(poll % 100 == 0);
+        books.durable = at + 50;
+        books.lose(at, at + 3, GapCause::DeadLetter);
+        books.confirm(at + 3 + late, at + 50);
+        waits.extend(at + 3..at + 3 + late);
+        assert!(books.lost.count() <= 2 * LOST_MAX);
+    }
+    let balance = |books: &RunBooks| {
+        assert_eq!((books.losses.total(), books.lost.total()), (polls * 3, polls * 3));
+        assert_eq!((books.waiting(), books.floor()), (waits.len() as u64, 0));
+        assert_eq!(books.waiting() + books.confirmed() + books.losses.total(), books.durable);
+        let looks_waiting = (0..books.durable).filter(|seq| !books.settled.covers(*seq, seq + 1));
+        assert!(looks_waiting.eq(waits.iter().copied()), "what waits waits, and nothing else does");
+    };
+    balance(&books);
+    let row = books_text(RUN, &books.for_disk());
+    assert!(row.len() < 64 * 1024, "{} bytes of books", row.len());
+    let mut books = books_of(RUN, &row).expect("sealed");
+    balance(&books);
+    // In the end half of it turns up and is confirmed, and the other half is lost.
+    for (at, seq) in waits.iter().enumerate() {
+        if at % 2 == 0 {
+            books.confirm(*seq, seq + 1);
+        } else {
+            books.lose(*seq, seq + 1, GapCause::Damaged);
+        }
+    }
+    let half = waits.len() as u64 / 2;
+    assert_eq!((books.waiting(), books.floor()), (0, books.durable));
+    assert_eq!((books.losses.damaged, books.lost.total()), (half, polls * 3 + half));
+    assert_eq!(books.confirmed() + books.losses.total(), books.durable);
+    // Each between two that wait: they stay what they are.
     let mut books = RunBooks { durable: 1_000_000, ..RunBooks::default() };
     for at in (0..500_000).step_by(50) {
         books.lose(at + 1, at + 3, GapCause::Damaged);
+        assert!(books.lost.count() <= 2 * LOST_MAX);
     }
-    assert_eq!(books.lost.count(), 10_000);
-    assert_eq!(books.waiting(), 1_000_000 - 20_000);
+    assert_eq!((books.waiting(), books.lost.total()), (1_000_000 - 20_000, 20_000));
+    assert!((0..500_000).all(|seq| books.settled.covers(seq, seq + 1) == (1..3).contains(&(seq % 50))));
 }
 
 /// Three of a hundred readings of a run are lost, the others confirmed.
