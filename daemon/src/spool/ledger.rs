@@ -211,6 +211,8 @@ pub struct RunBooks {
     pub end: Option<End>,
     /// It was folded in this life: its row is gone, and a new one must say that the run has ended.
     pub unfolded: bool,
+    /// Begun in a rescue that has not found its books: of what was settled before they know nothing.
+    pub unfound: bool,
 }
 
 impl RunBooks {
@@ -292,7 +294,8 @@ impl RunBooks {
     pub fn for_disk(&self) -> Self {
         let (durable, losses, resends, end) = (self.durable, self.losses, self.resends, self.end);
         let (lost, folded) = (self.lost.clone(), self.folded.clone());
-        let mut kept = Self { durable, lost, losses, folded, resends, end, ..Self::default() };
+        let mut kept =
+            Self { durable, lost, losses, folded, resends, end, unfound: self.unfound, ..Self::default() };
         for (first, next) in self.settled.iter().filter(|(first, _)| *first < self.durable) {
             kept.settled.insert(first, next.min(self.durable));
         }

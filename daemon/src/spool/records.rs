@@ -110,6 +110,8 @@ struct StoredBooks {
     resends: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     end: Option<End>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    unfound: bool,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
@@ -175,6 +177,7 @@ pub fn books_text(run: RunId, books: &RunBooks) -> String {
         folded: books.folded.iter().collect(),
         resends: books.resends,
         end: books.end,
+        unfound: books.unfound,
     };
     seal(serde_json::to_string(&stored).expect("numbers are always JSON"))
 }
@@ -190,6 +193,7 @@ pub fn books_of(run: RunId, text: &str) -> Option<RunBooks> {
         losses: losses_of(&stored.losses),
         resends: stored.resends,
         end: stored.end,
+        unfound: stored.unfound,
         ..RunBooks::default()
     };
     for (first, next) in stored.settled {

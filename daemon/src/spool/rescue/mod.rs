@@ -24,13 +24,13 @@ mod folders;
 mod said;
 mod search;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::inner::Inner;
-use super::ledger::Intervals;
+use super::ledger::{Intervals, RunBooks};
 use super::schema::Schema;
 use super::shared::off_the_lock;
 use super::store::{DeadLetter, RunRow};
@@ -124,11 +124,17 @@ pub(super) struct Rescue {
     at_risk: BTreeMap<RunId, u64>,
     /// Runs that files found here had folded away.
     folded: Vec<(RunId, RunId)>,
-    /// Runs whose books nobody has found yet.
-    unknown: BTreeSet<RunId>,
-    /// What lay above the floor of its file.
+    /// What lay below the floor of its file, and above it.
+    below: BTreeMap<RunId, Intervals>,
     above: BTreeMap<RunId, Intervals>,
+    /// What was not taken back because it lay below, and no books were there to ask.
+    passed: BTreeMap<RunId, Intervals>,
     said: Said,
+}
+
+/// Books of a run of which readings were found, and its books were not yet.
+fn unfound() -> RunBooks {
+    RunBooks { unfound: true, ..RunBooks::default() }
 }
 
 impl Rescue {
@@ -165,8 +171,9 @@ impl Rescue {
             last_wall_us: BTreeMap::new(),
             at_risk,
             folded: Vec::new(),
-            unknown: BTreeSet::new(),
+            below: BTreeMap::new(),
             above: BTreeMap::new(),
+            passed: BTreeMap::new(),
             said: Said::default(),
         };
         rescue.search_these(Unfinished { folders, unclear });
@@ -211,11 +218,8 @@ impl Rescue {
             if self.is_folded(*run, inner) {
                 continue;
             }
-            if !inner.ledger.runs.contains_key(run) {
-                self.unknown.insert(*run);
-            }
             let end = held.iter().map(|(_, next)| next).max().unwrap_or_default();
-            let books = inner.ledger.runs.entry(*run).or_default();
+            let books = inner.ledger.runs.entry(*run).or_insert_with(unfound);
             books.durable = books.durable.max(end);
             let at_risk = self.at_risk.entry(*run).or_default();
             *at_risk = (*at_risk).max(end);
@@ -267,14 +271,21 @@ impl Rescue {
                 let at_risk = self.at_risk.entry(run).or_insert(books.durable);
                 *at_risk = (*at_risk).max(books.durable);
             }
-            if self.unknown.remove(&run) || !inner.ledger.runs.contains_key(&run) {
+            if inner.ledger.runs.get(&run).is_none_or(|known| known.unfound) {
                 let meanwhile = inner.ledger.runs.insert(run, books).unwrap_or_default();
                 let known = inner.ledger.runs.entry(run).or_default();
                 known.take(&meanwhile);
                 inner.dirty.insert(run);
             }
         }
-        self.settle_by_floor(settled, above, inner);
+        for (known, found) in [(&mut self.below, settled), (&mut self.above, above)] {
+            for (run, found) in found {
+                let known = known.entry(run).or_default();
+                for (first, next) in found.iter() {
+                    known.insert(first, next);
+                }
+            }
+        }
         for (event, sent) in records {
             self.said.hear(&event.body);
             // What a clock lacked is said once more: what comes back with it may need it.
@@ -287,40 +298,21 @@ impl Rescue {
         self.letters.extend(letters);
     }
 
-    /// Without books the floor tells what was settled: what lay below it, and what came before that and lay nowhere. Not what lay above it:
-    /// a rescue stores older readings behind newer ones.
-    fn settle_by_floor(
-        &mut self,
-        settled: BTreeMap<RunId, Intervals>,
-        above: BTreeMap<RunId, Intervals>,
-        inner: &mut Inner,
-    ) {
+    /// Without books the floors tell what was settled: what lay below one, and what came before that and lay nowhere. Not what lay above one:
+    /// a rescue stores older readings behind newer ones. A guess, which only the end of all searches allows. What is in the spool's own file
+    /// waits, or its books know that it does not.
+    fn settled_by_floor(&self, run: RunId, unfound: bool) -> Vec<(u64, u64)> {
         let none = Intervals::default();
-        for (run, settled) in settled {
-            let folded = self.is_folded(run, inner);
-            if !folded && (self.unknown.contains(&run) || !inner.ledger.runs.contains_key(&run)) {
-                let end = settled.iter().map(|(_, next)| next).max().unwrap_or_default();
-                self.unknown.insert(run);
-                let books = inner.ledger.runs.entry(run).or_default();
-                for (first, next) in self.above.get(&run).unwrap_or(&none).missing(0, end) {
-                    books.confirm(first, next);
-                }
-            }
+        let of = |known: &'_ BTreeMap<RunId, Intervals>| known.get(&run).cloned().unwrap_or_default();
+        let mut settled: Vec<_> = of(&self.passed).iter().collect();
+        if unfound {
+            let end = of(&self.below).iter().map(|(_, next)| next).max().unwrap_or_default();
+            settled.extend(of(&self.above).missing(0, end));
         }
-        for (run, above) in above {
-            let saved = self.saved.get(&run).unwrap_or(&none);
-            for (first, next) in above.iter() {
-                self.above.entry(run).or_default().insert(first, next);
-                // Settled by what was found before. What is saved may have been confirmed since.
-                if self.unknown.contains(&run)
-                    && let Some(books) = inner.ledger.runs.get_mut(&run)
-                {
-                    for (first, next) in saved.missing(first, next) {
-                        books.settled.remove(first, next);
-                    }
-                }
-            }
-        }
+        let saved = self.saved.get(&run).unwrap_or(&none);
+        let present = self.present.as_ref().and_then(|present| present.get(&run)).unwrap_or(&none);
+        let settled = settled.into_iter().flat_map(|(first, next)| saved.missing(first, next));
+        settled.flat_map(|(first, next)| present.missing(first, next)).collect()
     }
 
     /// Of what the search found, what is to be stored again.
@@ -340,10 +332,7 @@ impl Rescue {
             let wall_us = self.last_wall_us.entry(run).or_insert(batch.stamp.wall_us);
             *wall_us = (*wall_us).max(batch.stamp.wall_us);
             if run != self.own {
-                if !inner.ledger.runs.contains_key(&run) {
-                    self.unknown.insert(run);
-                }
-                let books = inner.ledger.runs.entry(run).or_default();
+                let books = inner.ledger.runs.entry(run).or_insert_with(unfound);
                 books.durable = books.durable.max(next);
                 let at_risk = self.at_risk.entry(run).or_insert(next);
                 *at_risk = (*at_risk).max(next);
@@ -351,6 +340,13 @@ impl Rescue {
             let saved = self.saved.get(&run).is_some_and(|saved| saved.covers(first, next));
             let fresh = fresh.entry(run).or_default();
             if inner.ledger.settled(run, first, next) || saved || fresh.covers(first, next) {
+                continue;
+            }
+            let unfound = inner.ledger.runs.get(&run).is_some_and(|books| books.unfound);
+            if unfound && self.below.get(&run).is_some_and(|below| below.covers(first, next)) {
+                self.passed.entry(run).or_default().insert(first, next);
+            }
+            if self.passed.get(&run).is_some_and(|passed| passed.covers(first, next)) {
                 continue;
             }
             if self.is_present(run, first, next) {
@@ -418,6 +414,9 @@ impl Rescue {
                     books.lose(first, next, cause);
                 }
             }
+            for (first, next) in self.settled_by_floor(*run, books.unfound) {
+                books.confirm(first, next);
+            }
             let missing = books.settled.missing(0, *durable).into_iter();
             let missing = missing.flat_map(|(first, next)| own.missing(first, next));
             for (first, next) in missing.flat_map(|(first, next)| present.missing(first, next)) {
@@ -427,6 +426,7 @@ impl Rescue {
         }
         say_again(inner, &self.last_wall_us, &self.said, stamp);
         // From now on each of their rows says that the run has ended.
+        inner.ledger.runs.values_mut().for_each(|books| books.unfound = false);
         let runs: Vec<_> = inner.ledger.runs.keys().copied().collect();
         inner.dirty.extend(runs);
         if self.letters_left > 0 {

@@ -272,7 +272,7 @@ impl Salvage {
     /// requests the longest is the newest.
     fn newer_books(&mut self, run: RunId, books: RunBooks) {
         let newest = self.books.entry(run).or_default();
-        let age = |books: &RunBooks| (books.durable, books.resends, books.settled.total());
+        let age = |books: &RunBooks| (books.durable, books.resends, books.settled.total(), !books.unfound);
         let end = books.end.or(newest.end);
         if age(&books) >= age(newest) {
             *newest = books;

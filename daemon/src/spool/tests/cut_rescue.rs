@@ -14,7 +14,7 @@ fn small(directory: &Path) -> SpoolSettings {
 }
 
 /// The state directory with its folders, as a kill leaves it.
-fn copy_whole(from: &Path) -> tempfile::TempDir {
+pub(super) fn copy_whole(from: &Path) -> tempfile::TempDir {
     let to = tempfile::tempdir().expect("a directory");
     copy_into(from, to.path());
     to

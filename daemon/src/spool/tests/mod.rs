@@ -13,6 +13,7 @@
 //! quarantine that fails         rescue; at a start: opening
 //! a card that damages each file quarantines::what_goes_unsearched_is_recorded_and_what_it_alone_held_is_told_lost
 //! rescue that is cut off        cut_rescue
+//! books of a run that are lost  bookless
 //! rescue beside readers         storm::a_rescue_beside_readers_that_never_pause_keeps_the_log_within_its_bound
 //! rescue on a full disk         full
 //! rescue without room           taken_back::what_finds_no_room_waits_in_its_folder_and_not_one_reading_is_lost
@@ -54,6 +55,7 @@ use crate::model::{Batch, BootId, ClockQuality, Reading, RunId, Shape, Stamp};
 use crate::status::Board;
 
 mod again;
+mod bookless;
 mod cut_rescue;
 mod damage;
 mod disk;

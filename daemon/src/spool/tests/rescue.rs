@@ -6,7 +6,7 @@ use super::taken_back::{Life, NEXT};
 use super::*;
 use crate::spool::shared::Command;
 use crate::spool::stepped::Stepped;
-use crate::spool::{Asked, aside, block, records, ring, schema};
+use crate::spool::{Asked, block, records, ring, schema};
 use std::sync::atomic::Ordering;
 
 /// What the writer is told by a reader that finds the file damaged.
@@ -274,27 +274,4 @@ fn a_damaged_block_that_was_confirmed_does_not_cost_the_file_its_place_while_a_r
     assert!(directory.path().join("newer").read_dir().expect("there").next().is_some(), "it waits");
     assert!(!meet(1), "history met it");
     assert!(meet(2), "it would be waited for in vain");
-}
-
-#[test]
-fn what_waits_behind_what_was_confirmed_waits_although_nothing_is_left_of_its_books() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let file = directory.path().join(store::FILE);
-    let (mut store, found) =
-        store::Store::open(&file, BYTES_MAX_LEAST, "0123456789abcdef0123456789abcdef").expect("opens");
-    let run = RunId { counter: 1, random: 10 };
-    let mut plant = Plant::new(run);
-    let all: Vec<_> = (0..100).map(|_| plant.batch()).collect();
-    // As a rescue stores it: the newest first. They were confirmed, what came behind them was not, and the run has no row.
-    for (batches, floor) in [(&all[80..], 0), (&all[..50], 2)] {
-        let mark = records::Mark { floor, ..found.mark.clone() };
-        store.commit(&store::Work { batches, mark: Some(&mark), ..store::Work::default() }).expect("stored");
-    }
-    drop(store);
-    aside::set_aside(&file, aside::QUARANTINE, run).expect("set aside");
-    let mut life = Life::begin(settings(directory.path()), &schema::CURRENT);
-    life.settle();
-    let (batches, events) = life.waiting();
-    assert_eq!(batches, all[..50]);
-    assert_eq!(gaps(&events, run, GapCause::Damaged), BTreeSet::new());
 }
