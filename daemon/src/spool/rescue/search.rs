@@ -71,7 +71,6 @@ impl Rescue {
                     if let Some(Small { books, mark, records }) = salvage.learned() {
                         self.learned = Learned { books, mark, records, ..Learned::default() };
                     }
-                    self.learned.letters = std::mem::take(&mut salvage.letters);
                     self.learned.settled = std::mem::take(&mut salvage.settled);
                     self.learned.above = std::mem::take(&mut salvage.above);
                     match found {
@@ -81,6 +80,7 @@ impl Rescue {
                         }
                         None => self.searched_pages(folder, &salvage),
                     }
+                    self.learned.letters = salvage.take_letters();
                     // What was learned is taken before the next folder is begun.
                     return Some(Vec::new());
                 }

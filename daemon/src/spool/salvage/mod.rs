@@ -86,8 +86,9 @@ pub struct Salvage {
     /// What damaged blocks said that they held: first and one past the last.
     pub claims: BTreeMap<RunId, BTreeMap<u64, u64>>,
     claimed: usize,
-    /// Dead letters that were found since they were last taken.
-    pub letters: Vec<DeadLetter>,
+    /// Dead letters, by their row, which tells their order, and their name.
+    letters: BTreeMap<(i64, i64, i64), DeadLetter>,
+    letters_bytes: usize,
     lettered: HashSet<(RunId, u64)>,
     /// Runs whose books are final.
     pub ended: BTreeSet<RunId>,
@@ -140,7 +141,8 @@ impl Salvage {
             above: BTreeMap::new(),
             claims: BTreeMap::new(),
             claimed: 0,
-            letters: Vec::new(),
+            letters: BTreeMap::new(),
+            letters_bytes: 0,
             lettered: HashSet::new(),
             ended: BTreeSet::new(),
         };

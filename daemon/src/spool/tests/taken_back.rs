@@ -301,6 +301,65 @@ fn refused_messages_come_back_from_a_damaged_file_too() {
 }
 
 #[test]
+fn refused_messages_from_a_damaged_file_keep_their_order() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut life = Life::begin(settings(directory.path()), &schema::CURRENT);
+    let mut plant = Plant::new(life.spool.run);
+    let all: Vec<_> = (0..70).map(|_| plant.batch()).collect();
+    for batch in &all {
+        life.store(batch);
+        let now = life.now;
+        life.spool.dead_letter(vec![Confirmed::from(&**batch)], "no", now).expect("stored");
+        life.turn();
+    }
+    life.close();
+    let file = directory.path().join(store::FILE);
+    let mut bytes = std::fs::read(&file).expect("there");
+    bytes[..1024].fill(0);
+    std::fs::write(&file, bytes).expect("written");
+    let small = SpoolSettings { bytes_max: Some(BYTES_MAX_LEAST), ..settings(directory.path()) };
+    let mut life = Life::begin(small, &schema::CURRENT);
+    life.settle();
+    let file = rusqlite::Connection::open(file).expect("opens");
+    let mut rows = file.prepare("SELECT seq FROM dead ORDER BY id").expect("readable");
+    let found: Vec<_> = rows.query_map([], |row| row.get::<_, i64>(0)).expect("readable").flatten().collect();
+    assert_eq!(found, (0..140).step_by(2).collect::<Vec<_>>());
+}
+
+#[test]
+fn refused_messages_that_come_back_wait_for_room_and_nothing_that_waits_goes_for_them() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let small = SpoolSettings { bytes_max: Some(BYTES_MAX_LEAST), ..settings(directory.path()) };
+    let mut newer = Life::begin(small.clone(), &NEXT);
+    let shape = big_shape();
+    for i in 0..12 {
+        let batch = big(newer.spool.run, i * 10, &shape);
+        newer.store(&batch);
+        let now = newer.now;
+        newer.spool.dead_letter(vec![Confirmed::from(&*batch)], "no", now).expect("stored");
+        newer.turn();
+    }
+    newer.close();
+    let mut older = Life::begin(small.clone(), &schema::CURRENT);
+    let run = older.spool.run;
+    (0..500).for_each(|i| older.store(&big(run, i * 10, &shape)));
+    let waited = numbers(&older.waiting().0);
+    older.close();
+    let mut life = Life::begin(small, &NEXT);
+    life.settle();
+    assert_eq!(letters(directory.path()), [], "there is no room to spare");
+    assert_eq!(numbers(&life.waiting().0), waited);
+    for _ in 0..20 {
+        let done: Vec<_> = life.waiting().0.iter().map(|batch| Confirmed::from(&**batch)).collect();
+        life.spool.confirm(&done);
+        life.now += Duration::from_secs(11);
+        life.settle();
+    }
+    assert_eq!(letters(directory.path()).len(), 12, "as soon as the server has taken something");
+    assert_eq!(folders(directory.path(), "newer"), 0, "taken back");
+}
+
+#[test]
 fn letters_of_another_file_make_no_room_among_those_that_are_here() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join(store::FILE);

@@ -1,7 +1,7 @@
 //! The rescue, as the writer takes its turns in it: a piece each turn, beside sampling, and only into room that is free.
 //!
 //! What was set aside lies safe where it is. So it waits while nothing can be stored, and while it could be stored only in the place
-//! of something that waits to be sent, or of what comes next. Its records need next to no room and do not wait. On a full disk it
+//! of something that waits to be sent, or of what comes next. Its records need next to no room and do not wait; dead letters do. On a full disk it
 //! goes on, in small pieces, into the rows of what was confirmed: what was set aside may be what the disk is full of.
 
 use std::sync::Arc;
@@ -131,14 +131,12 @@ impl Writer {
             rescue.keep_unstored(piece, false);
             return Ok(());
         };
-        let Piece { mut batches, events, letters } = piece;
+        let Piece { mut batches, events, mut letters } = piece;
         // On a full disk they stay where they are: what waits goes on.
-        let letters = if self.full {
-            rescue.left_letters(letters.len());
-            Vec::new()
-        } else {
-            letters
-        };
+        if self.full {
+            rescue.left_letters(std::mem::take(&mut letters).len());
+        }
+        let mut later = Vec::new();
         let next = store.next();
         let mut many = if self.full { a_few(&batches) } else { batches.len() };
         let mut no_room = false;
@@ -159,6 +157,11 @@ impl Writer {
                     many /= 2;
                     no_room = many == 0;
                 }
+                // Records need none.
+                Err(StoreError::NoRoom) if !letters.is_empty() => {
+                    later = std::mem::take(&mut letters);
+                    no_room = true;
+                }
                 Err(StoreError::Unencodable(_)) if many > 1 => many /= 2,
                 Err(error @ StoreError::Unencodable(_)) if many == 1 => {
                     tracing::warn!(%error, "salvaged readings cannot be stored");
@@ -172,8 +175,9 @@ impl Writer {
             Ok(written) => {
                 let rest = batches.split_off(many);
                 rescue.stored(&batches);
-                if !rest.is_empty() {
-                    rescue.keep_unstored(Piece { batches: rest, ..Piece::default() }, no_room);
+                if !rest.is_empty() || !later.is_empty() {
+                    let rest = Piece { batches: rest, letters: later, ..Piece::default() };
+                    rescue.keep_unstored(rest, no_room);
                 }
                 let Some(written) = written else { return Ok(()) };
                 if !letters.is_empty() {
@@ -187,6 +191,7 @@ impl Writer {
                 self.store.as_ref().map_or(Ok(()), bound_log).map_err(|error| (error, None))
             }
             Err(error) => {
+                letters.extend(later);
                 rescue.keep_unstored(Piece { batches, events, letters }, false);
                 Err((error, Some(next)))
             }
@@ -211,9 +216,10 @@ fn a_few(batches: &[Arc<Batch>]) -> usize {
     batches.iter().take_while(fits).count().max(batches.len().min(1))
 }
 
-/// Readings only where there is room to spare.
+/// Readings, and dead letters, only where there is room to spare.
 fn commit(store: &mut Store, work: &Work<'_>) -> Result<store::Written, StoreError> {
-    if !work.batches.is_empty() && !store.has_room(work.floor)? {
+    let needs_room = !work.batches.is_empty() || !work.dead_before.is_empty();
+    if needs_room && !store.has_room(work.floor)? {
         return Err(StoreError::NoRoom);
     }
     store.commit(work)
