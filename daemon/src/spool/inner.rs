@@ -179,15 +179,16 @@ impl Inner {
         }
     }
 
-    /// A record that came back says how wrong a clock was: of an older boot than those that are known.
-    pub(super) fn hear_clock(&mut self, correction: Option<ClockCorrection>) {
+    /// A record that came back says how wrong a clock was: of an older boot than those that are known. `false`: of a known one, or there is no
+    /// place for it.
+    pub(super) fn hear_clock(&mut self, correction: Option<ClockCorrection>) -> bool {
         let known =
             |correction: &ClockCorrection| self.clocks.iter().any(|known| known.boot == correction.boot);
-        if let Some(correction) =
-            correction.filter(|correction| self.clocks.len() < CLOCKS_MAX && !known(correction))
-        {
+        let new = correction.filter(|correction| self.clocks.len() < CLOCKS_MAX && !known(correction));
+        if let Some(correction) = new {
             self.clocks.push_front(correction);
         }
+        new.is_some()
     }
 
     /// Takes a record that must not be lost: at most one for each run, and one for each file.

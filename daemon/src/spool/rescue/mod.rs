@@ -4,12 +4,13 @@
 //! Two kinds of folder: `quarantine/RUN` holds a damaged file, which is searched page by page ([`salvage`](super::salvage)); `newer/RUN`
 //! holds the file of a newer program, which is read in order when this program knows its schema ([`taken_back`](super::taken_back)).
 //!
-//! A reading is taken back if nobody has confirmed it and it has not been found before, with its own run and seq. Records that
-//! were not sent, and those of the clock, are taken back under their own names, and so are dead letters: they count already, and wait for nothing. When all folders were searched, the numbered readings that did not turn up
+//! A reading is taken back if nobody has confirmed it and it has not been found before, with its own run and seq. Records that were
+//! not sent are taken back under their own names, and so are dead letters: they count already. Of the clock also what was sent, if readings that
+//! come back need it. When all folders were searched, the numbered readings that did not turn up
 //! are booked as damaged and recorded as gaps; run ends and gaps that cannot be found among the records are written again, since
 //! the receiver needs them for its proof.
 //!
-//! What is set aside is safe where it is. So a reading that finds no room waits for it, while the drain makes some; nothing that
+//! What is set aside is safe where it is. So a reading or a dead letter that finds no room waits for it, while the drain makes some; nothing that
 //! waits in the spool's own file goes for it, and what is known of the runs is told before. What this file and those that were whole
 //! have said of a run is not said again: a receiver takes a second, other end of a run for a fault.
 //!
@@ -20,6 +21,8 @@
 //! A folder that was searched to its end gets a file `salvaged`, once the outcome is on the disk; one without is searched
 //! again after a restart. A newer file that held all that its books tell is removed instead.
 
+mod clocks;
+mod floors;
 mod folders;
 mod said;
 mod search;
@@ -36,6 +39,8 @@ use super::shared::off_the_lock;
 use super::store::{DeadLetter, RunRow};
 use crate::model::event::{Body, Event, GapCause};
 use crate::model::{Batch, RunId, Stamp};
+use clocks::Clocks;
+use floors::Floors;
 pub(super) use folders::{Searched, awaits, is_done, is_newer, mark};
 use folders::{Unfinished, unfinished};
 pub(super) use said::{Said, say_again};
@@ -114,6 +119,7 @@ pub(super) struct Rescue {
     waits_for_room: bool,
     learned: Learned,
     records: Vec<Arc<Event>>,
+    clocks: Clocks,
     letters: VecDeque<DeadLetter>,
     /// How many were left where they are.
     letters_left: usize,
@@ -124,11 +130,7 @@ pub(super) struct Rescue {
     at_risk: BTreeMap<RunId, u64>,
     /// Runs that files found here had folded away.
     folded: Vec<(RunId, RunId)>,
-    /// What lay below the floor of its file, and above it.
-    below: BTreeMap<RunId, Intervals>,
-    above: BTreeMap<RunId, Intervals>,
-    /// What was not taken back because it lay below, and no books were there to ask.
-    passed: BTreeMap<RunId, Intervals>,
+    floors: Floors,
     said: Said,
 }
 
@@ -165,15 +167,14 @@ impl Rescue {
             waits_for_room: false,
             learned: Learned::default(),
             records: Vec::new(),
+            clocks: Clocks::default(),
             letters: VecDeque::new(),
             letters_left: 0,
             taken: records,
             last_wall_us: BTreeMap::new(),
             at_risk,
             folded: Vec::new(),
-            below: BTreeMap::new(),
-            above: BTreeMap::new(),
-            passed: BTreeMap::new(),
+            floors: Floors::default(),
             said: Said::default(),
         };
         rescue.search_these(Unfinished { folders, unclear });
@@ -278,40 +279,29 @@ impl Rescue {
                 inner.dirty.insert(run);
             }
         }
-        for (known, found) in [(&mut self.below, settled), (&mut self.above, above)] {
-            for (run, found) in found {
-                let known = known.entry(run).or_default();
-                for (first, next) in found.iter() {
-                    known.insert(first, next);
-                }
-            }
-        }
+        self.floors.learn(settled, above);
         for (event, sent) in records {
             self.said.hear(&event.body);
-            // What a clock lacked is said once more: what comes back with it may need it.
-            let correction = event.body.correction();
-            if self.taken.insert((event.run, event.number)) && (!sent || correction.is_some()) {
-                inner.hear_clock(correction);
+            if !self.taken.insert((event.run, event.number)) {
+                continue;
+            }
+            if sent {
+                self.clocks.learn(event);
+            } else {
+                inner.hear_clock(event.body.correction());
                 self.records.push(Arc::new(event));
             }
         }
         self.letters.extend(letters);
     }
 
-    /// Without books the floors tell what was settled: what lay below one, and what came before that and lay nowhere. Not what lay above one:
-    /// a rescue stores older readings behind newer ones. A guess, which only the end of all searches allows. What is in the spool's own file
-    /// waits, or its books know that it does not.
-    fn settled_by_floor(&self, run: RunId, unfound: bool) -> Vec<(u64, u64)> {
+    /// What floors tell, but for what is in the spool's own file: that waits, or its books know that it does not.
+    fn settled_by_floors(&self, run: RunId, unfound: bool) -> Vec<(u64, u64)> {
         let none = Intervals::default();
-        let of = |known: &'_ BTreeMap<RunId, Intervals>| known.get(&run).cloned().unwrap_or_default();
-        let mut settled: Vec<_> = of(&self.passed).iter().collect();
-        if unfound {
-            let end = of(&self.below).iter().map(|(_, next)| next).max().unwrap_or_default();
-            settled.extend(of(&self.above).missing(0, end));
-        }
         let saved = self.saved.get(&run).unwrap_or(&none);
         let present = self.present.as_ref().and_then(|present| present.get(&run)).unwrap_or(&none);
-        let settled = settled.into_iter().flat_map(|(first, next)| saved.missing(first, next));
+        let settled = self.floors.settled(run, unfound).into_iter();
+        let settled = settled.flat_map(|(first, next)| saved.missing(first, next));
         settled.flat_map(|(first, next)| present.missing(first, next)).collect()
     }
 
@@ -343,12 +333,10 @@ impl Rescue {
                 continue;
             }
             let unfound = inner.ledger.runs.get(&run).is_some_and(|books| books.unfound);
-            if unfound && self.below.get(&run).is_some_and(|below| below.covers(first, next)) {
-                self.passed.entry(run).or_default().insert(first, next);
-            }
-            if self.passed.get(&run).is_some_and(|passed| passed.covers(first, next)) {
+            if self.floors.pass(run, (first, next), unfound) {
                 continue;
             }
+            self.clocks.need(batch.stamp);
             if self.is_present(run, first, next) {
                 self.saved.entry(run).or_default().insert(first, next);
                 continue;
@@ -358,9 +346,19 @@ impl Rescue {
             back.push(Arc::new(batch));
         }
         back.sort_by_key(|batch| (batch.run, batch.seq));
+        self.say_clocks(inner);
         let events = self.records.drain(..self.records.len().min(RECORDS_A_TURN)).collect();
         let letters = self.letters.drain(..self.letters.len().min(LETTERS_A_TURN)).collect();
         Piece { batches: back, events, letters }
+    }
+
+    /// What a clock lacked is said once more if something comes back that needs it, the newest first, as long as there is place beside those that
+    /// are known: of the present boot above all.
+    fn say_clocks(&mut self, inner: &mut Inner) {
+        let mut needed = self.clocks.take_needed();
+        needed.retain(|event| inner.hear_clock(event.body.correction()));
+        // Before what needs it.
+        self.records.splice(..0, needed.into_iter().rev().map(Arc::new));
     }
 
     /// Whether nothing that was learned is still to be stored.
@@ -414,7 +412,7 @@ impl Rescue {
                     books.lose(first, next, cause);
                 }
             }
-            for (first, next) in self.settled_by_floor(*run, books.unfound) {
+            for (first, next) in self.settled_by_floors(*run, books.unfound) {
                 books.confirm(first, next);
             }
             let missing = books.settled.missing(0, *durable).into_iter();

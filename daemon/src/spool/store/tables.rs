@@ -121,9 +121,10 @@ pub fn gap_rows(connection: &Connection) -> Result<Vec<(i64, Event)>, StoreError
     Ok(found)
 }
 
-/// The newest corrections of the clock.
+/// The newest corrections of the clock, by their names: a rescue stores older ones behind newer ones.
 fn clocks(connection: &Connection) -> Result<Vec<ClockCorrection>, StoreError> {
-    let sql = "SELECT run, number, body FROM event WHERE body LIKE '%\"kind\":\"clock\"%' ORDER BY id DESC LIMIT ?1";
+    let sql = "SELECT run, number, body FROM event WHERE body LIKE '%\"kind\":\"clock\"%'
+               ORDER BY run DESC, number DESC LIMIT ?1";
     let mut statement = connection.prepare(sql)?;
     let mut rows = statement.query([CLOCKS_KEPT])?;
     let mut clocks = Vec::new();
@@ -202,7 +203,7 @@ pub fn letter(bytes: &[u8], dictionary: &Dictionary, name: (RunId, u64, u64)) ->
 pub fn sent_clocks(connection: &Connection) -> Result<Vec<Event>, StoreError> {
     off_the_lock();
     let sql = "SELECT run, number, body FROM event WHERE sent = 1 AND body LIKE '%\"kind\":\"clock\"%'
-               ORDER BY id DESC LIMIT ?1";
+               ORDER BY run DESC, number DESC LIMIT ?1";
     let mut statement = connection.prepare(sql)?;
     let mut rows = statement.query([CLOCKS_KEPT])?;
     let mut found = Vec::new();

@@ -234,7 +234,7 @@ pub(super) fn put_events(
     let old = *next_event - SENT_EVENTS_KEPT.min(most);
     // Older backlog still needs the newest corrections of the clock.
     let sql = "DELETE FROM event WHERE sent = 1 AND id < ?1 AND id NOT IN
-               (SELECT id FROM event WHERE body LIKE '%\"kind\":\"clock\"%' ORDER BY id DESC LIMIT ?2)";
+               (SELECT id FROM event WHERE body LIKE '%\"kind\":\"clock\"%' ORDER BY run DESC, number DESC LIMIT ?2)";
     transaction.execute(sql, params![old, CLOCKS_KEPT])?;
     Ok(())
 }

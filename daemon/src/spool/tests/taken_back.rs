@@ -276,6 +276,49 @@ fn refused_messages_and_what_is_known_of_a_clock_come_back_from_the_file_of_a_ne
 }
 
 #[test]
+fn what_is_known_of_a_clock_comes_back_only_for_readings_that_need_it_and_beside_what_is_known_of_the_present_one()
+ {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut life = Life::begin(settings(directory.path()), &schema::CURRENT);
+    let mut plant = Plant::new(life.spool.run);
+    let set = |boot| Body::Clock { boot: BootId(boot), offset_us: 1_000, at_mono_us: 100 };
+    for boot in 100..140 {
+        let mut early = Batch::clone(&plant.batch());
+        early.stamp = Stamp { wall_us: 50, mono_us: 50, boot: BootId(boot), clock: ClockQuality::Unsynced };
+        let early = Arc::new(early);
+        life.store(&early);
+        if boot < 120 {
+            life.spool.confirm(&[Confirmed::from(&*early)]);
+        }
+        life.spool.record(set(boot), stamp(1));
+        life.turn();
+    }
+    let clocks = life.waiting().1;
+    life.spool.confirm(&clocks.iter().map(|event| Confirmed::from(&**event)).collect::<Vec<_>>());
+    life.close();
+    let file = directory.path().join(store::FILE);
+    let mut bytes = std::fs::read(&file).expect("there");
+    bytes[..1024].fill(0);
+    std::fs::write(&file, bytes).expect("written");
+    let mut life = Life::begin(settings(directory.path()), &schema::CURRENT);
+    life.spool.record(set(3), stamp(1));
+    life.settle();
+    let (batches, events) = life.waiting();
+    assert_eq!(batches.len(), 20);
+    let boots = |events: &[Arc<Event>]| {
+        let boots = events.iter().filter_map(|event| event.body.correction()).map(|set| set.boot.0);
+        boots.collect::<BTreeSet<_>>()
+    };
+    let newest: BTreeSet<_> = (125..140).chain([3]).collect();
+    assert_eq!(boots(&events), newest);
+    life.spool.confirm(&events.iter().map(|event| Confirmed::from(&**event)).collect::<Vec<_>>());
+    life.close();
+    let (Opened { spool, .. }, _) = open(settings(directory.path()));
+    assert_eq!(spool.clocks().iter().map(|set| set.boot.0).collect::<BTreeSet<_>>(), newest);
+    assert_eq!(spool.clocks().last().map(|set| set.boot.0), Some(3), "of the newest life");
+}
+
+#[test]
 fn refused_messages_come_back_from_a_damaged_file_too() {
     let directory = tempfile::tempdir().expect("a directory");
     let (life, early) = with_letters(directory.path(), &schema::CURRENT);

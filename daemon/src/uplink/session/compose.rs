@@ -205,7 +205,7 @@ impl Session {
             match self.next_item(now)? {
                 Item::Event(event) => {
                     if let Some(correction) = event.body.correction() {
-                        self.on_clock(correction);
+                        self.on_recorded_clock(event.run, correction);
                     }
                     let topic = self.settings.topics.event.topic(&self.settings.gateway, "");
                     let payload = records::event(&self.settings.gateway, &event, &self.known(event.stamp));

@@ -8,7 +8,7 @@ use super::super::pace::Pace;
 use super::super::words::{Cause, End};
 use super::super::{ClockCorrection, DeviceMeta};
 use super::{CLOCKS_MAX, CLOSE_WITHIN, Line, Phase, Session, Settings, UNREADABLE_MAX};
-use crate::model::Batch;
+use crate::model::{Batch, RunId};
 use crate::spool::{Committed, Confirmed, Span};
 
 impl Session {
@@ -73,6 +73,14 @@ impl Session {
             self.clocks.pop_front();
         }
         self.clocks.push_back(correction);
+    }
+
+    /// A record in the backlog says so. One of another life takes nobody's place: the present boot's may be the oldest here.
+    pub(super) fn on_recorded_clock(&mut self, run: RunId, correction: ClockCorrection) {
+        let known = self.clocks.iter().any(|known| known.boot == correction.boot);
+        if run == self.settings.run || known || self.clocks.len() < CLOCKS_MAX {
+            self.on_clock(correction);
+        }
     }
 
     /// A new configuration: leave in order, and connect with it. Who would go on showing the gateway as online, because its

@@ -263,3 +263,27 @@ fn unsynced_stamps_are_corrected_once_the_clock_is_known() {
     assert_eq!(json["batches"][0]["time"], "1970-01-02T00:00:01.000000Z");
     assert_eq!(json["batches"][0]["clock"], "corrected");
 }
+
+#[test]
+fn records_of_older_boots_do_not_take_the_place_of_what_is_known_of_the_present_clock() {
+    let mut world = World::connected(&config(), Granted::default());
+    world.ack_all();
+    let set = |boot| ClockCorrection { boot, offset_us: 86_400_000_000, at_mono_us: 100 };
+    let mut early = (*batch("a", 0, 1)).clone();
+    early.stamp = Stamp { wall_us: 1_000_000, clock: ClockQuality::Unsynced, ..early.stamp };
+    world.session.on_clock(set(early.stamp.boot));
+    let older = RunId { counter: 0, random: 1 };
+    for number in 0..30_u64 {
+        let boot = crate::model::BootId(1_000 + u128::from(number));
+        let body = Body::Clock { boot, offset_us: 1, at_mono_us: 1 };
+        world.keep(Item::Event(Arc::new(Event { run: older, number, stamp: stamp(), body })));
+        world.on_stored();
+        world.run();
+        world.ack_all();
+    }
+    world.out.clear();
+    world.keep(Item::Batch(Arc::new(early)));
+    world.on_stored();
+    world.run();
+    assert_eq!(world.out[0].json.clone().unwrap()["batches"][0]["clock"], "corrected");
+}
