@@ -279,6 +279,7 @@ fn a_full_disk_costs_no_stored_reading_and_heals_by_itself() {
     let block = vec![0; 64 * 1024];
     while ballast.write_all(&block).is_ok() {}
     let full = alive("the full disk to be said", &|spool| spool["state"] == "full");
+    assert_eq!(full["spool"]["hours_until_full"], json!(0.0), "whatever the cap would allow: {full}");
     let numbered = count(&full["spool"], "numbered");
     let later = alive("sampling to go on", &|spool| count(spool, "numbered") > numbered + 500);
     assert_eq!(later["spool"]["evicted"], json!(0), "stored readings stay: {later}");

@@ -66,8 +66,7 @@ fn server(uplink: &UplinkStatus, safe_mode: bool, now_us: i64) -> String {
 fn spool_lines(spool: &SpoolStatus, now_us: i64) -> Vec<(&'static str, String)> {
     let oldest = spool.oldest_us.filter(|_| spool.waiting > 0);
     let oldest = if spool.oldest_unknown {
-        ", since when is not known: a file that was set aside is searched, or what was saved from one waits behind newer readings"
-            .to_owned()
+        format!(", since when is {}", words::label("oldest_unknown"))
     } else {
         oldest.map(|us| format!(", the oldest for {}", age(now_us, us))).unwrap_or_default()
     };
@@ -75,6 +74,9 @@ fn spool_lines(spool: &SpoolStatus, now_us: i64) -> Vec<(&'static str, String)> 
         spool.hours_until_full.map(|hours| format!("; room for about {}", words::hours_in_words(hours)));
     let full = full.unwrap_or_default();
     let mut lines = vec![("To be sent", format!("{} readings{oldest}{full}", spool.waiting))];
+    if spool.state != "ok" && spool.open > 0 {
+        lines.push(("In memory", format!("{} readings, which a power cut would take", spool.open)));
+    }
     let mut stored = format!("{} of {}", bytes(spool.bytes as f64), bytes(spool.bytes_max as f64));
     if let Some(each) = spool.bytes_per_reading {
         let _ = write!(stored, "; {} written per reading", bytes(each));
@@ -163,7 +165,7 @@ pub(super) fn resent(resent: &Resent, asked: &Asked, running: bool) -> String {
         ),
         (resent.already, "readings asked for waited already"),
         (resent.gone, "are no longer stored, and cannot be sent"),
-        (resent.lost, "were lost before they were sent: the receiver has their gap records"),
+        (resent.lost, "were lost before they were sent: their gap records tell it, or wait to"),
         (resent.damaged, "are in blocks that are damaged; see fieldspool spool verify"),
         (resent.left, "are stored too scattered to go at once: ask again when the others are sent"),
     ];

@@ -22,6 +22,8 @@ impl Words {
         let clean = escape(value);
         if field.name() == "message" {
             self.message = clean;
+        } else if ["log.file", "log.line", "log.module_path"].contains(&field.name()) {
+            // Where in another's source it was said: nothing that helps here, and the path of a build machine.
         } else {
             self.fields.retain(|(name, _)| *name != field.name());
             self.fields.push((field.name(), clean));

@@ -243,7 +243,7 @@ pub(super) fn has_no_space(directory: &Path) -> bool {
 }
 
 /// Bytes that the file system has left; `None`: it does not say.
-fn space(directory: &Path) -> Option<u64> {
+pub(super) fn space(directory: &Path) -> Option<u64> {
     #[cfg(test)]
     if directory.join("no-space").exists() {
         return Some(0);

@@ -33,6 +33,10 @@ pub(super) struct Meter {
     rate: Option<f64>,
     /// When readings were stored last, and how old their oldest was then.
     exposed: (Instant, Duration),
+    /// Bytes of file and log, as of the last look.
+    bytes: u64,
+    /// How long file and log can get on this disk, as far as is known.
+    reach: u64,
 }
 
 /// What the writer knows of the file.
@@ -40,8 +44,10 @@ pub(super) struct Meter {
 pub(super) struct View {
     /// The state and its words, if it is not well.
     pub(super) broken: Option<(&'static str, String)>,
-    /// Bytes of the file and its log.
+    /// Bytes of the file and its log, if it was asked.
     pub(super) bytes: Option<u64>,
+    /// Bytes that the file system has left, if it was asked and says.
+    pub(super) space: Option<u64>,
     /// The cap.
     pub(super) bytes_max: u64,
     /// The oldest waiting reading.
@@ -65,6 +71,8 @@ impl Meter {
             since: (now, 0, 0),
             rate: None,
             exposed: (now, Duration::ZERO),
+            bytes: 0,
+            reach: u64::MAX,
         }
     }
 
@@ -86,8 +94,14 @@ impl Meter {
 
     /// Writes the spool's section of the board.
     pub(super) fn show(&mut self, shared: &Shared, view: View) {
-        let View { broken, bytes, bytes_max, oldest: Oldest { us, unknown }, letters, salvage } = view;
+        let View { broken, bytes, space, bytes_max, oldest: Oldest { us, unknown }, letters, salvage } = view;
         let now = Instant::now();
+        // A disk that others fill is full before the cap is reached.
+        self.bytes = bytes.unwrap_or(self.bytes);
+        if let Some(space) = space {
+            self.reach = self.bytes.saturating_add(space);
+        }
+        let reach = self.reach.min(bytes_max);
         if self.asks_the_system(now) {
             let written = written_by_this_thread();
             let start = *self.written_at_start.get_or_insert(written.unwrap_or_default());
@@ -113,9 +127,11 @@ impl Meter {
         let elapsed = now.saturating_duration_since(self.started).as_secs_f64();
         let each = (self.readings > 0).then(|| self.block_bytes as f64 / self.readings as f64);
         let hours = self.rate.filter(|rate| *rate > 0.0 && sums.waiting > 0).zip(each).map(|(rate, each)| {
-            let room = bytes_max as f64 - sums.waiting as f64 * each * PAGE_SHARE;
+            let room = reach as f64 - sums.waiting as f64 * each * PAGE_SHARE;
             (room / (rate * PAGE_SHARE) / 3600.0).max(0.0)
         });
+        let is_full = broken.as_ref().is_some_and(|(state, _)| *state == "full");
+        let hours = if is_full { hours.map(|_| 0.0) } else { hours };
         shared.board.update(|status| {
             let spool = &mut status.spool;
             let (state, error) = broken.map_or(("ok", None), |(state, why)| (state, Some(why)));
@@ -135,7 +151,7 @@ impl Meter {
             (spool.dead_letters, spool.records_refused) = (letters.kept, letters.records);
             spool.dead_letter_reason = letters.newest;
             (spool.salvage, spool.unsearched) = (salvage, unsearched);
-            spool.bytes = bytes.unwrap_or(spool.bytes);
+            spool.bytes = self.bytes;
             spool.bytes_max = bytes_max;
             spool.hours_until_full = hours;
             spool.bytes_per_reading =

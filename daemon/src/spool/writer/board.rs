@@ -6,7 +6,7 @@ use super::Writer;
 use crate::spool::meter::View;
 use crate::spool::oldest::{self, Oldest};
 use crate::spool::rescue::Rescue;
-use crate::spool::store;
+use crate::spool::{directory, store};
 use crate::status::Salvage;
 
 impl Writer {
@@ -18,6 +18,7 @@ impl Writer {
         let due = self.meter.asks_the_system(self.now) || trouble.is_some();
         let file = self.store.as_ref().filter(|_| due);
         let bytes = file.map(|_| length(&self.file) + length(&store::log_of(&self.file)));
+        let space = if due { directory::space(self.directory()) } else { None };
         let (bytes_max, oldest, letters) = (self.bytes_max, self.oldest(), self.letters_kept.clone());
         let salvage = match self.rescue.as_ref().and_then(Rescue::so_far) {
             Some((found, saved, waits_for_room)) => {
@@ -26,7 +27,8 @@ impl Writer {
             }
             None => self.shared.lock().salvage.clone(),
         };
-        self.meter.show(&self.shared, View { broken: state, bytes, bytes_max, oldest, letters, salvage });
+        self.meter
+            .show(&self.shared, View { broken: state, bytes, space, bytes_max, oldest, letters, salvage });
     }
 
     /// Looks how many dead letters are kept.
