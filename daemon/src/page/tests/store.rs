@@ -48,7 +48,10 @@ fn the_report_says_that_the_age_of_what_waits_is_not_known_while_it_is_not() {
     let mut status = well();
     (status.spool.waiting, status.spool.oldest_unknown) = (12, true);
     let report = report::report(&status, &summary(&status, NOW_US), NOW_US);
-    assert!(report.contains("12 readings, Oldest since: not known now: the store that was set aside"), "{report}");
+    assert!(
+        report.contains("12 readings, Oldest since: not known now: the store cannot be read"),
+        "{report}"
+    );
 }
 
 #[test]
