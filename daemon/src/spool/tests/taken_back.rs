@@ -300,7 +300,9 @@ fn what_is_known_of_a_clock_comes_back_only_for_readings_that_need_it_and_beside
     let mut bytes = std::fs::read(&file).expect("there");
     bytes[..1024].fill(0);
     std::fs::write(&file, bytes).expect("written");
-    let mut life = Life::begin(settings(directory.path()), &schema::CURRENT);
+    // Searched in small pieces: the present one's record is stored before.
+    let small = SpoolSettings { bytes_max: Some(BYTES_MAX_LEAST), ..settings(directory.path()) };
+    let mut life = Life::begin(small, &schema::CURRENT);
     life.spool.record(set(3), stamp(1));
     life.settle();
     let (batches, events) = life.waiting();
