@@ -236,13 +236,11 @@ fn store(status: &Status, now_us: i64) -> Vec<Problem> {
     } else if spool.unstored_seconds > UNSTORED_SECONDS {
         problems.push(Problem::new(Severity::Warning, words::slow_disk(spool.unstored_seconds)));
     }
+    let server = status.uplink.configured.then_some(status.uplink.connected);
     match spool.hours_until_full.filter(|_| spool.waiting > 0) {
-        Some(hours) if hours <= 0.0 => {
-            problems.push(Problem::new(Severity::Fault, words::full(status.uplink.configured)));
-        }
-        Some(hours) if hours < FULL_HOURS => {
-            problems
-                .push(Problem::new(Severity::Warning, words::nearly_full(hours, status.uplink.configured)));
+        Some(hours) if hours <= 0.0 => problems.push(Problem::new(Severity::Fault, words::full(server))),
+        Some(hours) if hours < FULL_HOURS && !on_its_way(status, hours, now_us) => {
+            problems.push(Problem::new(Severity::Warning, words::nearly_full(hours, server)));
         }
         _ => {}
     }
@@ -274,6 +272,13 @@ fn store(status: &Status, now_us: i64) -> Vec<Problem> {
         problems.push(Problem::new(Severity::Note, said));
     }
     problems
+}
+
+/// What waits while the connection stands goes within moments. Not so if the oldest has waited for longer than there is room left, which
+/// is about half of all room: then it gathers, or what a long outage left is only being sent.
+fn on_its_way(status: &Status, hours: f64, now_us: i64) -> bool {
+    let waited = status.spool.oldest_us.map(|us| now_us.saturating_sub(us) as f64 / 3_600e6);
+    status.uplink.configured && status.uplink.connected && waited.is_none_or(|waited| waited < hours)
 }
 
 /// Whether the server has taken what the records tell. Which of them told of a loss is not known here.

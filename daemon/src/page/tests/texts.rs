@@ -245,9 +245,12 @@ fn each_trouble_has_its_words_and_a_remedy() {
         (|s| s.spool.unstored_seconds = 90.0, Severity::Warning, "disk is slow: 90 s"),
         (|s| s.spool.not_durable = Some("tmpfs".into()), Severity::Warning, "erases them (tmpfs)"),
         (
-            |s| (s.spool.waiting, s.spool.hours_until_full) = (9, Some(1.0)),
+            |s| {
+                (s.spool.waiting, s.spool.hours_until_full) = (9, Some(1.0));
+                s.spool.oldest_us = Some(NOW_US - 2 * 3_600_000_000);
+            },
             Severity::Warning,
-            "Bring the connection to the server back",
+            "The connection to the server stands",
         ),
         (
             |s| {
@@ -290,6 +293,25 @@ fn a_server_that_is_away_says_why_how_much_waits_and_how_long_there_is_room() {
     });
     assert!(text.contains("oldest are being dropped to make room"), "{text}");
     assert_eq!(summary.severity, Some(Severity::Fault));
+}
+
+#[test]
+fn what_is_on_its_way_over_a_connection_that_stands_does_not_fill_the_store() {
+    let said = |connected: bool, waited_us: Option<i64>| {
+        let change = |status: &mut Status| {
+            status.uplink.connected = connected;
+            (status.spool.waiting, status.spool.hours_until_full) = (120, Some(23.0 / 60.0));
+            status.spool.oldest_us = waited_us.map(|us| NOW_US - us);
+        };
+        said(change).1
+    };
+    for waited_us in [Some(2_000_000), Some(22 * 60_000_000), None] {
+        assert_eq!(said(true, waited_us), "", "{waited_us:?}");
+    }
+    let gathers = said(true, Some(24 * 60_000_000));
+    assert!(gathers.contains("used up in about 23 min") && !gathers.contains("Bring the"), "{gathers}");
+    let away = said(false, Some(2_000_000));
+    assert!(away.contains("used up in about 23 min") && away.contains("Bring the connection"), "{away}");
 }
 
 #[test]

@@ -16,7 +16,7 @@ pub fn server_away(broker: &str, why: Option<&str>, waiting: u64, room: Option<f
 }
 
 /// Room for waiting readings comes to its end.
-pub fn nearly_full(hours: f64, server: bool) -> Said {
+pub fn nearly_full(hours: f64, server: Option<bool>) -> Said {
     Said(
         format!("Room for readings that wait is used up in about {}", hours_in_words(hours)),
         format!("From then on the oldest are dropped to make room. {}", make_room(server)),
@@ -24,19 +24,21 @@ pub fn nearly_full(hours: f64, server: bool) -> Said {
 }
 
 /// There is no room left.
-pub fn full(server: bool) -> Said {
+pub fn full(server: Option<bool>) -> Said {
     Said(
         "There is no room left for readings that wait; the oldest are being dropped to make room".into(),
         format!("{} What is dropped is counted and reported.", make_room(server)),
     )
 }
 
-/// A connection that was never configured cannot be brought back.
-fn make_room(server: bool) -> &'static str {
-    if server {
-        "Bring the connection to the server back."
-    } else {
-        "No server is configured that would take them: add one, or give the store more room (cap)."
+/// By whether the server is connected, if there is one: a connection that stands, or was never configured, cannot be brought back.
+fn make_room(server: Option<bool>) -> &'static str {
+    match server {
+        Some(false) => "Bring the connection to the server back.",
+        Some(true) => {
+            "The connection to the server stands: if what waits does not become less, read less often, or give the store more room (cap)."
+        }
+        None => "No server is configured that would take them: add one, or give the store more room (cap).",
     }
 }
 
