@@ -55,6 +55,11 @@ impl Mount {
         (&self.point, &self.device, &self.root) == (&other.point, &other.device, &other.root)
     }
 
+    /// It was found in the list: where it is mounted is known.
+    pub(crate) fn is_listed(&self) -> bool {
+        !self.point.is_empty()
+    }
+
     /// The value of an option of the file system.
     pub(crate) fn option(&self, name: &str) -> Option<String> {
         self.options.split(',').find_map(|option| option.strip_prefix(name)?.strip_prefix('=')).map(plain)
