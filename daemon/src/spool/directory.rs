@@ -118,13 +118,25 @@ pub(super) fn read_sidecar(directory: &Path) -> Option<RunId> {
     fs::read_to_string(directory.join("run")).ok()?.trim().parse().ok()
 }
 
-/// Remembers a run.
-pub(super) fn write_sidecar(directory: &Path, run: RunId) -> io::Result<()> {
+/// Whether the sidecar remembers this run.
+pub fn remembers(directory: &Path, run: RunId) -> bool {
+    read_sidecar(directory) == Some(run)
+}
+
+/// Remembers a run. A start does; this is for what it could not write. Blocks.
+pub fn write_sidecar(directory: &Path, run: RunId) -> io::Result<()> {
     let (new, old) = (directory.join("run.new"), directory.join("run"));
-    let mut file = File::create(&new)?;
-    writeln!(file, "{run}")?;
-    file.sync_all()?;
-    fs::rename(&new, &old)?;
+    let write = || {
+        let mut file = File::create(&new)?;
+        writeln!(file, "{run}")?;
+        file.sync_all()?;
+        fs::rename(&new, &old)
+    };
+    if let Err(error) = write() {
+        // On a full disk it was made, and nothing came into it.
+        drop(fs::remove_file(&new));
+        return Err(error);
+    }
     File::open(directory)?.sync_all()
 }
 

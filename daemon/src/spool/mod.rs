@@ -58,7 +58,7 @@ pub use api::{
     HistoryPage, HistoryQuery, HistoryValue, Item, Keep, MAX_AGE_LEAST, NotACursor, Resent, ResentRun, Span,
     SpoolSettings,
 };
-pub use directory::{in_use, not_durable};
+pub use directory::{in_use, not_durable, remembers, write_sidecar};
 pub use error::SpoolError;
 pub(crate) use open::durability;
 

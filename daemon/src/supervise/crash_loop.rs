@@ -7,7 +7,7 @@
 //! [`WINDOW`] takes all lines away, its own too, so that none counts which was followed by a good time; that is what people are told
 //! (`words::CRASH_LOOP`). A power cut is a stop out of order as well, and five power cuts during one installation afternoon must not
 //! end in safe mode: lines of other boots count at most [`OTHER_BOOTS`]. What cannot be read counts as nothing; what cannot be
-//! written is said and forgotten.
+//! written is tried again (`unwritten`).
 
 use std::fmt::Write as _;
 use std::fs;
@@ -35,7 +35,7 @@ struct Start {
 }
 
 /// The starts since the last stop in order, this one included.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Starts {
     path: PathBuf,
     starts: Vec<Start>,
@@ -76,11 +76,19 @@ impl Starts {
 
     /// Writes this start down, so that the next one sees it.
     pub fn remember(&self) -> io::Result<()> {
-        let text = self.starts.iter().fold(String::new(), |mut text, start| {
+        write_whole(&self.path, &self.text())
+    }
+
+    /// This start is written down.
+    pub(super) fn are_remembered(&self) -> bool {
+        fs::read(&self.path).is_ok_and(|found| found == self.text().as_bytes())
+    }
+
+    fn text(&self) -> String {
+        self.starts.iter().fold(String::new(), |mut text, start| {
             let _ = writeln!(text, "{:032x} {}", start.boot.0, start.seconds);
             text
-        });
-        write_whole(&self.path, &text)
+        })
     }
 
     /// The start did not happen because another instance holds the state directory: it counts for nobody.
@@ -117,8 +125,12 @@ fn parse(text: &str) -> Vec<Start> {
 /// Replaces a small file as a whole: a reader sees the old text or the new one. Not synced: losing it costs nothing but memory.
 pub(super) fn write_whole(path: &Path, text: &str) -> io::Result<()> {
     let new = path.with_extension("new");
-    fs::write(&new, text)?;
-    fs::rename(&new, path)
+    let written = fs::write(&new, text).and_then(|()| fs::rename(&new, path));
+    if written.is_err() {
+        // On a full disk it was made, and nothing came into it.
+        drop(fs::remove_file(new));
+    }
+    written
 }
 
 #[cfg(test)]

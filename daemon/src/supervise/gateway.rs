@@ -21,6 +21,7 @@ use super::desk::Desk;
 use super::opening::{begin, introduce, open, stamps};
 use super::stop::{Stage, Stopping};
 use super::tasks::{Running, Tasks};
+use super::unwritten::Unwritten;
 use super::watchdog::{self, Deadlines, Heartbeat, Pulse};
 use super::{RunError, describe};
 use crate::clock::{self, Clock};
@@ -102,6 +103,9 @@ impl Gateway {
         let common = Common { samples, board, heartbeat };
         let mut tasks = Tasks::default();
         let aside = CancellationToken::new();
+        if let Some(left) = Unwritten::after_start(&config, run, &starts) {
+            tasks.spawn("unwritten", aside.clone(), left.keep_trying(common.board.clone(), aside.clone()));
+        }
 
         let (intake, intake_running) =
             start_intake(&config, &common, (&spool, run), (clock.clone(), &live), &mut tasks);

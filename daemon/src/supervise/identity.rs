@@ -79,6 +79,15 @@ pub fn compare(state: &Path, gateway: &str, machine: &Machine) -> io::Result<Ide
     Ok(Identity::Own)
 }
 
+/// Compares, and gives what a person must know, if anything.
+pub(super) fn look(state: &Path, gateway: &str, machine: &Machine) -> io::Result<Option<String>> {
+    Ok(match compare(state, gateway, machine)? {
+        Identity::Own => None,
+        Identity::Cloned => Some(cloned(gateway, state)),
+        Identity::Unreadable => Some(unreadable(gateway, state)),
+    })
+}
+
 /// Gateway id and machine.
 fn parse(bytes: &[u8]) -> Option<(&str, &str)> {
     let (gateway, machine) = std::str::from_utf8(bytes).ok()?.trim_end().split_once('\n')?;

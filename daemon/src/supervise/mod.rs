@@ -20,6 +20,7 @@ mod opening;
 mod reload;
 mod stop;
 mod tasks;
+mod unwritten;
 pub mod watchdog;
 
 use std::io;

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use nix::time::{ClockId, clock_gettime};
 
 use super::crash_loop::Starts;
-use super::identity::{self, Identity, Machine};
-use super::{OPENING, notify};
+use super::identity::{self, Machine};
+use super::{OPENING, notify, unwritten};
 use crate::clock::{self, Clock};
 use crate::config::Config;
 use crate::model::{RunId, Stamp};
@@ -53,10 +53,8 @@ pub(super) async fn open(config: &Config, board: &Board, clock: &Clock) -> Resul
 pub(super) fn used_elsewhere(config: &Config) -> Option<String> {
     let state = &config.spool.directory;
     config.uplink.as_ref()?;
-    let warning = match identity::compare(state, &config.gateway, &Machine::read()) {
-        Ok(Identity::Own) => return None,
-        Ok(Identity::Cloned) => identity::cloned(&config.gateway, state),
-        Ok(Identity::Unreadable) => identity::unreadable(&config.gateway, state),
+    let warning = match identity::look(state, &config.gateway, &Machine::read()) {
+        Ok(warning) => warning?,
         // A disk that does not let itself be read or written is the spool's to tell.
         Err(error) => {
             let error = format!("{}: {error}", state.join("identity").display());
@@ -72,7 +70,7 @@ pub(super) fn used_elsewhere(config: &Config) -> Option<String> {
 pub(super) fn introduce(config: &Config, board: &Board, run: RunId, safe_mode: bool, volatile: bool) {
     let mut warnings = Vec::from_iter(used_elsewhere(config));
     if volatile {
-        let what = "the state directory cannot be written: what is read now is lost with the power";
+        let what = unwritten::VOLATILE;
         tracing::error!(error = what, "a person must look after this gateway");
         warnings.push(what.into());
     }
