@@ -127,12 +127,12 @@ impl Tally {
     /// The row of the table.
     pub(crate) fn row(&self, seed: &str) {
         let often = format!(
-            "{}, {} of them at their cap; {:.2} % of undamaged blocks came back, {:.2} % of those at the cap; slowest start {:.1} s of the processor",
+            "{}, {} of them at their cap; {:.3} % of undamaged blocks came back, {:.3} % of those at the cap; slowest start {:.0} ms of the processor",
             self.images,
             self.at_cap.0,
             self.share() * 100.0,
             self.share_at_cap() * 100.0,
-            self.slowest.as_secs_f64()
+            self.slowest.as_secs_f64() * 1000.0
         );
         let lost = format!(
             "{} of {}; {} behind an end that is said to be unproved",
