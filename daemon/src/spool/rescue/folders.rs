@@ -52,8 +52,7 @@ pub(in crate::spool) fn is_done(folder: &Path) -> bool {
 
 /// Whether a rescue is to begin, or to go on, with this state directory; also if the disk does not tell.
 pub(in crate::spool) fn awaits(directory: &Path, schema: &Schema) -> bool {
-    let Unfinished { folders, unclear } = unfinished(directory, schema);
-    !folders.is_empty() || !unclear.is_empty()
+    !unfinished(directory, schema).is_empty()
 }
 
 /// What is still to be searched.
@@ -64,6 +63,12 @@ pub(super) struct Unfinished {
     /// Places of which the disk does not tell whether they are such folders, or hold some, and what it says. They keep nothing from being
     /// stored, but for lost nothing is taken before they were looked at some times.
     pub(super) unclear: Vec<(PathBuf, String)>,
+}
+
+impl Unfinished {
+    pub(super) fn is_empty(&self) -> bool {
+        self.folders.is_empty() && self.unclear.is_empty()
+    }
 }
 
 pub(super) fn unfinished(directory: &Path, schema: &Schema) -> Unfinished {

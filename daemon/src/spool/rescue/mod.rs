@@ -45,6 +45,7 @@ use floors::Floors;
 pub(super) use folders::{Searched, awaits, is_done, is_newer, mark};
 use folders::{Unfinished, unfinished};
 pub(super) use said::{Said, say_again};
+pub(super) use search::PATIENCE;
 use search::{Learned, Search};
 
 /// What goes back into the spool in one commit.
@@ -143,8 +144,8 @@ impl Rescue {
         Memory { own, at_risk, records }: Memory,
     ) -> Option<Self> {
         off_the_lock();
-        let Unfinished { folders, unclear } = unfinished(directory, schema);
-        if folders.is_empty() && unclear.is_empty() {
+        let unfinished = unfinished(directory, schema);
+        if unfinished.is_empty() {
             return None;
         }
         let mut rescue = Self {
@@ -172,7 +173,7 @@ impl Rescue {
             floors: Floors::default(),
             said: Said::default(),
         };
-        rescue.search_these(Unfinished { folders, unclear });
+        rescue.search_these(unfinished);
         Some(rescue)
     }
 

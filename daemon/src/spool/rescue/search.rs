@@ -20,6 +20,10 @@ use crate::spool::taken_back::TakenBack;
 /// After these pauses a folder is searched again, if the disk did not give all of it.
 const PAUSES: [Duration; 3] = [Duration::from_secs(10), Duration::from_secs(60), Duration::from_secs(300)];
 
+/// All of them: what the disk has not given by then it never will, as far as anybody can tell.
+pub(in crate::spool) const PATIENCE: Duration =
+    Duration::from_secs(PAUSES[0].as_secs() + PAUSES[1].as_secs() + PAUSES[2].as_secs());
+
 /// A file being searched.
 #[derive(Debug)]
 pub(super) enum Search {

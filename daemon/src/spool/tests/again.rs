@@ -68,9 +68,7 @@ async fn what_waits_again_still_waits_after_the_file_was_damaged() {
     flush(&spool).await;
     assert_eq!(resend(&spool, Asked::Stretch { run, first: 20, next: 41 }).await.readings, 22);
     let cut = copy(&spool, directory.path());
-    let mut bytes = std::fs::read(cut.path().join(store::FILE)).expect("there");
-    bytes[..1024].fill(0);
-    std::fs::write(cut.path().join(store::FILE), bytes).expect("written");
+    lose_first_page(&cut.path().join(store::FILE));
     let (Opened { spool, .. }, _) = open(settings(cut.path()));
     let (found, events) = after_salvage(&spool).await;
     assert_eq!(found, batches[10..21]);

@@ -229,10 +229,7 @@ async fn salvage_loses_nothing_to_a_commit_that_fails_meanwhile() {
         }
     }
     spool.close(true).await.expect("closes");
-    let file = directory.path().join(store::FILE);
-    let mut bytes = std::fs::read(&file).expect("there");
-    bytes[..1024].fill(0);
-    std::fs::write(&file, bytes).expect("written");
+    lose_first_page(&directory.path().join(store::FILE));
     let (Opened { spool, run: second, .. }, board) = open(settings(directory.path()));
     let trouble = block_commits(directory.path());
     spool.append(Plant::new(second).batch());

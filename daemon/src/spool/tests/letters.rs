@@ -174,9 +174,7 @@ async fn a_rescue_calls_nothing_lost_that_was_delivered_and_says_why_the_others_
         .execute_batch("PRAGMA secure_delete = ON; DELETE FROM event; PRAGMA wal_checkpoint(TRUNCATE)")
         .expect("done");
     drop(connection);
-    let mut bytes = std::fs::read(&file).expect("there");
-    bytes[..1024].fill(0);
-    std::fs::write(&file, bytes).expect("written");
+    lose_first_page(&file);
     let mut life = Life::begin(settings(directory.path()), &schema::CURRENT);
     life.settle();
     let (_, events) = life.waiting();

@@ -235,6 +235,14 @@ fn copy_of(from: &Path) -> tempfile::TempDir {
     to
 }
 
+/// The file's first page is gone: SQLite does not open it any more, and all else in it is sound. Gives its length in bytes.
+fn lose_first_page(file: &Path) -> u64 {
+    let mut bytes = std::fs::read(file).expect("there");
+    bytes[..1024].fill(0);
+    std::fs::write(file, &bytes).expect("written");
+    bytes.len() as u64
+}
+
 /// What waits when the search of a damaged file has ended.
 async fn after_salvage(spool: &Spool) -> (Vec<Arc<Batch>>, Vec<Arc<Event>>) {
     let until = Instant::now() + SOON;

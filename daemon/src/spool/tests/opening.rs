@@ -298,10 +298,7 @@ fn the_end_of_a_run_is_said_again_as_it_was_said_however_often_the_file_goes() {
     life.store(&Plant::new(run).batch());
     life.close();
     let damage: Fault = |path| {
-        let file = path.join(store::FILE);
-        let mut bytes = std::fs::read(&file).expect("there");
-        bytes[..1024].fill(0);
-        std::fs::write(&file, bytes).expect("written");
+        lose_first_page(&path.join(store::FILE));
     };
     let end = Body::RunEnd { ended: run, next_seq: 2, clean: true, last_wall_us: Some(stamp(0).wall_us) };
     let nothing: Fault = |_| {};

@@ -126,10 +126,7 @@ fn while_a_damaged_file_is_searched_the_board_says_how_far_it_is() {
         spool.turn(now);
     }
     spool.close(true, now).expect("closes");
-    let file = directory.path().join(store::FILE);
-    let mut bytes = std::fs::read(&file).expect("there");
-    bytes[..1024].fill(0);
-    std::fs::write(&file, bytes).expect("written");
+    lose_first_page(&directory.path().join(store::FILE));
     let mut spool =
         Stepped::open(settings(directory.path()), board.clone(), || stamp(7), now).expect("opens");
     let mut so_far = Vec::new();

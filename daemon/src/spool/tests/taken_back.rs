@@ -296,10 +296,7 @@ fn what_is_known_of_a_clock_comes_back_only_for_readings_that_need_it_and_beside
     let clocks = life.waiting().1;
     life.spool.confirm(&clocks.iter().map(|event| Confirmed::from(&**event)).collect::<Vec<_>>());
     life.close();
-    let file = directory.path().join(store::FILE);
-    let mut bytes = std::fs::read(&file).expect("there");
-    bytes[..1024].fill(0);
-    std::fs::write(&file, bytes).expect("written");
+    lose_first_page(&directory.path().join(store::FILE));
     // Searched in small pieces: the present one's record is stored before.
     let small = SpoolSettings { bytes_max: Some(BYTES_MAX_LEAST), ..settings(directory.path()) };
     let mut life = Life::begin(small, &schema::CURRENT);
@@ -325,10 +322,7 @@ fn refused_messages_come_back_from_a_damaged_file_too() {
     let directory = tempfile::tempdir().expect("a directory");
     let (life, early) = with_letters(directory.path(), &schema::CURRENT);
     life.close();
-    let file = directory.path().join(store::FILE);
-    let mut bytes = std::fs::read(&file).expect("there");
-    bytes[..1024].fill(0);
-    std::fs::write(&file, bytes).expect("written");
+    lose_first_page(&directory.path().join(store::FILE));
     for _ in 0..2 {
         let mut life = Life::begin(settings(directory.path()), &schema::CURRENT);
         life.settle();
@@ -359,9 +353,7 @@ fn refused_messages_from_a_damaged_file_keep_their_order() {
     }
     life.close();
     let file = directory.path().join(store::FILE);
-    let mut bytes = std::fs::read(&file).expect("there");
-    bytes[..1024].fill(0);
-    std::fs::write(&file, bytes).expect("written");
+    lose_first_page(&file);
     let small = SpoolSettings { bytes_max: Some(BYTES_MAX_LEAST), ..settings(directory.path()) };
     let mut life = Life::begin(small, &schema::CURRENT);
     life.settle();

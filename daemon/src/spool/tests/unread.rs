@@ -16,11 +16,8 @@ fn partly_unreadable(directory: &Path, now: Instant) -> RunId {
         spool.turn(now);
     }
     spool.close(true, now).expect("closes");
-    let file = directory.join(store::FILE);
-    let mut bytes = std::fs::read(&file).expect("there");
-    bytes[..1024].fill(0);
-    std::fs::write(&file, &bytes).expect("written");
-    std::fs::write(directory.join("unreadable"), format!("{}\n", bytes.len() / 2048)).expect("written");
+    let length = lose_first_page(&directory.join(store::FILE));
+    std::fs::write(directory.join("unreadable"), format!("{}\n", length / 2048)).expect("written");
     run
 }
 

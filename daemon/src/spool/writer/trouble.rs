@@ -10,14 +10,10 @@ use crate::spool::SpoolError;
 use crate::spool::api::Confirmed;
 use crate::spool::aside::{self, QUARANTINE};
 use crate::spool::store::{DeadLetter, StoreError, Trouble};
-use crate::spool::{copy, directory, enter, open, schema};
+use crate::spool::{copy, directory, enter, open, rescue, schema};
 
 /// The longest pause between attempts to use a disk that failed: it is back within 60 s of its cause going away.
 const RETRY_MAX: Duration = Duration::from_secs(30);
-
-/// What the disk does not give for so long it never will, as far as anybody can tell: a card with a bad sector. The file goes out of
-/// the way then, and gives the search what can be read.
-const REFUSED_FOR_GOOD: Duration = Duration::from_secs(370);
 
 /// Refusals further apart than this have nothing to do with each other.
 const REFUSED_APART: Duration = Duration::from_secs(120);
@@ -86,12 +82,13 @@ impl Writer {
         generation == self.shared.generation.load(Ordering::Acquire) && self.store.is_some()
     }
 
-    /// The disk has refused a part of the file now. `true`: it has done so again and again, for so long that the file counts as damaged.
+    /// The disk has refused a part of the file now. `true`: it has done so again and again, for so long that it never will give it (a card
+    /// with a bad sector). The file counts as damaged then: it goes out of the way, and gives the search what can be read.
     pub(super) fn is_refused_for_good(&mut self) -> bool {
         let near = |last: Instant| self.now.saturating_duration_since(last) < REFUSED_APART;
         let since = self.refused.filter(|(_, last)| near(*last)).map_or(self.now, |(since, _)| since);
         self.refused = Some((since, self.now));
-        self.now.saturating_duration_since(since) >= REFUSED_FOR_GOOD
+        self.now.saturating_duration_since(since) >= rescue::PATIENCE
     }
 
     /// Opens the file again after trouble.
