@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::api::{Confirmed, Keep, SpoolSettings};
 use super::directory::GivenUp;
+use super::gaps::{Gap, Gaps};
 use super::ledger::Ledger;
 use super::shared::Command;
 use crate::model::event::{Body, CLOCKS_MAX, ClockCorrection, Event, GapCause};
@@ -26,9 +27,6 @@ pub(super) const WINDOW_BYTES: usize = 1024 * 1024;
 
 /// Records in memory; beyond it the oldest that proves nothing goes.
 const EVENTS_MAX: usize = 1024;
-
-/// A stretch of lost readings, to be recorded.
-pub(super) type Gap = (RunId, u64, u64, GapCause);
 
 /// A batch in memory.
 #[derive(Debug)]
@@ -73,10 +71,10 @@ pub(super) struct Inner {
     /// Runs whose row is not what the ledger says.
     pub(super) dirty: BTreeSet<RunId>,
     /// Losses that are booked and not yet recorded.
-    pub(super) gaps: Vec<Gap>,
+    pub(super) gaps: Gaps,
     /// The first reading of this run that is lost and in no gap record on the disk yet.
     pub(super) unrecorded: Option<u64>,
-    /// With `keep = "unsent"`: confirmed readings were left out, and the disk does not know yet that they were.
+    /// Readings were left out that were confirmed in time, or lost from memory, and the disk does not know yet that they were.
     pub(super) left_out: bool,
     /// Records confirmed, and not yet marked on disk.
     pub(super) sent: HashSet<(RunId, u64)>,
@@ -124,11 +122,25 @@ impl Inner {
 
     /// Drops the oldest until the ring fits its bound again.
     pub(super) fn bound(&mut self) {
+        let fits = self.bytes <= RING_BYTES_MAX;
         while self.bytes > RING_BYTES_MAX {
-            let Some(kept) = self.ring.pop_front() else { return };
+            let Some(kept) = self.ring.pop_front() else { break };
             self.bytes -= kept.bytes;
             self.readings -= kept.batch.readings.len();
             self.lose(kept.batch.run, kept.batch.seq, kept.batch.end(), GapCause::Overflow);
+        }
+        if !fits {
+            self.settle_on();
+        }
+    }
+
+    /// Everything older than what memory holds is settled: the end of the run's books follows, and what lies below needs no places.
+    /// The disk learns it with the next block.
+    fn settle_on(&mut self) {
+        if let Some(books) = self.ledger.runs.get_mut(&self.run) {
+            let to = books.settled_on(books.durable);
+            self.left_out |= to > books.durable;
+            books.durable = to;
         }
     }
 
@@ -143,10 +155,7 @@ impl Inner {
             if run == self.run {
                 self.unrecorded = Some(self.unrecorded.map_or(first, |at| at.min(first)));
             }
-            match self.gaps.last_mut() {
-                Some((of, _, end, why)) if *of == run && *end == first && *why == cause => *end = next,
-                _ => self.gaps.push((run, first, next, cause)),
-            }
+            self.gaps.push(Gap::all(run, (first, next), cause));
         }
     }
 
@@ -239,7 +248,6 @@ impl Inner {
         if self.settings.keep != Keep::Unsent {
             return;
         }
-        let own = self.run;
         while let Some(kept) = self.ring.front() {
             let (run, first, next) = (kept.batch.run, kept.batch.seq, kept.batch.end());
             if !self.ledger.settled(run, first, next) {
@@ -249,9 +257,7 @@ impl Inner {
             self.readings -= kept.batch.readings.len();
             self.ring.pop_front();
             self.left_out = true;
-            if let Some(books) = self.ledger.runs.get_mut(&own) {
-                books.durable = books.settled_on(books.durable);
-            }
+            self.settle_on();
         }
     }
 
@@ -273,8 +279,8 @@ impl Inner {
 
     /// A commit has recorded all losses but those that came while it was under way.
     pub(super) fn recorded(&mut self) {
-        let own = self.gaps.iter().filter(|(run, ..)| *run == self.run);
-        self.unrecorded = own.map(|(_, first, ..)| *first).min();
+        let own = self.gaps.iter().filter(|gap| gap.of == self.run);
+        self.unrecorded = own.map(|gap| gap.first).min();
     }
 
     /// How far the current run is durable or settled.

@@ -21,6 +21,7 @@ mod directory;
 mod enter;
 mod error;
 mod forgotten;
+mod gaps;
 mod inner;
 pub mod ledger;
 mod lost;
@@ -66,6 +67,7 @@ use crate::model::event::{Body, ClockCorrection};
 use crate::model::{Batch, RunId, Stamp};
 use crate::mounts;
 use crate::status::Board;
+use gaps::Gaps;
 use inner::Inner;
 use ledger::{Ledger, RunBooks};
 use reader::{QUESTIONS_MAX, Question, Reader};
@@ -415,7 +417,7 @@ fn inner(settings: SpoolSettings, run: RunId, next_event: u64) -> Inner {
         numbered: 0,
         ledger,
         dirty: BTreeSet::new(),
-        gaps: Vec::new(),
+        gaps: Gaps::default(),
         unrecorded: None,
         left_out: false,
         sent: HashSet::new(),

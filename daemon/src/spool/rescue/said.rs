@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use crate::model::event::{Body, GapCause};
 use crate::model::{RunId, Stamp};
-use crate::spool::inner::{Gap, Inner};
+use crate::spool::gaps::Gaps;
+use crate::spool::inner::Inner;
 use crate::spool::ledger::{End, Intervals, Losses, Lost, RunBooks, UNFOLDED};
 
 /// What records that were found say: it need not be said again.
@@ -67,10 +68,10 @@ impl Said {
     }
 
     /// Losses that must be told, of which the places are known, and of which the number.
-    fn untold(&self, run: RunId, books: &RunBooks, unrecorded: &[Gap]) -> Vec<Body> {
+    fn untold(&self, run: RunId, books: &RunBooks, unrecorded: &Gaps) -> Vec<Body> {
         let mut told = self.gaps.get(&run).cloned().unwrap_or_default();
-        for (_, first, next, _) in unrecorded.iter().filter(|(of, ..)| *of == run) {
-            told.insert(*first, *next);
+        for gap in unrecorded.iter().filter(|gap| gap.of == run) {
+            told.insert(gap.first, gap.next);
         }
         let mut untold = Vec::new();
         for (first, next, cause) in books.lost.stretches() {

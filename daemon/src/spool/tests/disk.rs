@@ -49,12 +49,7 @@ async fn after_failed_commits_every_reading_is_stored_once() {
     }
     let late = spool.flush(Instant::now() + Duration::from_millis(100)).await;
     assert!(matches!(late, Err(SpoolError::Late(_))), "{late:?}");
-    let failing = async {
-        while board.read(|status| status.spool.state == "ok") {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(SOON, failing).await.expect("the board says that the disk fails");
+    failing(&board).await;
     drop(trouble);
     flush(&spool).await;
     assert_eq!(waiting(&spool).await.0, expected);

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use super::taken_back::Life;
 use super::*;
+use crate::spool::gaps::{GAPS_MAX, Gap};
+use crate::spool::inner::RING_BYTES_MAX;
 use crate::spool::ledger::{EXCEPTIONS_MAX, LOST_MAX, Ledger, RunBooks};
 use crate::spool::records::{books_of, books_text, run_key, seal};
-use crate::spool::writer::GAPS_MAX;
+use crate::spool::schema;
 
 const RUN: RunId = RunId { counter: 3, random: 9 };
 
@@ -22,10 +25,10 @@ impl Dice {
 #[tokio::test]
 async fn many_small_gaps_stay_bounded_in_number_and_exact_in_sum() {
     let directory = tempfile::tempdir().expect("a directory");
-    let (Opened { spool, run, .. }, _) = open(settings(directory.path()));
+    let (Opened { spool, run, .. }, board) = open(settings(directory.path()));
     let mut dice = Dice(7);
     let mut lost: BTreeMap<GapCause, BTreeSet<u64>> = BTreeMap::new();
-    let mut at = 0;
+    let (mut at, mut tried) = (0, false);
     for round in 0..40 {
         for _ in 0..100 {
             let (first, n) = (at + 1 + dice.below(50), 1 + dice.below(5));
@@ -34,6 +37,13 @@ async fn many_small_gaps_stay_bounded_in_number_and_exact_in_sum() {
             spool.shared.lock().lose(run, first, at, cause);
             lost.entry(cause).or_default().extend(first..at);
         }
+        if !tried && spool.shared.lock().events_waiting > GAPS_MAX as u64 {
+            // The commit that makes few of many fails.
+            tried = true;
+            let trouble = block_commits(directory.path());
+            failing(&board).await;
+            drop(trouble);
+        }
         flush(&spool).await;
         if round % 7 == 0 {
             // A reader looks, and nobody acknowledges.
@@ -41,7 +51,7 @@ async fn many_small_gaps_stay_bounded_in_number_and_exact_in_sum() {
         }
     }
     let events = waiting(&spool).await.1;
-    assert!(events.len() <= GAPS_MAX + 100, "{} records for 4 000 gaps", events.len());
+    assert!(tried && events.len() <= GAPS_MAX + 100, "{} records for 4 000 gaps", events.len());
     let mut told: BTreeMap<GapCause, u64> = BTreeMap::new();
     let mut stretches: BTreeMap<GapCause, Vec<(u64, u64)>> = BTreeMap::new();
     for event in &events {
@@ -67,6 +77,59 @@ async fn many_small_gaps_stay_bounded_in_number_and_exact_in_sum() {
     let gap = |event: &&Arc<Event>| event.body.about() == Some(run) && event.body.kind() != "run_end";
     assert_eq!(after.iter().filter(gap).count(), events.len());
     assert_eq!(sums(&second).losses, sums(&spool).losses);
+}
+
+/// While the disk fails for days a device's readings are refused, and the server takes all others: with each poll memory drops some
+/// that touch no others.
+#[test]
+fn on_a_disk_that_fails_for_days_what_memory_keeps_of_losses_is_bounded_and_their_sum_exact() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut life = Life::begin(settings(directory.path()), &schema::CURRENT);
+    let (run, shape) = (life.spool.run, big_shape());
+    let (mut first, most, polls) = (big(life.spool.run, 0, &shape), GAPS_MAX as u64 + 24, 10_000);
+    life.store(&first);
+    life.spool.confirm(&[Confirmed::from(&*first)]);
+    life.now += Duration::from_secs(60);
+    life.settle();
+    let disk = block_commits(directory.path());
+    for poll in 1..=polls {
+        Arc::make_mut(&mut first).seq = poll * 20 - 10;
+        life.spool.append(first.clone(), life.now);
+        Arc::make_mut(&mut first).seq += 10;
+        life.spool.append(first.clone(), life.now);
+        life.spool.confirm(&[Confirmed::from(&*first)]);
+        if poll % 2000 == 0 {
+            // A commit is tried, and fails.
+            life.now += Duration::from_secs(60);
+            life.turn();
+            assert_eq!(life.board.read(|status| status.spool.state.clone()), "failing");
+            let records = life.board.read(|status| status.spool.records_waiting);
+            assert!(records <= most, "{records} records of losses in memory");
+            let books = life.spool.books_of(run).expect("there");
+            assert!(books.lost.count() <= LOST_MAX, "{} places of losses in memory", books.lost.count());
+            assert!(
+                books.settled.count() <= 2 * RING_BYTES_MAX / first.weight(),
+                "what memory holds, no more"
+            );
+        }
+    }
+    disk.execute_batch("ROLLBACK").expect("well again");
+    life.now += Duration::from_secs(60);
+    life.settle();
+    let (batches, events) = life.waiting();
+    let waits: BTreeSet<u64> = batches.iter().map(|batch| batch.seq).filter(|seq| seq % 20 == 10).collect();
+    let told: Vec<_> = events.iter().filter_map(|event| Gap::told_by(&event.body)).collect();
+    assert!(told.len() as u64 <= most, "{} records", told.len());
+    assert!(told.iter().all(|gap| (gap.of, gap.cause) == (run, GapCause::Overflow)));
+    let refused: BTreeSet<u64> = (1..=polls).map(|poll| poll * 20 - 10).collect();
+    for gap in &told {
+        let dropped = refused.range(gap.first..gap.next).count() as u64 * 10;
+        assert_eq!((gap.lost, waits.range(gap.first..gap.next).count()), (dropped, 0), "{gap:?}");
+    }
+    let lost: u64 = told.iter().map(|gap| gap.lost).sum();
+    assert_eq!(lost, life.board.read(|status| status.spool.dropped));
+    assert_eq!(lost + waits.len() as u64 * 10, polls * 10, "each is told or waits");
+    assert!(waits.len() > 1000 && lost > 20_000);
 }
 
 #[test]

@@ -263,6 +263,16 @@ fn block_commits(directory: &Path) -> rusqlite::Connection {
     other
 }
 
+/// Until the board says that the disk fails.
+async fn failing(board: &Board) {
+    let failing = async {
+        while board.read(|status| status.spool.state == "ok") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(SOON, failing).await.expect("the board says that the disk fails");
+}
+
 #[test]
 fn a_writer_that_wakes_up_by_itself_before_the_end_of_the_window_is_left_asleep() {
     let folder = tempfile::tempdir().unwrap();

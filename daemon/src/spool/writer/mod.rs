@@ -39,8 +39,6 @@ use crate::model::RunId;
 use crate::model::event::Event;
 use audit::Audit;
 pub(super) use flush::Flush;
-#[cfg(test)]
-pub(in crate::spool) use gaps::GAPS_MAX;
 use resend::Resend;
 use room::BOOKS_FIRST;
 #[cfg(test)]

@@ -65,7 +65,7 @@ impl Writer {
             }
             inner.floor = inner.floor.max(number + 1);
         }
-        let gaps = std::mem::take(&mut inner.gaps);
+        let gaps = inner.gaps.take();
         let lost = !gaps.is_empty();
         self.gap_records(&mut inner, gaps, window, (grows, stamp));
         self.bound_gaps(many, &mut inner, window, stamp);

@@ -5,10 +5,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::{Broken, Copied, RETRY_FIRST, Writer};
-use crate::model::event::{Body, GapCause};
+use crate::model::event::GapCause;
 use crate::spool::SpoolError;
 use crate::spool::api::Confirmed;
 use crate::spool::aside::{self, QUARANTINE};
+use crate::spool::gaps::Gap;
 use crate::spool::store::{DeadLetter, StoreError, Trouble};
 use crate::spool::{copy, directory, enter, open, rescue, schema};
 
@@ -154,8 +155,8 @@ impl Writer {
             // Their rows are in the other file.
             let mut inner = self.shared.lock();
             for (_, event) in self.growing.drain(..) {
-                if let Body::Gap { of, first, next, cause } = event.body {
-                    inner.gaps.push((of, first, next, cause));
+                if let Some(gap) = Gap::told_by(&event.body) {
+                    inner.gaps.push(gap);
                 }
             }
             drop(inner);

@@ -10,6 +10,7 @@ use super::floor::bound_log;
 use crate::model::event::{Body, Event, GapCause};
 use crate::model::{Batch, RunId};
 use crate::spool::api::Keep;
+use crate::spool::gaps::Gap;
 use crate::spool::inner::{Kept, WINDOW_BYTES, WINDOW_READINGS};
 use crate::spool::ledger::End;
 use crate::spool::records::Mark;
@@ -22,6 +23,10 @@ pub(super) struct Window {
     pub(super) kept: Vec<Kept>,
     pub(super) batches: Vec<Arc<Batch>>,
     pub(super) events: Vec<Arc<Event>>,
+    /// So many of them came out of memory. The others are made by this commit: of losses, and of many records few.
+    pub(super) came: usize,
+    /// The losses of which it makes records of their own.
+    pub(super) gaps: Vec<Gap>,
     pub(super) grown: Vec<(i64, Arc<Event>)>,
     /// Rows of records that new ones stand for.
     pub(super) gone: Vec<i64>,
@@ -151,6 +156,7 @@ impl Writer {
             inner.in_hand = window.kept.first().map(|kept| kept.at);
         }
         window.events = inner.events.drain(..).collect();
+        window.came = window.events.len();
         window
     }
 
@@ -273,9 +279,12 @@ impl Writer {
             inner.ring.push_front(kept);
         }
         inner.in_hand = None;
-        for event in window.events.into_iter().rev() {
+        // What this commit has made of losses and of records is made anew: a disk that fails for days would pile it up, and tell records
+        // twice that are still there.
+        for event in window.events.into_iter().take(window.came).rev() {
             inner.events.push_front(event);
         }
+        inner.gaps.put_back(window.gaps);
         // Whether the row has grown nobody knows; grown once more it is the same. As a record of its own it would tell the loss twice.
         if window.grown.is_empty() {
             self.open_gap = None;
