@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::plant::{POINTS, Plant, UNITS, value};
 use super::watch::Claims;
 use super::{Campaign, End};
+use crate::support::broker::GATEWAY;
 use crate::support::subscriber::{Message, judge as receiver_judges};
 
 /// Confirmations reach the disk 10 s late at most; mosquitto's log tells whole seconds, and a commit takes its time.
@@ -303,12 +304,13 @@ impl Books {
 /// What mosquitto's log tells of the gateway: its messages, and the last second of each of its connections.
 fn read_log(log: &str) -> (Vec<Received>, Vec<u64>) {
     let (mut received, mut ends) = (Vec::<Received>::new(), Vec::new());
+    let ours = format!(" as {GATEWAY} (");
     // Message id → message, of the present connection.
     let mut open = HashMap::new();
     for line in log.lines() {
         let Some((second, text)) = line.split_once(": ") else { continue };
         let second = second.parse().unwrap_or(0);
-        if text.starts_with("New client connected") && !text.contains(" as viewer ") {
+        if text.starts_with("New client connected") && text.contains(&ours) {
             ends.push(second);
             open.clear();
         } else if let Some((id, topic)) = published(text) {

@@ -8,6 +8,8 @@
 //! What would make a green result worthless is refused: no claims, no backlog, no messages.
 
 mod judge;
+#[cfg(test)]
+mod judged;
 mod plant;
 mod watch;
 
