@@ -275,10 +275,12 @@ fn store(status: &Status, now_us: i64) -> Vec<Problem> {
 }
 
 /// What waits while the connection stands goes within moments. Not so if the oldest has waited for longer than there is room left, which
-/// is about half of all room: then it gathers, or what a long outage left is only being sent.
+/// is about half of all room: then it gathers, or what a long outage left is only being sent. Of what is not known nobody says so.
 fn on_its_way(status: &Status, hours: f64, now_us: i64) -> bool {
-    let waited = status.spool.oldest_us.map(|us| now_us.saturating_sub(us) as f64 / 3_600e6);
-    status.uplink.configured && status.uplink.connected && waited.is_none_or(|waited| waited < hours)
+    let (uplink, spool) = (&status.uplink, &status.spool);
+    let waited = spool.oldest_us.map(|us| now_us.saturating_sub(us) as f64 / 3_600e6);
+    let young = waited.is_none_or(|waited| waited < hours) && !spool.oldest_unknown;
+    uplink.configured && uplink.connected && young
 }
 
 /// Whether the server has taken what the records tell. Which of them told of a loss is not known here.

@@ -315,6 +315,17 @@ fn what_is_on_its_way_over_a_connection_that_stands_does_not_fill_the_store() {
 }
 
 #[test]
+fn room_that_ends_is_said_over_a_connection_that_stands_while_nobody_knows_how_old_is_what_waits() {
+    // A rescue waits for room, and the server takes nothing.
+    let (_, text) = said(|status| {
+        status.uplink.connected = true;
+        (status.spool.waiting, status.spool.hours_until_full) = (120, Some(23.0 / 60.0));
+        (status.spool.oldest_us, status.spool.oldest_unknown) = (None, true);
+    });
+    assert!(text.contains("used up in about 23 min"), "{text}");
+}
+
+#[test]
 fn times_from_before_the_clock_was_set_are_not_shown_as_times() {
     let (_, text) = said(|status| {
         status.buses[0].devices[0].answering = Some(false);
