@@ -178,6 +178,10 @@ pub(super) fn adopt(
     let runs: Vec<_> = inner.ledger.runs.keys().copied().collect();
     inner.dirty.extend(runs);
     inner.salvage = inner.salvage.take().or(adopted.salvage);
+    // What this life has heard of a boot is newer.
+    for correction in adopted.clocks.into_iter().rev() {
+        inner.hear_clock(Some(correction));
+    }
     inner.events_waiting = adopted.events_waiting;
     inner.sent.clear();
     inner.floor = adopted.mark.floor;

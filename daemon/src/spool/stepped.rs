@@ -136,6 +136,12 @@ impl Stepped {
         answer.try_recv().map_err(|_| SpoolError::Closed)?
     }
 
+    /// As [`Spool::clocks`](super::Spool::clocks).
+    #[cfg(test)]
+    pub(super) fn clocks(&self) -> Vec<crate::model::event::ClockCorrection> {
+        self.shared.lock().clocks.iter().copied().collect()
+    }
+
     /// Which opening of the file this is.
     #[cfg(test)]
     pub(super) fn generation(&self) -> u64 {

@@ -229,13 +229,26 @@ impl Gateway {
         Self::start_watched(config, before, Box::new(|_| {}))
     }
 
+    /// On a state directory that a life before has left.
+    pub(super) fn start_in(folder: tempfile::TempDir, config: UplinkConfig) -> Self {
+        Self::start_with(folder, config, &[], Box::new(|_| {}))
+    }
+
     /// With what the task calls in each turn.
     pub(super) fn start_watched(
         config: UplinkConfig,
         before: &[Arc<Batch>],
         beat: Box<dyn Fn(Instant) + Send>,
     ) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::start_with(tempfile::tempdir().unwrap(), config, before, beat)
+    }
+
+    fn start_with(
+        folder: tempfile::TempDir,
+        config: UplinkConfig,
+        before: &[Arc<Batch>],
+        beat: Box<dyn Fn(Instant) + Send>,
+    ) -> Self {
         let board = Board::default();
         let mut settings = SpoolSettings::new(folder.path());
         settings.commit_every = Duration::from_millis(20);

@@ -10,6 +10,9 @@ use super::config::{Broker, NobodyListens, Protocol};
 use super::sample::batch;
 use super::stub::{Stub, disconnect, puback};
 use super::*;
+use crate::model::event::Body;
+use crate::model::{BootId, ClockQuality, Stamp};
+use crate::spool::{Confirmed, Opened};
 
 fn config(ca: &Authority, port: u16) -> UplinkConfig {
     let mut config = UplinkConfig::new(Broker { host: "localhost".into(), port, tls: true });
@@ -246,6 +249,36 @@ async fn a_take_over_is_said_and_not_fought() {
     assert_eq!(board.read(|status| status.uplink.confirmed), 0);
     assert!(board.read(|status| status.uplink.retry_in.is_some()));
     gateway.task.abort();
+}
+
+#[tokio::test]
+async fn stamps_of_a_store_that_opens_after_the_start_are_corrected_as_it_knows_the_clock() {
+    let (certificates, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let broker = Mosquitto::start(&Authority::new(certificates.path(), "ca"), "").await;
+    let subscriber = Subscriber::new(broker.plain).await;
+    let settings = crate::spool::SpoolSettings::new(folder.path());
+    let Opened { spool, run, .. } = Spool::open(settings, Board::default(), sample::stamp).unwrap();
+    let mut unset = Batch { run, ..Batch::clone(&batch("a", 0, 1)) };
+    unset.stamp = Stamp { wall_us: 50, mono_us: 50, boot: BootId(9), clock: ClockQuality::Unsynced };
+    spool.append(unset.into());
+    spool.record(Body::Clock { boot: BootId(9), offset_us: 1000, at_mono_us: 100 }, sample::stamp());
+    spool.flush(Instant::now() + Duration::from_secs(20)).await.unwrap();
+    // The server knows the clock: its record is not sent again.
+    spool.confirm(&[Confirmed::Event { run, number: 0 }]);
+    spool.close(true).await.unwrap();
+    let refused = folder.path().join("unreadable-log");
+    std::fs::write(&refused, []).unwrap();
+    let gateway = Gateway::start_in(folder, plain(broker.plain));
+    assert_eq!(gateway.spool.clocks(), []);
+    std::fs::remove_file(refused).unwrap();
+    let batches = || {
+        let got = subscriber.got().into_iter();
+        got.flat_map(|got| got.json["batches"].as_array().cloned().unwrap_or_default()).collect::<Vec<_>>()
+    };
+    until("the batch", || !batches().is_empty()).await;
+    let words = (batches()[0]["clock"].clone(), batches()[0]["time"].clone());
+    assert_eq!(words, ("corrected".into(), "1970-01-01T00:00:00.001050Z".into()));
+    gateway.stop().await;
 }
 
 /// Something to call in each turn, and how often it was called.

@@ -63,6 +63,33 @@ async fn a_damaged_log_that_the_disk_does_not_give_at_the_start_is_looked_at_whe
     assert_eq!(batches, all, "{events:?}");
 }
 
+#[test]
+fn a_store_that_opens_after_the_start_tells_what_it_knows_of_the_clock() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let set = |boot, offset_us| Body::Clock { boot: BootId(boot), offset_us, at_mono_us: 5 };
+    let mut life = Life::begin(settings(directory.path()), &schema::CURRENT);
+    for (boot, offset_us) in [(7, 1), (8, 2), (8, 3), (9, 4)] {
+        life.spool.record(set(boot, offset_us), stamp(1));
+        life.turn();
+    }
+    let records: Vec<_> = life.waiting().1.iter().map(|event| Confirmed::from(&**event)).collect();
+    life.spool.confirm(&records);
+    life.now += Duration::from_secs(11);
+    life.settle();
+    drop(life);
+    let refused = directory.path().join("unreadable-log");
+    std::fs::write(&refused, []).expect("written");
+    let mut life = Life::begin(settings(directory.path()), &schema::CURRENT);
+    assert_eq!(life.board.read(|status| status.spool.state.clone()), "failing");
+    // What this life has heard of a boot is newer.
+    life.spool.record(set(9, 5), stamp(2));
+    std::fs::remove_file(&refused).expect("there");
+    wait(&mut life);
+    life.settle();
+    let known: Vec<_> = life.spool.clocks().iter().map(|known| (known.boot.0, known.offset_us)).collect();
+    assert_eq!(known, [(7, 1), (8, 3), (9, 5)]);
+}
+
 #[tokio::test]
 async fn a_log_that_the_disk_never_gives_is_set_aside_with_its_file_after_some_minutes() {
     let directory = tempfile::tempdir().expect("a directory");

@@ -202,6 +202,10 @@ impl Task {
         let committed = *self.committed.borrow_and_update();
         self.session.on_stored(committed);
         if std::mem::replace(&mut self.resends, committed.resends) != committed.resends {
+            // A store that opened only now knows more clocks.
+            for correction in self.around.spool.clocks() {
+                self.session.on_clock(correction);
+            }
             self.session.on_resend();
         }
     }
