@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{DefaultBodyLimit, Extension, FromRequest as _, Query, Request, State};
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::{StatusCode, Uri};
@@ -187,7 +188,9 @@ async fn write_readings(
 
 #[derive(Deserialize)]
 struct WhichHistory {
+    #[serde(default)]
     device: String,
+    #[serde(default)]
     point: String,
     from: Option<String>,
     to: Option<String>,
@@ -196,6 +199,16 @@ struct WhichHistory {
 }
 
 impl WhichHistory {
+    /// What it cannot do without.
+    fn missing(&self) -> Option<&'static str> {
+        match (self.device.is_empty(), self.point.is_empty()) {
+            (true, true) => Some("device and point"),
+            (true, false) => Some("device"),
+            (false, true) => Some("point"),
+            (false, false) => None,
+        }
+    }
+
     /// `None`: a time or the cursor is not one.
     fn query(&self) -> Option<HistoryQuery> {
         let time = |text: &Option<String>, otherwise| match text {
@@ -222,7 +235,17 @@ fn microseconds(text: &str) -> Option<i64> {
     i64::try_from(at.unix_timestamp_nanos() / 1000).ok()
 }
 
-async fn history(State(app): State<Arc<App>>, Query(which): Query<WhichHistory>) -> Response {
+async fn history(
+    State(app): State<Arc<App>>,
+    asked: Result<Query<WhichHistory>, QueryRejection>,
+) -> Response {
+    // Of what cannot be parsed the parser's own words would say more about us than about the address.
+    let Ok(Query(which)) = asked else {
+        return refuse(StatusCode::BAD_REQUEST, refusals::BAD_QUESTION);
+    };
+    if let Some(what) = which.missing() {
+        return refuse(StatusCode::BAD_REQUEST, refusals::lacks(what));
+    }
     let Some(query) = which.query() else {
         return refuse(StatusCode::BAD_REQUEST, refusals::BAD_QUESTION);
     };

@@ -170,6 +170,30 @@ async fn text_from_outside_reaches_the_api_whole_and_breaks_nothing() {
 }
 
 #[tokio::test]
+async fn what_a_question_for_history_lacks_is_named_and_an_example_shown() {
+    let house = house("127.0.0.1:0").await;
+    plant(&house, &["u"]);
+    for (asked, lacks) in [
+        ("", "device and point"),
+        ("?from=2026-11-20T12:23:01Z", "device and point"),
+        ("?point=u", "device"),
+        ("?device=&point=u", "device"),
+        ("?device=meter-01", "point"),
+    ] {
+        let answer = house.get(&format!("/api/history{asked}")).await;
+        let words =
+            format!("The address lacks {lacks}: ask as in /api/history?device=meter-01&point=voltage\n");
+        assert_eq!((answer.status, &*answer.body), (400, &*words), "{asked}");
+    }
+    for asked in ["limit=all", "device=meter-01", "from=yesterday"] {
+        let answer = house.get(&format!("/api/history?device=meter-01&point=u&{asked}")).await;
+        let words = "The address is not one this page understands.\n";
+        assert_eq!((answer.status, &*answer.body), (400, words), "{asked}");
+    }
+    house.close().await;
+}
+
+#[tokio::test]
 async fn history_that_is_only_memory_says_so() {
     let house = house("127.0.0.1:0").await;
     plant(&house, &["u"]);

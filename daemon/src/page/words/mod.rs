@@ -26,6 +26,10 @@ pub use store::{
 pub mod refusals {
     /// 400
     pub const BAD_QUESTION: &str = "The address is not one this page understands.";
+    /// 400
+    pub fn lacks(what: &str) -> String {
+        format!("The address lacks {what}: ask as in /api/history?device=meter-01&point=voltage")
+    }
     /// 401
     pub const NO_INVITATION: &str = "An invitation is needed: sudo fieldspool page invite";
     /// 403
