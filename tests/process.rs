@@ -338,5 +338,5 @@ fn a_copied_card_is_said_until_it_gets_an_id_of_its_own() {
         assert_eq!(gateway.wait_status("its warnings", warnings), expected, "{id} on machine {machine}");
         assert_eq!(gateway.stop().code(), Some(0));
     }
-    gateway.wait_log("the gateway id plant7-gw1 was used on another machine before");
+    gateway.wait_log("The gateway id plant7-gw1 was used on another machine before");
 }

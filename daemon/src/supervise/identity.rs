@@ -99,7 +99,7 @@ fn parse(bytes: &[u8]) -> Option<(&str, &str)> {
 pub fn unreadable(gateway: &str, state: &Path) -> String {
     let file = state.join("identity").display().to_string();
     format!(
-        "whether this card is a copy cannot be told, because {file} is damaged: if no other gateway uses the id \
+        "Whether this card is a copy cannot be told, because {file} is damaged: if no other gateway uses the id \
          {gateway}, delete it (sudo rm {file}) and the next start writes it anew; else set another `gateway` here first"
     )
 }
@@ -107,7 +107,7 @@ pub fn unreadable(gateway: &str, state: &Path) -> String {
 /// The sentence for page, status and log where another machine is remembered.
 pub fn cloned(gateway: &str, state: &Path) -> String {
     format!(
-        "the gateway id {gateway} was used on another machine before: if this card is a copy, set another \
+        "The gateway id {gateway} was used on another machine before: if this card is a copy, set another \
          `gateway` here; if the card was moved on purpose, delete {}",
         state.join("identity").display()
     )
@@ -160,6 +160,13 @@ mod tests {
             assert_eq!(compare(dir.path(), "gw1", &fixed(ONE)).unwrap(), Identity::Own);
         }
         assert_eq!(compare(dir.path(), "gw1", &fixed(OTHER)).unwrap(), Identity::Cloned);
+    }
+
+    #[test]
+    fn what_a_person_must_know_begins_like_every_other_warning() {
+        for words in [cloned("gw1", Path::new("state")), unreadable("gw1", Path::new("state"))] {
+            assert!(words.starts_with(char::is_uppercase), "{words}");
+        }
     }
 
     #[test]
