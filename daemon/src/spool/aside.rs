@@ -33,7 +33,7 @@ const BESIDE: [&str; 3] = ["-shm", "-wal", super::copy::SUFFIX];
 enum Step {
     /// Make a folder, unless it is there.
     Folder(PathBuf),
-    /// Write a file, fsynced.
+    /// Write a file, fsynced; what cannot be written whole is not left there.
     Write(PathBuf, String),
     /// Rename, unless it is gone from there.
     Rename(PathBuf, PathBuf),
@@ -52,9 +52,13 @@ impl Step {
         match self {
             Self::Folder(path) => fs::create_dir_all(path),
             Self::Write(path, text) => {
-                let mut file = File::create(path)?;
-                file.write_all(text.as_bytes())?;
-                file.sync_all()
+                let write = || {
+                    let mut file = File::create(path)?;
+                    file.write_all(text.as_bytes())?;
+                    file.sync_all()
+                };
+                // On a full disk it was made, and nothing came into it.
+                write().inspect_err(|_| drop(fs::remove_file(path)))
             }
             Self::Rename(from, to) => gone_is_fine(fs::rename(from, to)),
             Self::Remove(path) => gone_is_fine(fs::remove_file(path)),
@@ -341,6 +345,21 @@ mod tests {
         let to = set_aside(&directory.join(FILE), QUARANTINE, run).expect("moved");
         assert_eq!(to, directory.join("quarantine/00000001-0000000a").join(FILE));
         assert_eq!(folders(directory).len(), 1, "empty ones would push real ones out");
+        together(directory, to.parent().expect("a folder"));
+    }
+
+    #[test]
+    fn what_a_full_disk_did_not_take_of_the_destination_is_not_left_there() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let directory = directory.path();
+        spool(directory, "damaged");
+        let (run, new) = (RunId { counter: 1, random: 10 }, directory.join("aside.new"));
+        // It can be made, and takes not a byte.
+        std::os::unix::fs::symlink("/dev/full", &new).expect("made");
+        set_aside(&directory.join(FILE), QUARANTINE, run).expect_err("full");
+        assert!(new.symlink_metadata().is_err(), "it is left");
+        assert_eq!(parts(directory), ["damaged", "damaged-wal", "damaged-shm"], "in its place");
+        let to = set_aside(&directory.join(FILE), QUARANTINE, run).expect("moved");
         together(directory, to.parent().expect("a folder"));
     }
 

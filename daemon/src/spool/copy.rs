@@ -180,9 +180,13 @@ fn shapes(file: &Path, mark: &Mark, dictionary: &Dictionary) -> Vec<(u32, String
 
 fn replace(file: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
     let (new, old) = (beside(file, ".new"), beside(file, ""));
-    let mut out = BufWriter::new(File::create(&new)?);
-    write(&mut out)?;
-    out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-    fs::rename(&new, &old)?;
+    let written = || {
+        let mut out = BufWriter::new(File::create(&new)?);
+        write(&mut out)?;
+        out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        fs::rename(&new, &old)
+    };
+    // On a full disk it was made, and keeps room that others need.
+    written().inspect_err(|_| drop(fs::remove_file(&new)))?;
     File::open(file.parent().unwrap_or(Path::new(".")))?.sync_all()
 }

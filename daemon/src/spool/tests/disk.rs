@@ -238,6 +238,23 @@ fn a_copy_that_could_not_be_written_is_written_as_soon_as_it_can_be() {
     assert!(written());
 }
 
+#[test]
+fn what_a_full_disk_did_not_take_of_a_copy_is_not_left_there() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let now = Instant::now();
+    let new = directory.path().join("spool.db-copy.new");
+    // It can be made, and takes not a byte.
+    std::os::unix::fs::symlink("/dev/full", &new).expect("made");
+    let mut spool =
+        Stepped::open(settings(directory.path()), Board::default(), || stamp(0), now).expect("opens");
+    let written = || directory.path().join("spool.db-copy").exists();
+    spool.turn(now);
+    assert!(!written());
+    assert!(new.symlink_metadata().is_err(), "it is left");
+    spool.turn(now + COPY_AGAIN);
+    assert!(written());
+}
+
 #[tokio::test]
 async fn a_commit_overwrites_the_log_instead_of_making_it_longer() {
     let directory = tempfile::tempdir().expect("a directory");
