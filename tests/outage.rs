@@ -177,3 +177,30 @@ fn a_cable_that_is_plugged_in_cuts_the_wait_for_the_broker_short() {
     gateway.wait_log("the network came up; trying the broker at once");
     assert_eq!(gateway.stop().code(), Some(0));
 }
+
+#[test]
+fn on_a_disk_that_takes_nothing_what_waits_in_memory_is_sent_when_the_broker_comes() {
+    let plant = ModbusServer::tcp();
+    plant.tick();
+    let mut broker = Broker::prepare(|_| {});
+    let mut gateway = Gateway::with_uplink(&broker, &config(plant.port));
+    gateway.launch_with("mount -t tmpfs tmpfs VAR && mount -o remount,ro VAR");
+    let numbered = |s: &Value| s["spool"]["numbered"].as_u64().filter(|numbered| *numbered > 1000);
+    let before = wait_for("readings", SOON, || gateway.status().as_ref().and_then(numbered));
+    broker.run();
+    let receiver = Subscriber::start(&broker);
+    // What is young may still be on its way to the disk, for ten seconds and the window.
+    let report = wait_for("what was read before there was a broker", Duration::from_secs(60), || {
+        let report = receiver.judge();
+        let held = report["runs"][0]["held"].as_u64() > Some(before);
+        (held && report["missing"] == 0).then_some(report)
+    });
+    assert_eq!(report["duplicates"], json!(0), "{report}");
+    let status = gateway.status().unwrap();
+    assert_eq!(
+        (&status["spool"]["dropped"], &status["spool"]["waiting"]),
+        (&json!(0), &json!(0)),
+        "{status}"
+    );
+    gateway.kill();
+}

@@ -73,6 +73,8 @@ pub struct Committed {
     pub waiting: u64,
     /// Records on disk that wait to be sent.
     pub records: u64,
+    /// Readings in memory that wait to be sent, and that the disk should have taken by now.
+    pub late: u64,
 }
 
 /// A place in the backlog, for [`Spool::span`](super::Spool::span). Good for the life of the process.
@@ -82,16 +84,18 @@ pub struct Cursor {
     pub(super) block: u64,
     /// Number of the last event row that was given.
     pub(super) event: u64,
+    /// One past the last reading that was given out of memory.
+    pub(super) late: u64,
 }
 
 impl Cursor {
     /// Before the oldest waiting item.
-    pub const START: Self = Self { block: 0, event: 0 };
+    pub const START: Self = Self { block: 0, event: 0, late: 0 };
 
     /// After a block, for tests of those who hold cursors.
     #[cfg(test)]
     pub(crate) fn after(block: u64) -> Self {
-        Self { block, event: 0 }
+        Self { block, ..Self::START }
     }
 }
 

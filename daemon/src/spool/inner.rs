@@ -84,6 +84,8 @@ pub(super) struct Inner {
     pub(super) commands: VecDeque<Command>,
     /// Blocks with a smaller number are settled.
     pub(super) floor: u64,
+    /// What is late was given to be sent, but for what the writer has in hand.
+    pub(super) passed: bool,
     /// The writer wakes up by itself then.
     pub(super) sleeps_until: Instant,
     /// No more is taken.

@@ -23,6 +23,7 @@ mod error;
 mod forgotten;
 mod gaps;
 mod inner;
+mod late;
 pub mod ledger;
 mod lost;
 mod meter;
@@ -184,7 +185,8 @@ impl Spool {
         self.shared.committed.subscribe()
     }
 
-    /// The next piece of what waits, oldest first; `None`: nothing behind `after` can be given now.
+    /// The next piece of what waits, oldest first; `None`: nothing behind `after` can be given now. What a failing disk does not take comes
+    /// out of memory, behind what is stored.
     pub async fn span(&self, after: Cursor) -> Result<Option<Span>, SpoolError> {
         self.ask(|reply| Question::Span(after, reply)).await
     }
@@ -424,6 +426,7 @@ fn inner(settings: SpoolSettings, run: RunId, next_event: u64) -> Inner {
         events_waiting: 0,
         commands: VecDeque::new(),
         floor: 0,
+        passed: false,
         sleeps_until: Instant::now(),
         closed: false,
     }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -55,7 +56,7 @@ impl Reader {
         while let Some(question) = questions.blocking_recv() {
             match question {
                 Question::Span(after, reply) if !reply.is_closed() => {
-                    let _ = reply.send(self.span(after));
+                    let _ = reply.send(self.span(after, Instant::now()));
                 }
                 Question::History(query, reply) if !reply.is_closed() => {
                     let _ = reply.send(self.ask(|source, _| source.history(&query)));
@@ -141,8 +142,19 @@ impl Reader {
         }
     }
 
-    /// What waits behind a place.
-    pub(super) fn span(&mut self, after: Cursor) -> Result<Option<Span>, SpoolError> {
+    /// What waits behind a place: on the disk, and if it gives nothing, what memory keeps although the disk should have it.
+    pub(super) fn span(&mut self, after: Cursor, now: Instant) -> Result<Option<Span>, SpoolError> {
+        let stored = self.stored(after);
+        if matches!(stored, Ok(Some(_))) {
+            return stored;
+        }
+        let late = self.shared.lock().give_late(after.late, now);
+        let Some(last) = late.last() else { return stored };
+        let next = Cursor { late: last.end(), ..after };
+        Ok(Some(Span { items: late.into_iter().map(Item::Batch).collect(), next }))
+    }
+
+    fn stored(&mut self, after: Cursor) -> Result<Option<Span>, SpoolError> {
         let ((waiting, records), floor) = {
             let inner = self.shared.lock();
             (inner.waiting(), inner.floor)

@@ -115,7 +115,7 @@ impl Stepped {
 
     /// As [`Spool::span`](super::Spool::span).
     pub fn span(&mut self, after: Cursor) -> Result<Option<Span>, SpoolError> {
-        self.reader.span(after)
+        self.reader.span(after, self.writer.now)
     }
 
     /// As [`Spool::settled_to`](super::Spool::settled_to).

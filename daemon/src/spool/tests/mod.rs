@@ -64,6 +64,7 @@ mod folded;
 mod full;
 mod gaps;
 mod landed;
+mod late;
 mod letters;
 mod lives;
 mod model;

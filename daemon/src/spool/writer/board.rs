@@ -31,6 +31,15 @@ impl Writer {
             .show(&self.shared, View { broken: state, bytes, space, bytes_max, oldest, letters, salvage });
     }
 
+    /// Says to those who send how much memory keeps that the disk should have.
+    pub(super) fn show_late(&self) {
+        let late = self.shared.lock().late_readings(self.now);
+        self.shared.committed.send_if_modified(|committed| {
+            let before = std::mem::replace(&mut committed.late, late);
+            before != late
+        });
+    }
+
     /// Looks how many dead letters are kept.
     pub(super) fn count_letters(&mut self) {
         if let Some(Ok(kept)) = self.store.as_ref().map(|store| store::letters(store.connection())) {

@@ -143,7 +143,7 @@ pub(super) struct Writer {
     /// The file that the store has open: another one may have its name by now.
     identity: Option<(u64, u64)>,
     /// When the present turn began. Inside a turn no clock is asked, so that a turn can be repeated exactly.
-    now: Instant,
+    pub(super) now: Instant,
 }
 
 impl Writer {
@@ -367,5 +367,6 @@ impl Writer {
         self.keep_copy(true);
         self.refuse_late_flushes(now);
         self.show();
+        self.show_late();
     }
 }

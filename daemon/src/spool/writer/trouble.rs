@@ -260,8 +260,12 @@ impl Writer {
         for one in refused {
             let (name, batch) = match *one {
                 Confirmed::Batch { run, seq, n } => {
-                    let floor = self.shared.lock().floor;
-                    ((run, seq, n), open::find_batch(store, floor, run, seq).unwrap_or_default())
+                    let (floor, own) = {
+                        let inner = self.shared.lock();
+                        (inner.floor, inner.in_memory(seq).filter(|batch| batch.run == run))
+                    };
+                    let stored = || open::find_batch(store, floor, run, seq).unwrap_or_default();
+                    ((run, seq, n), own.or_else(stored))
                 }
                 Confirmed::Event { run, number } => ((run, number, 0), None),
             };

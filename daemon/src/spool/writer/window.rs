@@ -236,7 +236,7 @@ impl Writer {
         }
         let mut inner = self.shared.lock();
         inner.bytes -= window.kept.iter().map(|kept| kept.bytes).sum::<usize>();
-        inner.in_hand = None;
+        (inner.in_hand, inner.passed) = (None, false);
         inner.recorded();
         inner.events_waiting += written.event_ids.len() as u64 + written.again;
         self.resent_records += written.again;
@@ -299,5 +299,10 @@ impl Writer {
         self.again = window.again;
         self.emptying = window.empty;
         inner.bound();
+        let passed = std::mem::take(&mut inner.passed);
+        drop(inner);
+        if passed {
+            self.shared.committed.send_modify(|committed| committed.resends += 1);
+        }
     }
 }

@@ -23,14 +23,14 @@ impl Session {
     }
 
     /// Something was stored: of this run everything below `next_seq`.
-    /// The backlog lane is only concerned if more waits than what is on its way already.
+    /// The backlog lane is only concerned if more waits than what is on its way already, or if something is late on its way to the disk.
     pub(in crate::uplink) fn on_stored(&mut self, stored: Committed) {
         let own = |one: &Confirmed| match *one {
             Confirmed::Batch { run, seq, n } if run == self.settings.run && seq + n <= stored.next_seq => n,
             _ => 0,
         };
         let on_its_way: u64 = self.in_flight.iter().map(own).sum();
-        if stored.records > 0 || stored.waiting > on_its_way {
+        if stored.records > 0 || stored.waiting > on_its_way || stored.late > 0 {
             self.backlog.stored();
         }
     }

@@ -36,6 +36,9 @@ fn the_spool_is_asked_only_for_what_is_not_on_its_way() {
         matches!(world.session.next(world.now), Some(Action::Span(_))),
         "not the batch that is in flight"
     );
+    world.session.on_span(world.now, None, 0);
+    world.session.on_stored(Committed { late: 4, ..stored });
+    assert!(matches!(world.session.next(world.now), Some(Action::Span(_))), "what the disk does not take");
 }
 
 #[test]

@@ -1,0 +1,122 @@
+//! A disk that fails while the server can be reached: what it does not take is sent out of memory, and comes once.
+
+use super::taken_back::Life;
+use super::*;
+use crate::spool::Cursor;
+use crate::spool::schema;
+
+/// A window of a second.
+fn patient(directory: &Path) -> SpoolSettings {
+    SpoolSettings { commit_every: Duration::from_secs(1), ..settings(directory) }
+}
+
+fn batches(life: &mut Life) -> Vec<Arc<Batch>> {
+    life.waiting().0
+}
+
+#[test]
+fn what_a_failing_disk_does_not_take_is_given_out_of_memory_and_never_what_was_confirmed() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut life = Life::begin(patient(directory.path()), &schema::CURRENT);
+    let mut plant = Plant::new(life.spool.run);
+    let stored = plant.batch();
+    life.store(&stored);
+    life.now += Duration::from_secs(2);
+    life.settle();
+    let disk = block_commits(directory.path());
+    let (first, second) = (plant.batch(), plant.batch());
+    life.store(&first);
+    life.store(&second);
+    life.now += Duration::from_secs(2);
+    life.turn();
+    assert_eq!(batches(&mut life), [stored.clone()], "a slow disk is no disk that fails");
+    assert_eq!(life.spool.committed().late, 0);
+    life.now += Duration::from_secs(20);
+    let young = plant.batch();
+    life.store(&young);
+    assert_eq!(batches(&mut life), [stored.clone(), first.clone(), second.clone()]);
+    assert_eq!(life.spool.committed().late, 4, "who sends is told");
+    life.spool.confirm(&[Confirmed::from(&*first)]);
+    life.turn();
+    assert_eq!(batches(&mut life), [stored.clone(), second.clone()]);
+    assert_eq!(life.spool.committed().late, 2);
+    // Each piece goes on where the one before it ended.
+    let span = life.spool.span(Cursor::START).expect("readable").expect("something");
+    assert_eq!(span.items, [Item::Batch(stored.clone())]);
+    let span = life.spool.span(span.next).expect("readable").expect("something");
+    assert_eq!(span.items, [Item::Batch(second.clone())]);
+    life.now += Duration::from_secs(20);
+    life.turn();
+    let span = life.spool.span(span.next).expect("readable").expect("something");
+    assert_eq!(span.items, [Item::Batch(young.clone())], "late by now");
+    assert!(life.spool.span(span.next).expect("readable").is_none());
+    disk.execute_batch("ROLLBACK").expect("well again");
+    life.now += Duration::from_secs(60);
+    life.settle();
+    assert_eq!(batches(&mut life), [stored, second, young], "from the disk");
+    assert_eq!(life.spool.committed().late, 0);
+    let books = life.spool.books_of(life.spool.run).expect("there");
+    assert_eq!((books.confirmed(), books.waiting(), books.losses.total()), (2, 6, 0));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_holds_up_nothing_that_is_in_memory() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut life = Life::begin(patient(directory.path()), &schema::CURRENT);
+    let mut plant = Plant::new(life.spool.run);
+    life.store(&plant.batch());
+    life.now += Duration::from_secs(2);
+    life.settle();
+    let _disk = block_commits(directory.path());
+    let late = plant.batch();
+    life.store(&late);
+    life.now += Duration::from_secs(20);
+    life.turn();
+    let (here, away) = (directory.path().join(store::FILE), directory.path().join("away"));
+    std::fs::rename(&here, &away).expect("away");
+    let span = life.spool.span(Cursor::START).expect("memory can").expect("something");
+    assert_eq!(span.items, [Item::Batch(late)]);
+    assert!(life.spool.span(span.next).is_err(), "and then it is said");
+    std::fs::rename(&away, &here).expect("back");
+    assert_eq!(batches(&mut life).len(), 2);
+}
+
+#[test]
+fn with_a_window_of_nothing_nothing_is_sent_before_it_is_stored() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut life = Life::begin(settings(directory.path()), &schema::CURRENT);
+    let mut plant = Plant::new(life.spool.run);
+    let _disk = block_commits(directory.path());
+    life.store(&plant.batch());
+    life.now += Duration::from_secs(100);
+    life.turn();
+    assert_eq!((batches(&mut life), life.spool.committed().late), (vec![], 0));
+}
+
+#[test]
+fn what_the_writer_had_in_hand_is_not_passed_over_for_good() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (Opened { spool, run, .. }, board) = open(patient(directory.path()));
+    let mut plant = Plant::new(run);
+    let all: Vec<_> = (0..3).map(|_| plant.batch()).collect();
+    let disk = block_commits(directory.path());
+    {
+        let mut inner = spool.shared.lock();
+        let now = Instant::now();
+        for batch in &all {
+            inner.append(batch.clone(), now);
+        }
+        // As while a commit is under way.
+        inner.in_hand = inner.ring.front().map(|kept| kept.at);
+        assert_eq!(inner.give_late(all[1].seq, now + Duration::from_secs(60)), all[1..]);
+    }
+    let before = spool.committed().borrow().resends;
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(async {
+        spool.append(plant.batch());
+        failing(&board).await;
+        let mut committed = spool.committed();
+        let again = committed.wait_for(|committed| committed.resends > before);
+        tokio::time::timeout(SOON, again).await.expect("soon").expect("it lives");
+    });
+    drop(disk);
+}
