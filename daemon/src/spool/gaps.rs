@@ -94,7 +94,9 @@ impl Gaps {
     /// A commit that was to record these failed: they come before those that have come since.
     pub(super) fn put_back(&mut self, gaps: Vec<Gap>) {
         let since = std::mem::replace(&mut self.0, gaps);
-        since.into_iter().for_each(|gap| self.push(gap));
+        for gap in since {
+            self.push(gap);
+        }
     }
 
     /// Oldest first, as long as they are few.
