@@ -55,6 +55,7 @@ use crate::model::{Batch, BootId, ClockQuality, Reading, RunId, Shape, Stamp};
 use crate::status::Board;
 
 mod again;
+mod beside;
 mod bookless;
 mod cut_rescue;
 mod damage;

@@ -114,6 +114,11 @@ impl Audit {
         one_by_one(store, &block)
     }
 
+    /// Many at once are not single blocks but a page that says wrongly where its cells are: the search finds them.
+    fn many_are_bad(&self) -> bool {
+        self.bad.len() > BAD_BLOCKS_MAX
+    }
+
     fn missing(&self, inner: &Inner) -> Vec<Missing> {
         let none = Intervals::default();
         let mut missing = Vec::new();
@@ -181,11 +186,15 @@ impl Writer {
         }
     }
 
-    /// One piece of a walk for the rescue, which must know what is there already. Gives what it found at the end.
+    /// One piece of a walk for the rescue, which must know what is there already. Gives what it found at the end. What is missing may be
+    /// in the folders; blocks that are missing in the middle are in this file, where only a search of its pages finds them.
     pub(super) fn walk(&mut self) -> Option<BTreeMap<RunId, Intervals>> {
         let store = self.store.as_ref()?;
         let mut audit = self.auditing.take().unwrap_or_else(|| Audit::new(false, &self.shared.lock()));
         match audit.piece(store) {
+            Ok(true) if audit.hole || audit.many_are_bad() => {
+                self.fail(Trouble::Damage, "stored blocks cannot be found where they must be", None);
+            }
             Ok(true) => return Some(audit.covered),
             Ok(false) => self.auditing = Some(audit),
             Err(error) => self.fail(error.trouble(), &error.to_string(), None),
@@ -225,8 +234,7 @@ impl Writer {
             drop(inner);
             return self.audit(true);
         }
-        // Many at once are not single blocks but a page that says wrongly where its cells are: the search finds them.
-        let many = audit.bad.len() > BAD_BLOCKS_MAX;
+        let many = audit.many_are_bad();
         // With `keep = "unsent"` confirmed readings are never written, and a crash may forget that they were confirmed.
         let never_written = inner.settings.keep == Keep::Unsent;
         let known = never_written || audit.unread || !audit.bad.is_empty();
