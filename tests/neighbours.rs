@@ -1,10 +1,13 @@
-//! Dead devices cost a bounded share: one silent unit of ten behind one endpoint.
+//! Dead devices: they cost a bounded share, and none of their points keeps a value that nobody has read.
 
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
+use crate::support::browser::http;
 use crate::support::gateway::Gateway;
 use crate::support::peers::ModbusServer;
-use crate::support::wait_for;
+use crate::support::{SOON, wait_for};
 
 #[test]
 fn one_silent_unit_of_ten_leaves_the_others_their_rate() {
@@ -42,4 +45,35 @@ fn one_silent_unit_of_ten_leaves_the_others_their_rate() {
     gateway.wait_status("the unit to be found again", |status| {
         (status["buses"][0]["devices"][3]["answering"] == true).then_some(())
     });
+}
+
+#[test]
+fn no_point_of_a_silent_device_stays_good_however_seldom_it_is_polled() {
+    let plant = ModbusServer::tcp();
+    let mut gateway = Gateway::new(&format!(
+        "gateway = \"plant7-gw1\"\n[bus.hall]\nperiod = \"100ms\"\n[bus.hall.link.modbus-tcp]\nhost = \"127.0.0.1\"\nport = {}\n\
+         timeout = \"200ms\"\n[bus.hall.device.meter]\nunit_id = 1\n[bus.hall.device.meter.points]\n\
+         fast = {{ input = 100 }}\nhourly = {{ input = 101, period = \"1h\" }}\n",
+        plant.port
+    ));
+    gateway.start();
+    let port = gateway.page_port();
+    let both = |quality: &str, cause: &str| {
+        wait_for(&format!("{quality} {cause}"), SOON, || {
+            let text = http(port, "GET", "/api/readings", "").1;
+            // It comes in chunks; of so small a plant in one.
+            let readings: Value = serde_json::from_str(text.get(text.find('{')?..=text.rfind('}')?)?).ok()?;
+            let points = readings["devices"][0]["points"].as_array()?;
+            let is = |name: &str| {
+                let point = points.iter().find(|point| point["point"] == name)?;
+                Some(point["quality"] == quality && point["cause"].as_str().unwrap_or_default() == cause)
+            };
+            (is("fast")? && is("hourly")?).then_some(())
+        });
+    };
+    both("good", "");
+    plant.silence(1);
+    both("bad", "silent");
+    plant.answer(1);
+    both("good", "");
 }

@@ -182,7 +182,7 @@ impl Due {
         }
         let edge = self.health.get_mut(device)?.note(outcome, now);
         if edge == Some(Edge::Answering) && was_silent {
-            self.rejoin(device, now);
+            self.rejoin(poll, now);
         }
         edge
     }
@@ -252,12 +252,15 @@ impl Due {
         self.saved = (self.saved + passed.mul_f64(SILENT_SHARE)).min(most);
     }
 
-    /// Puts a device that answers again back on its grid. Its grid went on; the probe was a poll of one group, the
-    /// others are due at their next times.
-    fn rejoin(&mut self, device: usize, now: Instant) {
+    /// Puts a device that answers again back on its grid, which went on. The probe was a poll of one group. The points of the others
+    /// are bad since it fell silent, and are due at once: of a group that is polled each hour the last due time counts.
+    fn rejoin(&mut self, (device, probed): (usize, usize), now: Instant) {
         for slot in self.slots.iter_mut().filter(|s| s.device == device) {
             while slot.due <= now {
                 slot.due += slot.period;
+            }
+            if slot.group != probed {
+                slot.due = slot.due.checked_sub(slot.period).unwrap_or(slot.due);
             }
         }
     }

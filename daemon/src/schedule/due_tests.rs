@@ -92,6 +92,21 @@ fn a_device_is_found_again_within_ten_seconds_where_probes_fit() {
 }
 
 #[test]
+fn one_of_many_silent_devices_is_found_again_after_five_times_their_timeouts() {
+    let (start, timeout) = (Instant::now(), 1000 * MS);
+    for length in 600..630 {
+        let back = start + Duration::from_secs(length);
+        let mut due = Due::new(&spec(30, 10_000 * MS), |_, _| 1, timeout, start);
+        let (polls, _) = run(&mut due, start, Duration::from_secs(length + 200), |device, now| {
+            (device == 0 || device == 15 && now >= back).then_some(5 * MS)
+        });
+        let found = polls[15].iter().find(|at| **at >= back).expect("probed after its return");
+        let most = timeout * 29 * 5 + timeout * 2;
+        assert!(*found - back <= most, "found after {:?}", *found - back);
+    }
+}
+
+#[test]
 fn where_no_probe_fits_one_poll_in_two_minutes_is_delayed() {
     let start = Instant::now();
     let mut due = Due::new(&spec(4, 200 * MS), |_, _| 1, TIMEOUT, start);
@@ -175,6 +190,36 @@ fn groups_of_one_device_keep_their_own_periods() {
         }
     }
     assert_eq!(polls, [600, 10]);
+}
+
+#[test]
+fn all_groups_of_a_device_that_answers_again_are_polled_at_once_and_keep_their_grid() {
+    let start = Instant::now();
+    let (hour, silence) = (Duration::from_secs(3600), 100..140);
+    let mut spec = spec(1, 1000 * MS);
+    spec.devices[0].groups.push(Group { period: hour, points: vec![] });
+    let mut due = Due::new(&spec, |_, _| 1, TIMEOUT, start);
+    let mut now = start;
+    let mut hourly = Vec::new();
+    while now < start + hour * 2 {
+        match due.next(now) {
+            Next::Wait(later) => now = later,
+            Next::Poll { device, group, .. } => {
+                let silent = silence.contains(&(now - start).as_secs());
+                let took = if silent { TIMEOUT } else { MS };
+                let outcome = if silent { Outcome::Silent } else { Outcome::Answered { turnaround: MS } };
+                if group == 1 && !silent {
+                    hourly.push(now - start);
+                }
+                due.polled((device, group), &outcome, now, now + took);
+                now += took;
+            }
+        }
+    }
+    let [first, back, next] = hourly[..] else { panic!("{hourly:?}") };
+    assert!((140..151).contains(&back.as_secs()), "when a probe was answered: {back:?}");
+    assert!((next - first).abs_diff(hour) < TIMEOUT, "{hourly:?}");
+    assert_eq!(due.take_missed(0), 0);
 }
 
 #[test]

@@ -121,6 +121,9 @@ pub async fn run(spec: Arc<BusSpec>, mut around: Surroundings) {
                 let edge = due.polled((device, group), &poll.outcome, now, ended);
                 let again = edge == Some(Edge::Answering);
                 let turn = if due.is_silent(device) { None } else { gauges.judge(device, &poll, again) };
+                if due.is_silent(device) {
+                    say_of_the_others(&spec, &around, (device, group), &poll);
+                }
                 hand_on(&spec, &mut around, (device, group), poll, edge);
                 say(&spec, device, turn);
                 // A line that is down fails at once, and polls may follow each other without a pause: let the
@@ -174,6 +177,22 @@ fn hand_on(spec: &BusSpec, around: &mut Surroundings, slot: (usize, usize), poll
             group,
             at: poll.at,
             samples: poll.samples,
+        }));
+    }
+}
+
+/// Of a silent device one group is asked, and what it is not asked has no value either: each of its points says so, on the edge
+/// and at its heartbeat, which intake keeps.
+fn say_of_the_others(spec: &BusSpec, around: &Surroundings, slot: (usize, usize), poll: &Poll) {
+    let (device, asked) = slot;
+    let (Some(d), Some((_, sample))) = (spec.devices.get(device), poll.samples.first()) else { return };
+    for (group, others) in d.groups.iter().enumerate().filter(|(group, _)| *group != asked) {
+        around.samples.push(News::Polled(Polled {
+            bus: around.bus,
+            device,
+            group,
+            at: poll.at,
+            samples: others.points.iter().map(|point| (*point, sample.clone())).collect(),
         }));
     }
 }
