@@ -29,7 +29,7 @@ fn what_a_failing_disk_does_not_take_is_given_out_of_memory_and_never_what_was_c
     life.store(&second);
     life.now += Duration::from_secs(2);
     life.turn();
-    assert_eq!(batches(&mut life), [stored.clone()], "a slow disk is no disk that fails");
+    assert_eq!(batches(&mut life), std::slice::from_ref(&stored), "a slow disk is no disk that fails");
     assert_eq!(life.spool.committed().late, 0);
     life.now += Duration::from_secs(20);
     let young = plant.batch();
