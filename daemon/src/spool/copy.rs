@@ -74,17 +74,27 @@ fn beside(file: &Path, suffix: &str) -> PathBuf {
 impl Copy {
     /// The copy beside a spool's file; empty if there is none. Lines that are damaged are left out.
     pub(super) fn read(file: &Path) -> Self {
+        Self::read_until(file, |_| false)
+    }
+
+    /// The spool's own row alone, which is among the first.
+    pub(super) fn mark(file: &Path) -> Option<Mark> {
+        Self::read_until(file, |copy| copy.mark.is_some()).mark
+    }
+
+    fn read_until(file: &Path, enough: impl Fn(&Self) -> bool) -> Self {
         let mut copy = Self::default();
         let Ok(opened) = File::open(beside(file, "")) else { return copy };
         let mut lines = BufReader::new(opened);
         let mut line = Vec::new();
-        loop {
+        while !enough(&copy) {
             line.clear();
             match (&mut lines).take(LINE_MAX).read_until(b'\n', &mut line) {
                 Ok(0) | Err(_) => return copy,
                 Ok(_) => copy.take(String::from_utf8_lossy(&line).trim_end()),
             }
         }
+        copy
     }
 
     /// The first line alone.

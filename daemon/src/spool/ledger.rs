@@ -317,7 +317,7 @@ pub struct Ledger {
     pub folded_confirmed: u64,
     /// Their losses.
     pub folded_losses: Losses,
-    /// Which: stretches of runs, first and last, whose counters follow each other; at most [`FOLDED_MAX`], ascending.
+    /// Which: stretches of runs, first and last, whose counters follow each other, see [`holds`]; at most [`FOLDED_MAX`], ascending.
     pub folded: Vec<(RunId, RunId)>,
 }
 
@@ -332,6 +332,11 @@ pub struct Sums {
     pub losses: Losses,
 }
 
+/// Whether a stretch of folded runs has this one. Of its first and its last the whole name is known, of those between the counter alone.
+pub fn holds(&(first, last): &(RunId, RunId), run: RunId) -> bool {
+    run == first || run == last || (first.counter < run.counter && run.counter < last.counter)
+}
+
 impl Ledger {
     /// Whether nothing of these readings needs to be sent.
     pub fn settled(&self, run: RunId, first: u64, next: u64) -> bool {
@@ -343,8 +348,7 @@ impl Ledger {
 
     /// Whether a run was folded away. What turns up of it later, as history or in a damaged file, neither waits nor is lost.
     pub fn is_folded(&self, run: RunId) -> bool {
-        let within = |&(first, last): &(RunId, RunId)| (first..=last).contains(&run);
-        self.folded.iter().any(within) && !self.runs.contains_key(&run)
+        self.folded.iter().any(|stretch| holds(stretch, run)) && !self.runs.contains_key(&run)
     }
 
     /// Folds a run of which nothing waits: its sums stay, its books go.
@@ -352,12 +356,19 @@ impl Ledger {
         let Some(books) = self.runs.remove(&run) else { return };
         self.folded_confirmed += books.confirmed();
         self.folded_losses.add(&books.losses);
-        let at = self.folded.partition_point(|(first, _)| *first < run);
-        self.folded.insert(at, (run, run));
-        // A counter that is missing between two stretches may be that of a run nobody here has heard of.
+        if !self.folded.iter().any(|stretch| holds(stretch, run)) {
+            let at = self.folded.partition_point(|(first, _)| *first < run);
+            self.folded.insert(at, (run, run));
+        }
+        // A counter that is missing between two stretches may be that of a run nobody here has heard of. And an end of which another run
+        // has the counter stays one: inside nobody could tell the two apart.
+        let same = |end: RunId| (RunId { random: 0, ..end })..=(RunId { random: u32::MAX, ..end });
+        let alone = |end: RunId| !self.runs.range(same(end)).any(|(run, _)| *run != end);
         self.folded.dedup_by(|next, before| {
-            let follows = next.0.counter <= before.1.counter.saturating_add(1);
-            before.1 = if follows { before.1.max(next.1) } else { before.1 };
+            let follows = before.1.counter.checked_add(1) == Some(next.0.counter)
+                && (before.0 == before.1 || alone(before.1))
+                && (next.0 == next.1 || alone(next.0));
+            before.1 = if follows { next.1 } else { before.1 };
             follows
         });
         if self.folded.len() > FOLDED_MAX {

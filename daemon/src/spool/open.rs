@@ -6,6 +6,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rusqlite::{Connection, OpenFlags};
+
 use super::SpoolError;
 use super::api::SpoolSettings;
 use super::aside::{self, QUARANTINE};
@@ -15,7 +17,7 @@ use super::directory::{self, GivenUp};
 use super::ring;
 use super::salvage::{self, LogFault};
 use super::schema::Schema;
-use super::store::{Found, Store, StoreError, Trouble, log_of};
+use super::store::{self, Found, Store, StoreError, Trouble, log_of};
 use crate::model::{Batch, RunId};
 
 /// So many blocks are looked at for a batch.
@@ -63,15 +65,19 @@ pub(super) struct Begun {
 /// now is left as it is, and the error says so: the writer tries it again, and opens nothing before.
 pub(super) fn begin(file: &Path, settings: &SpoolSettings, known: &Schema, random: u32) -> Begun {
     let sidecar = directory::read_sidecar(&settings.directory).map_or(0, |run| run.counter);
-    let sidecar = sidecar.max(aside::last_counter(&settings.directory));
+    // On a full disk it may not have been written, and of two runs with one counter nobody could say which is the older.
+    let copied = Copy::mark(file).map_or(0, |mark| mark.counter);
+    let heard = sidecar.max(copied).max(aside::last_counter(&settings.directory));
     let after = |counter: u32| RunId { counter: counter.saturating_add(1).min(99_999_999), random };
     let log_missing = !aside::unfinished(&settings.directory) && log_is_missing(file);
     let (mut damaged, mut given_up) = (None, GivenUp::default());
     let mut store = open_or_again(file, settings, known);
     let in_the_way =
         store.as_ref().err().and_then(|error| Some((error.trouble().folder()?, error.to_string())));
+    let newer = matches!(store, Err(StoreError::Newer(_)));
+    let heard = heard.max(if newer { counter_of(file) } else { 0 });
     if let Some((folder, why)) = in_the_way {
-        match put_aside(file, folder, after(sidecar)) {
+        match put_aside(file, folder, after(heard)) {
             Ok((to, gone)) => {
                 given_up = gone;
                 tracing::error!(error = %why, to = %to.display(), "the spool cannot be read: set aside, a fresh one begins");
@@ -84,8 +90,15 @@ pub(super) fn begin(file: &Path, settings: &SpoolSettings, known: &Schema, rando
     let counter = |(_, found): &(Store, Found)| {
         found.runs.last().map_or(0, |row| row.run.counter).max(found.mark.counter)
     };
-    let run = after(sidecar.max(store.as_ref().map_or(0, counter)));
+    let run = after(heard.max(store.as_ref().map_or(0, counter)));
     Begun { run, store, damaged, log_missing, given_up }
+}
+
+/// What the file of a newer program says of its runs, if this one can read so much. Looked at without writing.
+fn counter_of(file: &Path) -> u32 {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(file, flags).map_err(StoreError::from);
+    connection.and_then(|connection| store::mark(&connection)).map_or(0, |mark| mark.counter)
 }
 
 /// For one sync that failed nobody must begin in memory: then all of it is done once more.
@@ -180,7 +193,7 @@ fn is_gone(file: &Path) -> bool {
         Err(error) => error.kind() != io::ErrorKind::NotFound,
     };
     let log = || log_of(file).metadata().is_ok_and(|found| found.len() > 0);
-    !there && (log() || Copy::read(file).mark.is_some())
+    !there && (log() || Copy::mark(file).is_some())
 }
 
 fn gone() -> StoreError {

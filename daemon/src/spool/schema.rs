@@ -7,6 +7,7 @@
 //! spool  one row (id 1)  `mark` JSON: {"id": spool id, "floor": blocks with a smaller number are settled,
 //!                        "counter": greatest run counter ever seen here, "confirmed": n, "losses": [..]: the sums of runs
 //!                        that were folded away, "folded": [[key of the first, key of the last], ..]: which,
+//!                        of those between two ends the counters,
 //!                        "running_s": seconds the daemon has run with it, "ages": [[number, running_s], ..], see `age`,
 //!                        "crc": ..}
 //! run    one a life of which readings or records still wait, and the present one

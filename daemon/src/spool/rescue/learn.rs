@@ -8,7 +8,7 @@ use super::{Piece, Present, Rescue, unfound};
 use crate::model::event::Event;
 use crate::model::{Batch, RunId};
 use crate::spool::inner::Inner;
-use crate::spool::ledger::Intervals;
+use crate::spool::ledger::{Intervals, holds};
 
 /// Records taken back in one commit.
 const RECORDS_A_TURN: usize = 256;
@@ -48,9 +48,8 @@ impl Rescue {
 
     /// Nothing was left of a run: what turns up of it is history.
     pub(super) fn is_folded(&self, run: RunId, inner: &Inner) -> bool {
-        let within = |(first, last): &(RunId, RunId)| (*first..=*last).contains(&run);
-        let folded = self.folded.iter().any(within) && !inner.ledger.runs.contains_key(&run);
-        folded || inner.ledger.is_folded(run)
+        let folded = self.folded.iter().any(|stretch| holds(stretch, run));
+        (folded && !inner.ledger.runs.contains_key(&run)) || inner.ledger.is_folded(run)
     }
 
     pub(super) fn is_present(&self, run: RunId, first: u64, next: u64) -> bool {
@@ -60,7 +59,8 @@ impl Rescue {
 
     /// What the search has learned of books and records, given to those who keep them.
     pub(super) fn take_books(&mut self, inner: &mut Inner) {
-        let Learned { books, mark, settled, above, records, letters } = std::mem::take(&mut self.learned);
+        let Learned { books, mark, settled, above, records, letters, whole } =
+            std::mem::take(&mut self.learned);
         let folded = mark.ledger();
         if inner.ledger.folded.is_empty() {
             // A file that has just begun: the sums of the one before go on.
@@ -71,7 +71,10 @@ impl Rescue {
             self.folded.extend(folded.folded);
         }
         for (run, books) in books {
-            if inner.ledger.is_folded(run) {
+            // A counter that two runs have: a file that is whole knows what of its own waits, and is removed when it was taken back.
+            let by_name = inner.ledger.folded.iter().any(|(first, last)| run == *first || run == *last);
+            let another = whole && books.waiting() > 0 && !by_name;
+            if inner.ledger.is_folded(run) && !another {
                 continue;
             }
             if run != self.own {

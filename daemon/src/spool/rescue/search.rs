@@ -40,6 +40,8 @@ pub(super) struct Learned {
     pub(super) above: BTreeMap<RunId, Intervals>,
     pub(super) records: Vec<(Event, bool)>,
     pub(super) letters: Vec<DeadLetter>,
+    /// By a file that is read in order.
+    pub(super) whole: bool,
 }
 
 impl Rescue {
@@ -118,7 +120,7 @@ impl Rescue {
             match self.open_in_order(&folder.join(FILE)) {
                 Ok(mut file) => {
                     self.learned.books = std::mem::take(&mut file.books);
-                    self.learned.mark = file.mark.clone();
+                    (self.learned.mark, self.learned.whole) = (file.mark.clone(), true);
                     tracing::info!(folder = %folder.display(), "a spool that was set aside can be read now; it is taken back");
                     self.search = Some((folder, Search::InOrder(Box::new(file))));
                     return;

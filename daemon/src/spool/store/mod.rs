@@ -28,10 +28,9 @@ use super::schema::{self, Schema, WriteBack};
 use super::shared::off_the_lock;
 pub use error::{StoreError, Trouble};
 pub use log::log_of;
-use tables::mark;
 pub use tables::{
-    Found, Letters, RunRow, dead_letters, dictionary, found, gap_rows, letter, letters, records, sent_clocks,
-    told_of,
+    Found, Letters, RunRow, dead_letters, dictionary, found, gap_rows, letter, letters, mark, records,
+    sent_clocks, told_of,
 };
 pub use work::{DeadLetter, RunUpdate, Work, Written};
 use write::{Writing, name_log, put_again, put_dead, put_events, put_runs, small_pages};

@@ -148,7 +148,8 @@ fn damage(connection: &Connection) -> Result<Option<Salvage>, StoreError> {
     Ok(event.and_then(|event| salvage_of(&event.body, event.stamp)))
 }
 
-pub(super) fn mark(connection: &Connection) -> Result<Mark, StoreError> {
+/// The spool's own row.
+pub fn mark(connection: &Connection) -> Result<Mark, StoreError> {
     let mark: String = connection.query_row("SELECT mark FROM spool WHERE id = 1", [], |row| row.get(0))?;
     mark_of(&mark).ok_or_else(|| StoreError::Foreign("the spool's own row is damaged".into()))
 }

@@ -1,8 +1,11 @@
 //! Old runs of which nothing is left: their rows go, their sums stay, their blocks are history and nothing else.
 
+use super::taken_back::{Life, NEXT};
 use super::*;
 use crate::spool::ledger::{FOLDED_MAX, Ledger, Losses, RunBooks};
+use crate::spool::schema::{self, Schema};
 use crate::spool::stepped::Stepped;
+use crate::spool::{aside, directory};
 
 fn rows(directory: &Path) -> i64 {
     let file = rusqlite::Connection::open(directory.join(store::FILE)).expect("opens");
@@ -181,4 +184,132 @@ fn a_run_that_nobody_knew_is_not_taken_for_a_folded_one() {
         ledger.fold(run(10 + 2 * counter));
     }
     assert_eq!(ledger.folded.len(), FOLDED_MAX);
+}
+
+#[test]
+fn of_runs_with_one_counter_only_those_that_were_folded_are_taken_for_folded() {
+    let mut state = 7_u64;
+    let mut dice = |limit: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % limit
+    };
+    for _ in 0..500 {
+        let mut ledger = Ledger::default();
+        for counter in 1..=5 {
+            for random in [1, 5, 9] {
+                ledger.runs.insert(RunId { counter, random }, RunBooks::default());
+            }
+        }
+        let mut folded = Vec::new();
+        for _ in 0..dice(16) {
+            let run = *ledger.runs.keys().nth(dice(ledger.runs.len())).expect("one of them");
+            ledger.fold(run);
+            folded.push(run);
+        }
+        let told = ledger.folded.clone();
+        for run in folded {
+            assert!(ledger.is_folded(run), "{run} in {told:?}");
+        }
+        // What they tell when nobody knows the others any more, as before a file that was set aside is read.
+        for run in std::mem::take(&mut ledger.runs).into_keys() {
+            assert!(!ledger.is_folded(run), "{run} in {told:?}");
+        }
+    }
+}
+
+fn life(directory: &Path, known: &'static Schema, random: u32) -> Life {
+    let (now, board) = (Instant::now(), Board::default());
+    let named = Stepped::open_named(settings(directory), (board.clone(), known), || stamp(0), (now, random));
+    Life { spool: named.expect("opens"), now, board }
+}
+
+/// Some minutes, in which eight readings come, all is confirmed, and it is time to fold.
+fn drain(life: &mut Life) {
+    let mut plant = Plant::new(life.spool.run);
+    for _ in 0..4 {
+        life.store(&plant.batch());
+        confirm_all(&mut life.spool);
+        life.now += Duration::from_secs(61);
+        life.settle();
+    }
+}
+
+/// A newer program's spool whose last life, of so many, was that of 20 batches; its file, set aside.
+fn newer_file(lives: u32, random: u32) -> (tempfile::TempDir, Vec<Arc<Batch>>) {
+    let (directory, mut all) = (tempfile::tempdir().expect("a directory"), Vec::new());
+    for counter in 1..=lives {
+        let mut newer = life(directory.path(), &NEXT, random);
+        let mut plant = Plant::new(newer.spool.run);
+        if counter == lives {
+            all = (0..20).map(|_| plant.batch()).collect();
+            for batch in &all {
+                newer.store(batch);
+            }
+        }
+        newer.close();
+    }
+    let name = RunId { counter: 1, random };
+    aside::set_aside(&directory.path().join(store::FILE), aside::NEWER, name).expect("set aside");
+    (directory, all)
+}
+
+#[test]
+fn a_newer_file_is_taken_back_although_a_run_with_its_counter_was_folded_meanwhile() {
+    // The counter is that of the first that was folded, and of one between the first and the last.
+    for (lives, random) in [(1, 5), (1, 20), (2, 5), (2, 20)] {
+        let (from, all) = newer_file(lives, random);
+        let directory = tempfile::tempdir().expect("a directory");
+        for counter in 1..=4 {
+            let mut older = life(directory.path(), &schema::CURRENT, 10);
+            assert_eq!(older.spool.run.counter, counter);
+            drain(&mut older);
+            older.close();
+        }
+        std::fs::rename(from.path().join(aside::NEWER), directory.path().join(aside::NEWER)).expect("moved");
+        let mut again = life(directory.path(), &NEXT, 30);
+        assert!((1..=3).all(|counter| again.spool.has_folded(RunId { counter, random: 10 })));
+        again.settle();
+        let (batches, events) = again.waiting();
+        assert_eq!(numbers(&batches), numbers(&all), "{lives} {random}: {events:?}");
+        assert!(batches == all);
+        let folders = std::fs::read_dir(directory.path().join(aside::NEWER)).expect("there").count();
+        assert_eq!(folders, 0, "all of it is here");
+        let lost = |event: &&Arc<Event>| {
+            matches!(event.body, Body::Gap { .. } | Body::Gaps { .. } | Body::Corruption { .. })
+        };
+        assert_eq!(events.iter().find(lost), None);
+        drain(&mut again);
+        assert!(again.spool.has_folded(all[0].run));
+        let sums = again.board.read(|status| (status.spool.waiting, status.spool.confirmed));
+        assert_eq!(sums, (0, 5 * 8 + 40), "{lives} {random}");
+        again.close();
+        let mut last = life(directory.path(), &NEXT, 31);
+        last.settle();
+        assert_eq!(last.waiting().0, [], "{lives} {random}");
+        assert_eq!(last.board.read(|status| status.spool.confirmed), 5 * 8 + 40);
+    }
+}
+
+#[test]
+fn a_life_takes_no_counter_that_only_the_file_or_its_copy_knows() {
+    for told_by in ["the file of a newer program", "the copy of a damaged file"] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join(store::FILE);
+        for _ in 0..3 {
+            let mut newer = life(directory.path(), &NEXT, 20);
+            newer.store(&Plant::new(newer.spool.run).batch());
+            newer.close();
+        }
+        // The full disk had not taken them.
+        std::fs::remove_file(directory.path().join("run")).expect("there");
+        assert_eq!(directory::read_sidecar(directory.path()), None);
+        if told_by == "the copy of a damaged file" {
+            lose_first_page(&file);
+        } else {
+            std::fs::remove_file(file.with_file_name("spool.db-copy")).expect("there");
+        }
+        let mut older = life(directory.path(), &schema::CURRENT, 10);
+        older.turn();
+        assert_eq!(older.spool.run, RunId { counter: 4, random: 10 }, "{told_by}");
+    }
 }

@@ -27,6 +27,7 @@
 //! old age                       retention
 //! gaps without number           gaps
 //! starts without number         folded
+//! two runs with one counter     folded
 //! log of another spool          faults::the_log_of_another_spool_is_set_aside_and_nothing_of_it_gets_into_ours
 //!
 //! with the real binary and injected faults, in tests/storage.rs:
