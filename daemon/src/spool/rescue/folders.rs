@@ -5,9 +5,11 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::spool::aside;
+use crate::spool::copy::Copy;
+use crate::spool::salvage::log_fault;
 use crate::spool::schema::Schema;
 use crate::spool::shared::off_the_lock;
-use crate::spool::store::{self, FILE};
+use crate::spool::store::{self, FILE, StoreError};
 
 /// Name of the mark that a folder was searched to the end.
 const DONE: &str = "salvaged";
@@ -97,13 +99,36 @@ pub(super) fn is_kind(place: &Path) -> bool {
 fn look_at(folder: PathBuf, schema: &Schema, found: &mut Unfinished) {
     let file = folder.join(FILE);
     match std::fs::metadata(&file) {
-        Ok(_) if is_done(&folder) || (is_newer(&folder) && store::newer(&file, schema).is_some()) => {}
-        Ok(_) => found.folders.push(folder),
+        Ok(_) if is_done(&folder) => {}
+        Ok(_) => match is_newer(&folder).then(|| is_unknown(&file, schema)).transpose() {
+            Ok(Some(true)) => {}
+            Ok(_) => found.folders.push(folder),
+            Err(error) => found.unclear.push((folder, error.to_string())),
+        },
         Err(error) if aside::is_no_folder(&error) => {}
         // We may enter what we have made.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             tracing::warn!(folder = %folder.display(), "this folder is not ours to search: it is left alone");
         }
         Err(error) => found.unclear.push((folder, error.to_string())),
+    }
+}
+
+/// Whether a file in `newer` is still newer than this program: then it is left alone, whatever is wrong with it. Its copy came with it, and
+/// nobody writes that but with the file. An error: nobody can tell now.
+fn is_unknown(file: &Path, schema: &Schema) -> Result<bool, StoreError> {
+    let told = Copy::head(file).schema;
+    if told.is_some_and(|own| own > schema.version) {
+        return Ok(true);
+    }
+    match store::newer(file, schema) {
+        Ok(Some(_)) => Ok(true),
+        _ if told.is_some() => Ok(false),
+        // SQLite leaves out what stands behind a damaged frame: its version may.
+        Ok(None) if log_fault(file).is_some() => {
+            Err(StoreError::Foreign("its log is damaged, and may be that of a newer program".to_owned()))
+        }
+        Ok(None) => Ok(false),
+        Err(error) => Err(error),
     }
 }

@@ -185,7 +185,7 @@ impl Rescue {
         self.folders = folders;
         for (place, what) in unclear {
             let what = format!("{} could not be looked at: {what}", place.display());
-            self.unread(place, what);
+            self.unclear(place, what);
         }
     }
 

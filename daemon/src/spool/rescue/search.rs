@@ -12,9 +12,9 @@ use crate::model::event::Event;
 use crate::model::{Batch, RunId};
 use crate::spool::ledger::{Intervals, RunBooks};
 use crate::spool::records::Mark;
-use crate::spool::salvage::{Salvage, Small, log_fault};
+use crate::spool::salvage::{LogFault, Salvage, Small, log_fault};
 use crate::spool::shared::off_the_lock;
-use crate::spool::store::{DeadLetter, FILE, StoreError};
+use crate::spool::store::{DeadLetter, FILE, StoreError, Trouble};
 use crate::spool::taken_back::TakenBack;
 
 /// After these pauses a folder is searched again, if the disk did not give all of it.
@@ -98,11 +98,7 @@ impl Rescue {
                         return Some(found);
                     }
                     Ok(None) => self.read_in_order(folder, &file),
-                    Err(error) => {
-                        tracing::warn!(%error, folder = %folder.display(), "a newer spool is damaged; it is searched page by page");
-                        self.found.get_or_insert(error.to_string());
-                        self.begin_pages(folder);
-                    }
+                    Err(error) => self.not_in_order(folder, &error),
                 },
                 None => {
                     let Some(folder) = self.folders.pop() else {
@@ -125,17 +121,28 @@ impl Rescue {
                     self.search = Some((folder, Search::InOrder(Box::new(file))));
                     return;
                 }
-                Err(error) => {
-                    self.found.get_or_insert(error.to_string());
-                }
+                Err(error) => return self.not_in_order(folder, &error),
             }
         }
+        self.begin_pages(folder);
+    }
+
+    /// A file whose schema this program knows cannot be read in order. If it is not for damage, that is tried again before its pages are
+    /// searched: they tell less. The pages of a file that is still newer are none of ours.
+    fn not_in_order(&mut self, folder: PathBuf, error: &StoreError) {
+        let may_pass = error.trouble().folder().is_none() && self.has_tries();
+        if may_pass || error.trouble() == Trouble::Newer {
+            return self.unclear(folder, error.to_string());
+        }
+        tracing::warn!(%error, folder = %folder.display(), "a newer spool cannot be read in order; it is searched page by page");
+        self.found.get_or_insert(error.to_string());
         self.begin_pages(folder);
     }
 
     /// SQLite leaves out, without a word, what stands behind a damaged frame of the log: then books and blocks agree, and both lack it.
     fn open_in_order(&self, file: &Path) -> Result<TakenBack, StoreError> {
         match log_fault(file) {
+            Some(LogFault::Unread) => Err(StoreError::Unread("the disk does not give its log".to_owned())),
             Some(_) => Err(StoreError::Foreign("the log of a newer spool is damaged".to_owned())),
             None => TakenBack::open(file, self.schema),
         }
@@ -153,17 +160,35 @@ impl Rescue {
         }
     }
 
-    /// The disk did not give everything: later, or never.
-    pub(super) fn unread(&mut self, folder: PathBuf, what: String) {
-        tracing::warn!(folder = %folder.display(), error = %what, "a damaged spool could not be read whole");
-        if self.again.0 < PAUSES.len() {
-            self.later.push(folder);
-            return;
+    /// Of a place the disk did not tell what is in it: later, or never. What may be a newer program's is not marked then: the next start
+    /// looks at it again.
+    pub(super) fn unclear(&mut self, place: PathBuf, what: String) {
+        if !self.put_off(&place, &what) && !is_kind(&place) && !is_newer(&place) {
+            self.searched.push(Searched { folder: place, remove: false, unread: Some(what) });
         }
-        self.found = self.found.take().map(|found| format!("{found}; {what}")).or(Some(what.clone()));
-        if !is_kind(&folder) {
+    }
+
+    /// Of a file that is ours to search the disk did not give everything: later, or never.
+    fn unread(&mut self, folder: PathBuf, what: String) {
+        if !self.put_off(&folder, &what) {
             self.searched.push(Searched { folder, remove: false, unread: Some(what) });
         }
+    }
+
+    /// Keeps a place for the next try. `false`: there is none, and the report names it.
+    fn put_off(&mut self, place: &Path, what: &str) -> bool {
+        tracing::warn!(folder = %place.display(), error = %what, "what was set aside could not be read whole");
+        if self.has_tries() {
+            self.later.push(place.to_owned());
+            return true;
+        }
+        self.found = self.found.take().map(|found| format!("{found}; {what}")).or(Some(what.to_owned()));
+        false
+    }
+
+    /// Whether what the disk does not give now is asked for again.
+    fn has_tries(&self) -> bool {
+        self.again.0 < PAUSES.len()
     }
 
     fn searched_pages(&mut self, folder: PathBuf, salvage: &Salvage) {

@@ -99,8 +99,9 @@ impl Store {
         if rusqlite::version_number() < SQLITE_LEAST {
             return Err(StoreError::Foreign(format!("SQLite {} is too old", rusqlite::version())));
         }
-        // Looked at without writing: opening for writing would write the log of a newer file back.
-        if let Some(version) = newer(path, known) {
+        // Looked at without writing: opening for writing would write the log of a newer file back. What is wrong if this cannot tell is said
+        // by that.
+        if let Ok(Some(version)) = newer(path, known) {
             return Err(StoreError::Newer(version));
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
@@ -346,12 +347,13 @@ impl Store {
     }
 }
 
-/// The version of a file that is newer than what is known.
-pub fn newer(path: &Path, known: &Schema) -> Option<i64> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).ok()?;
-    let version = connection.pragma_query_value(None, "user_version", |row| row.get(0)).ok()?;
-    (version > known.version).then_some(version)
+/// The version of a file, if it is newer than what is known. An error: nobody can tell now.
+pub fn newer(path: &Path, known: &Schema) -> Result<Option<i64>, StoreError> {
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
+    let connection = Connection::open_with_flags(path, flags)?;
+    let version = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    Ok((version > known.version).then_some(version))
 }
 
 /// Pages in use, and pages in the file. SQLite parses such a statement each time it is run, so it is asked no more than need be.

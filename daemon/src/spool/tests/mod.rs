@@ -70,6 +70,7 @@ mod late;
 mod letters;
 mod lives;
 mod model;
+mod newer;
 mod opening;
 mod quarantines;
 mod questions;
