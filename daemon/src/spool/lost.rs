@@ -185,6 +185,11 @@ impl Lost {
         self.known.values().map(|known| known.within(first, next)).sum()
     }
 
+    /// ... for this cause.
+    pub fn within_of(&self, first: u64, next: u64, cause: GapCause) -> u64 {
+        self.known.get(&cause).map_or(0, |known| known.within(first, next))
+    }
+
     /// Whether any of `first..next` is known to be lost.
     pub fn touches(&self, first: u64, next: u64) -> bool {
         self.within(first, next) > 0

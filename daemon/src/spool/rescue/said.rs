@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::model::event::{Body, GapCause};
 use crate::model::{RunId, Stamp};
-use crate::spool::gaps::Gaps;
+use crate::spool::gaps::{Gap, Gaps};
 use crate::spool::inner::Inner;
 use crate::spool::ledger::{End, Intervals, Losses, Lost, RunBooks, UNFOLDED};
 
@@ -19,6 +19,8 @@ pub(in crate::spool) struct Said {
     causes: BTreeMap<RunId, Lost>,
     /// How many losses below a limit.
     forgotten: BTreeMap<RunId, Losses>,
+    /// Of a run and a cause: stretches of which only a number is lost.
+    parts: BTreeMap<(RunId, GapCause), Vec<Gap>>,
 }
 
 impl Said {
@@ -39,8 +41,19 @@ impl Said {
             // In a stretch of gaps it does not matter any more which are lost: they are counted there.
             Body::Gaps { of, first, next, .. } => {
                 self.gaps.entry(of).or_default().insert(first, next);
+                self.parts_of(body);
             }
             _ => {}
+        }
+    }
+
+    /// A record may be heard again, and one that stands for many after those.
+    fn parts_of(&mut self, body: &Body) {
+        let Some(gap) = Gap::told_by(body) else { return };
+        let parts = self.parts.entry((gap.of, gap.cause)).or_default();
+        parts.retain(|known| known.first < gap.first || gap.next < known.next);
+        if !parts.iter().any(|known| known.first <= gap.first && gap.next <= known.next) {
+            parts.push(gap);
         }
     }
 
@@ -81,12 +94,37 @@ impl Said {
         let said = self.forgotten.get(&run).copied().unwrap_or_default();
         let forgotten = books.lost.forgotten();
         for cause in GapCause::ALL {
-            let (lost, next) = (forgotten.at(cause), books.lost.limit());
-            if lost > said.at(cause) {
+            let told = said.at(cause).max(self.told_forgotten((run, cause), books, unrecorded));
+            let (lost, next) = (forgotten.at(cause).saturating_sub(told), books.lost.limit());
+            if lost > 0 {
                 untold.push(Body::Gaps { of: run, first: 0, next, lost, cause });
             }
         }
         untold
+    }
+
+    /// How many of the losses whose places are forgotten are told by records that were heard, or that the next commit makes.
+    fn told_forgotten(&self, (run, cause): (RunId, GapCause), books: &RunBooks, unrecorded: &Gaps) -> u64 {
+        let mut whole = Intervals::default();
+        let named = self.causes.get(&run).map_or(Vec::new(), Lost::stretches);
+        for (first, next, _) in named.into_iter().filter(|(.., why)| *why == cause) {
+            whole.insert(first, next);
+        }
+        let mut parts = self.parts.get(&(run, cause)).cloned().unwrap_or_default();
+        for gap in unrecorded.iter().filter(|gap| (gap.of, gap.cause) == (run, cause)) {
+            if gap.is_whole() {
+                whole.insert(gap.first, gap.next);
+            } else {
+                parts.push(*gap);
+            }
+        }
+        let mut told = 0;
+        for gap in parts {
+            // A record of one of its losses may be among them.
+            whole.remove(gap.first, gap.next);
+            told += gap.lost.saturating_sub(books.lost.within_of(gap.first, gap.next, cause));
+        }
+        told + whole.below(books.lost.limit())
     }
 }
 

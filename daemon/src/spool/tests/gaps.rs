@@ -83,6 +83,16 @@ async fn many_small_gaps_stay_bounded_in_number_and_exact_in_sum() {
 /// that touch no others.
 #[test]
 fn on_a_disk_that_fails_for_days_what_memory_keeps_of_losses_is_bounded_and_their_sum_exact() {
+    fails_for_days(|disk, _| disk.execute_batch("ROLLBACK").expect("well again"));
+    // A fresh file begins, and what is told of the run is told again.
+    fails_for_days(|_, file| {
+        for suffix in ["", "-wal", "-shm"] {
+            std::fs::remove_file(format!("{}{suffix}", file.display())).expect("removed");
+        }
+    });
+}
+
+fn fails_for_days(end: fn(&rusqlite::Connection, &Path)) {
     let directory = tempfile::tempdir().expect("a directory");
     let mut life = Life::begin(settings(directory.path()), &schema::CURRENT);
     let (run, shape) = (life.spool.run, big_shape());
@@ -113,7 +123,7 @@ fn on_a_disk_that_fails_for_days_what_memory_keeps_of_losses_is_bounded_and_thei
             );
         }
     }
-    disk.execute_batch("ROLLBACK").expect("well again");
+    end(&disk, &directory.path().join(store::FILE));
     life.now += Duration::from_secs(60);
     life.settle();
     let (batches, events) = life.waiting();
