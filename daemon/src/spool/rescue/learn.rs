@@ -75,6 +75,9 @@ impl Rescue {
             let by_name = inner.ledger.folded.iter().any(|(first, last)| run == *first || run == *last);
             let another = whole && books.waiting() > 0 && !by_name;
             if inner.ledger.is_folded(run) && !another {
+                if books.waiting() > 0 && !by_name {
+                    tracing::warn!(%run, count = books.waiting(), "a damaged file says that these wait: a run with this counter was confirmed, and is taken for it");
+                }
                 continue;
             }
             if run != self.own {
