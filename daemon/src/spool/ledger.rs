@@ -4,10 +4,11 @@
 //! stretches of `seq` are kept as intervals, so the books balance by construction:
 //! `durable = waiting + confirmed + lost`, where only `lost` is counted by cause and the rest follows.
 //!
-//! Bounded: on disk one number and at most [`EXCEPTIONS_MAX`] intervals a run, in memory [`INTERVALS_MAX`]. When there
-//! are more, the shortest confirmed one is forgotten: its readings are sent once more, which the receiver drops.
+//! Bounded: of intervals that were confirmed whole at most [`EXCEPTIONS_MAX`] a run on disk, and about [`INTERVALS_MAX`] in memory. When
+//! there are more, the shortest is forgotten: its readings are sent once more, which the receiver drops.
 //! Intervals that hold a loss are never forgotten, because what was lost cannot be sent. Which of their readings were lost matters
-//! less, and beyond [`LOST_MAX`] only the number is kept, see [`Lost`].
+//! less, and beyond [`LOST_MAX`] only the number is kept, see [`Lost`]. Below the limit of those any interval may hold one: there all stay,
+//! and only what waits between them, in the spool or in a file that was set aside, bounds how many they are.
 
 use std::collections::BTreeMap;
 
@@ -17,16 +18,16 @@ pub use super::lost::{LOST_MAX, Losses, Lost};
 use crate::model::RunId;
 use crate::model::event::{Body, GapCause};
 
-/// Intervals above the floor of a run that are kept on disk, beside those that hold a loss.
+/// Intervals above the floor of a run that are kept on disk, beside those that may hold a loss.
 ///
 /// Each costs some 15 bytes a commit of books. A link that flaps while an old backlog drains leaves one each time; beyond this
 /// number the shortest are sent once more after a restart.
 pub const EXCEPTIONS_MAX: usize = 1024;
 
-/// Intervals of a run that are kept in memory.
+/// ... and in memory.
 pub const INTERVALS_MAX: usize = 4096;
 
-/// So many go when there are more.
+/// So many go when there are more, and so many more there are before they are looked at again: it takes time, and some have to stay.
 const FORGOTTEN_AT_ONCE: usize = INTERVALS_MAX / 16;
 
 /// Stretches of folded runs that are remembered. The oldest goes: if a damaged file still holds its blocks, they are sent
@@ -149,15 +150,13 @@ impl Intervals {
         self.by_first.len()
     }
 
-    /// Takes out the `many` shortest stretches that do not begin at 0 and hold no loss.
-    fn forget_shortest(&mut self, many: usize, lost: &Lost) {
-        if many == 0 {
-            return;
-        }
+    /// Of the stretches that do not begin at 0 and hold no loss, keeps the `keep` longest.
+    fn forget_shortest(&mut self, keep: usize, lost: &Lost) {
         let own = self.by_first.range(1..).filter(|&(&first, &next)| !lost.may_hold(first, next));
         let mut own: Vec<_> = own.map(|(&first, &next)| (next - first, first)).collect();
         own.sort_unstable();
-        for (length, first) in own.into_iter().take(many) {
+        own.truncate(own.len().saturating_sub(keep));
+        for (length, first) in own {
             self.by_first.remove(&first);
             self.total -= length;
         }
@@ -213,6 +212,8 @@ pub struct RunBooks {
     pub unfolded: bool,
     /// Begun in a rescue that has not found its books: of what was settled before they know nothing.
     pub unfound: bool,
+    /// Up to so many settled stretches it need not be looked again which of them can be forgotten.
+    pub looked_at: usize,
 }
 
 impl RunBooks {
@@ -240,10 +241,9 @@ impl RunBooks {
     /// Confirms `first..next`.
     pub fn confirm(&mut self, first: u64, next: u64) {
         self.settled.insert(first, next);
-        let many = self.settled.count();
-        // Not at each: those that may hold a loss stay, and to look at all of them takes time.
-        if many > INTERVALS_MAX && many % FORGOTTEN_AT_ONCE == 1 {
-            self.settled.forget_shortest(FORGOTTEN_AT_ONCE, &self.lost);
+        if self.settled.count() > INTERVALS_MAX.max(self.looked_at) {
+            self.settled.forget_shortest(INTERVALS_MAX - FORGOTTEN_AT_ONCE, &self.lost);
+            self.looked_at = self.settled.count() + FORGOTTEN_AT_ONCE;
         }
     }
 
@@ -289,7 +289,7 @@ impl RunBooks {
     }
 
     /// What is written to disk: nothing beyond `durable`, at most [`EXCEPTIONS_MAX`] intervals above the floor, those
-    /// that hold losses apart.
+    /// that may hold losses apart.
     #[must_use]
     pub fn for_disk(&self) -> Self {
         let (durable, losses, resends, end) = (self.durable, self.losses, self.resends, self.end);
@@ -302,8 +302,9 @@ impl RunBooks {
         for (first, next, _) in self.lost.stretches() {
             kept.settled.insert(first, next);
         }
-        let many = kept.settled.count().saturating_sub(kept.lost.count() + EXCEPTIONS_MAX + 1);
-        kept.settled.forget_shortest(many, &kept.lost);
+        if kept.settled.count() > EXCEPTIONS_MAX {
+            kept.settled.forget_shortest(EXCEPTIONS_MAX, &kept.lost);
+        }
         kept
     }
 }

@@ -197,7 +197,7 @@ impl Lost {
 
     /// Whether any of `first..next` is lost, or may be.
     pub fn may_hold(&self, first: u64, next: u64) -> bool {
-        self.touches(first, next) || (first < self.limit && self.forgotten.total() > 0)
+        (first < self.limit && self.forgotten.total() > 0) || self.touches(first, next)
     }
 
     /// The stretches whose places are known, ascending.

@@ -6,7 +6,7 @@ use super::taken_back::Life;
 use super::*;
 use crate::spool::gaps::{GAPS_MAX, Gap};
 use crate::spool::inner::RING_BYTES_MAX;
-use crate::spool::ledger::{EXCEPTIONS_MAX, LOST_MAX, Ledger, RunBooks};
+use crate::spool::ledger::{EXCEPTIONS_MAX, INTERVALS_MAX, LOST_MAX, Ledger, RunBooks};
 use crate::spool::records::{books_of, books_text, run_key, seal};
 use crate::spool::schema;
 
@@ -287,9 +287,50 @@ fn a_restart_forgets_no_confirmation_up_to_the_bound_and_beyond_it_the_shortest(
             lengths.push(n);
         }
         lengths.sort_unstable();
-        let many = lengths.len().saturating_sub(EXCEPTIONS_MAX + 1);
+        let many = lengths.len().saturating_sub(EXCEPTIONS_MAX);
         let duplicates: u64 = lengths[..many].iter().sum();
         let kept = books.for_disk();
         assert_eq!(books.settled.total() - kept.settled.total(), duplicates);
+    }
+}
+
+#[test]
+fn what_has_to_stay_below_the_places_that_are_forgotten_pushes_no_confirmation_out_and_keeps_none_in() {
+    // Each poll a device is refused and another one waits: of these losses the places are forgotten, and each may lie anywhere.
+    let polls = INTERVALS_MAX as u64 + 1000;
+    let mut books = RunBooks::default();
+    for at in (0..polls * 10).step_by(10) {
+        books.durable = at + 10;
+        books.lose(at + 1, at + 3, GapCause::DeadLetter);
+        books.confirm(at + 3, at + 10);
+    }
+    let (limit, end) = (books.lost.limit(), books.durable);
+    assert!(limit > 30_000 && books.settled.count() as u64 == polls, "below it none can be forgotten");
+    let above = |books: &RunBooks| books.settled.iter().filter(|(first, _)| *first > end).count();
+    let balance = |books: &RunBooks| {
+        assert_eq!(books.waiting() + books.confirmed() + books.losses.total(), books.durable);
+        assert_eq!(
+            (books.losses.total(), books.settled.below(limit)),
+            (polls * 2, limit / 10 * 9 + limit % 10 - 1)
+        );
+    };
+    // One more and one less with each: what cannot be forgotten is not looked at each time.
+    let mut rests = books.clone();
+    for at in (end + 1..).step_by(2).take(500) {
+        rests.confirm(at + 1, at + 2);
+        rests.confirm(at, at + 1);
+    }
+    assert_eq!((rests.settled.count(), rests.looked_at), (books.settled.count() + 1, books.looked_at));
+    for many in [500, EXCEPTIONS_MAX + 100, INTERVALS_MAX + 100, 3 * INTERVALS_MAX] {
+        let mut books = books.clone();
+        for at in (end + 1..).step_by(10).take(many) {
+            books.durable = at + 9;
+            books.confirm(at, at + 9);
+            assert!(at % 1280 != 1 || above(&books) <= INTERVALS_MAX);
+        }
+        balance(&books);
+        assert!(above(&books) >= many.min(INTERVALS_MAX / 2), "{} of {many} in memory", above(&books));
+        balance(&books.for_disk());
+        assert_eq!(above(&books.for_disk()), many.min(EXCEPTIONS_MAX), "on disk, of {many}");
     }
 }
