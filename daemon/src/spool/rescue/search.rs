@@ -10,6 +10,7 @@ use super::Rescue;
 use super::folders::{Searched, is_kind, is_newer, look};
 use crate::model::event::Event;
 use crate::model::{Batch, RunId};
+use crate::spool::aside;
 use crate::spool::ledger::{Intervals, RunBooks};
 use crate::spool::records::Mark;
 use crate::spool::salvage::{LogFault, Salvage, Small, log_fault};
@@ -154,6 +155,7 @@ impl Rescue {
             Err(error) => {
                 tracing::error!(%error, folder = %folder.display(), "the damaged spool cannot be searched");
                 if error.kind() != io::ErrorKind::NotFound {
+                    self.older_wait(&folder);
                     self.unread(folder, format!("it could not be opened: {error}"));
                 }
             }
@@ -163,9 +165,21 @@ impl Rescue {
     /// Of a place the disk did not tell what is in it: later, or never. What may be a newer program's is not marked then: the next start
     /// looks at it again.
     pub(super) fn unclear(&mut self, place: PathBuf, what: String) {
+        self.older_wait(&place);
         if !self.put_off(&place, &what) && !is_kind(&place) && !is_newer(&place) {
             self.searched.push(Searched { folder: place, remove: false, unread: Some(what) });
         }
+    }
+
+    /// What is older than this waits for it, as long as that is tried again: the newest file that has a run knows most of it. Books of an
+    /// older one would take their place, and what was confirmed or refused since would be sent again. What lies where nothing was listed may be
+    /// newer than all.
+    fn older_wait(&mut self, place: &Path) {
+        if !self.has_tries() {
+            return;
+        }
+        let is_older = |folder: &mut PathBuf| is_kind(place) || aside::age(folder) < aside::age(place);
+        self.later.extend(self.folders.extract_if(.., is_older));
     }
 
     /// Of a file that is ours to search the disk did not give everything: later, or never.

@@ -52,3 +52,90 @@ async fn blocks_that_cannot_be_found_in_the_own_file_when_a_rescue_begins_are_se
         }
     }
 }
+
+/// The disk does not tell what it is: a link to itself (ELOOP).
+fn hide(place: &Path) {
+    std::fs::rename(place, place.with_extension("away")).expect("away");
+    std::os::unix::fs::symlink(place.file_name().expect("a name"), place).expect("a loop");
+}
+
+fn show(place: &Path) {
+    std::fs::remove_file(place).expect("there");
+    std::fs::rename(place.with_extension("away"), place).expect("back");
+}
+
+/// Files of one run in two folders, the newer with more settled in it, and the run.
+fn two_of_a_run(directory: &Path) -> (std::path::PathBuf, RunId) {
+    let away = tempfile::tempdir().expect("a directory");
+    let mut life = Life::begin(settings(away.path()), &schema::CURRENT);
+    let mut plant = Plant::new(life.spool.run);
+    let all: Vec<_> = (0..20).map(|_| plant.batch()).collect();
+    all.iter().for_each(|batch| life.store(batch));
+    let older = copy_of(away.path());
+    let now = life.now;
+    life.spool.dead_letter(vec![Confirmed::from(&*all[12])], "no", now).expect("stored");
+    life.spool.confirm(&all[..10].iter().map(|batch| Confirmed::from(&**batch)).collect::<Vec<_>>());
+    for _ in 0..3 {
+        life.now += Duration::from_secs(11);
+        life.turn();
+    }
+    let newer = copy_of(away.path());
+    put_beside(older.path(), directory, RunId { counter: 1, random: 10 });
+    (put_beside(newer.path(), directory, RunId { counter: 2, random: 10 }), plant.run)
+}
+
+#[test]
+fn folders_older_than_one_that_the_disk_does_not_tell_of_wait_for_it_since_that_knows_more() {
+    for what in ["nothing", "its file", "its file, after a look at it", "all folders"] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (folder, run) = two_of_a_run(directory.path());
+        let place = match what {
+            "all folders" => directory.path().join("newer"),
+            _ => folder.join(store::FILE),
+        };
+        if what == "all folders" {
+            let kind = directory.path().join("quarantine");
+            std::fs::rename(&kind, &place).expect("moved");
+            std::fs::create_dir(&kind).expect("made");
+            std::fs::rename(place.join("00000001-0000000a"), kind.join("00000001-0000000a")).expect("back");
+        }
+        if what == "its file" || what == "all folders" {
+            hide(&place);
+        }
+        let mut life = Life::begin(settings(directory.path()), &schema::CURRENT);
+        if what == "its file, after a look at it" {
+            hide(&place);
+        }
+        life.settle();
+        if what != "nothing" {
+            show(&place);
+        }
+        for _ in 0..20 {
+            life.now += Duration::from_secs(31);
+            life.settle();
+        }
+        let (batches, events) = life.waiting();
+        assert_eq!(numbers(&batches), (20..24).chain(26..40).collect(), "{what}: {events:?}");
+        assert_eq!(gaps(&events, run, GapCause::DeadLetter), (24..26).collect(), "{what}");
+        assert_eq!(gaps(&events, run, GapCause::Damaged), BTreeSet::new(), "{what}");
+        let books = life.spool.books_of(run).expect("known");
+        assert_eq!((books.waiting(), books.confirmed(), books.losses.total()), (18, 20, 2), "{what}");
+    }
+}
+
+#[test]
+fn folders_older_than_one_that_the_disk_never_tells_of_are_searched_in_the_end() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (folder, run) = two_of_a_run(directory.path());
+    hide(&folder.join(store::FILE));
+    let mut life = Life::begin(settings(directory.path()), &schema::CURRENT);
+    life.settle();
+    assert_eq!(life.waiting().0.len(), 0);
+    for _ in 0..20 {
+        life.now += Duration::from_secs(31);
+        life.settle();
+    }
+    let (batches, events) = life.waiting();
+    assert_eq!(numbers(&batches), (0..40).collect(), "{events:?}");
+    assert_eq!(gaps(&events, run, GapCause::Damaged), BTreeSet::new());
+}
