@@ -94,37 +94,28 @@ impl Said {
         let said = self.forgotten.get(&run).copied().unwrap_or_default();
         let forgotten = books.lost.forgotten();
         for cause in GapCause::ALL {
-            let told = said.at(cause).max(self.told_forgotten((run, cause), books, unrecorded));
-            let (lost, next) = (forgotten.at(cause).saturating_sub(told), books.lost.limit());
-            if lost > 0 {
+            let forgotten = forgotten.at(cause);
+            if forgotten > said.at(cause) {
+                let limit = books.lost.limit();
+                let next = self.reach((run, cause), limit, unrecorded);
+                let lost = forgotten + books.lost.within_of(limit, next, cause);
                 untold.push(Body::Gaps { of: run, first: 0, next, lost, cause });
             }
         }
         untold
     }
 
-    /// How many of the losses whose places are forgotten are told by records that were heard, or that the next commit makes.
-    fn told_forgotten(&self, (run, cause): (RunId, GapCause), books: &RunBooks, unrecorded: &Gaps) -> u64 {
-        let mut whole = Intervals::default();
-        let named = self.causes.get(&run).map_or(Vec::new(), Lost::stretches);
-        for (first, next, _) in named.into_iter().filter(|(.., why)| *why == cause) {
-            whole.insert(first, next);
+    /// A stretch of which a number is told stands for all gaps within it. It ends at `limit`, or where another ends that would reach beyond:
+    /// what two tell in part would be counted twice.
+    fn reach(&self, (run, cause): (RunId, GapCause), limit: u64, unrecorded: &Gaps) -> u64 {
+        let unrecorded = unrecorded.iter().filter(|gap| (gap.of, gap.cause) == (run, cause));
+        let parts: Vec<&Gap> =
+            self.parts.get(&(run, cause)).into_iter().flatten().chain(unrecorded).collect();
+        let mut reach = limit;
+        while let Some(over) = parts.iter().find(|gap| gap.first < reach && reach < gap.next) {
+            reach = over.next;
         }
-        let mut parts = self.parts.get(&(run, cause)).cloned().unwrap_or_default();
-        for gap in unrecorded.iter().filter(|gap| (gap.of, gap.cause) == (run, cause)) {
-            if gap.is_whole() {
-                whole.insert(gap.first, gap.next);
-            } else {
-                parts.push(*gap);
-            }
-        }
-        let mut told = 0;
-        for gap in parts {
-            // A record of one of its losses may be among them.
-            whole.remove(gap.first, gap.next);
-            told += gap.lost.saturating_sub(books.lost.within_of(gap.first, gap.next, cause));
-        }
-        told + whole.below(books.lost.limit())
+        reach
     }
 }
 
