@@ -68,6 +68,9 @@ fn a_configuration_that_is_missing_malformed_or_spoilt_by_a_drop_in_is_one_line(
     let twice = "[bus.hall.device.d1]\nunit_id = 2\npoints = { value = { input = 1 } }\n";
     fs::write(gateway.etc("20-drop-in.toml"), twice).unwrap();
     one_line(&gateway.ask(&["run"]), &["20-drop-in.toml:1:", "fieldspool.toml:7:", "d1"]);
+    let elsewhere = "[bus.roof.link.modbus-tcp]\nhost = \"192.0.2.9\"\n[bus.roof.device.d1]\nunit_id = 2\n";
+    fs::write(gateway.etc("20-drop-in.toml"), format!("{elsewhere}points.value.input = 1\n")).unwrap();
+    one_line(&gateway.ask(&["run"]), &["20-drop-in.toml:3:18", "fieldspool.toml:7:18", "another name"]);
     let long = format!("[bus.hall.device.\"<b>'\\u001b{}\"]\nunit_id = 2\n", "x".repeat(10_000));
     fs::write(gateway.etc("20-drop-in.toml"), long).unwrap();
     let lines = refusal(&gateway.ask(&["run"]));

@@ -107,7 +107,8 @@ The configuration has faults; each is printed with its line and remedy.
 .TP
 /etc/fieldspool/*.toml
 The configuration; also /usr/lib/fieldspool and /run/fieldspool. Profiles lie in profiles/ below each of them, and below a folder given by
-\-\-config.
+\-\-config. The name of a bus or device is 1 to 64 of A\-Z a\-z 0\-9 _ \-; no two devices of a gateway have one name, on whatever bus, because
+readings are sent, stored and shown under it. A label is free text and may repeat.
 .TP
 /var/lib/fieldspool
 The state: stored readings, remembered identity.

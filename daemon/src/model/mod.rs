@@ -124,7 +124,7 @@ pub struct PointMeta {
 pub struct Shape {
     /// Gateway id under which the readings were taken.
     pub gateway: Arc<str>,
-    /// Device name.
+    /// Device name; the configuration sees to it that no two devices of a gateway have one.
     pub device: Arc<str>,
     /// All points of the device; readings name them by index.
     pub points: Box<[PointMeta]>,

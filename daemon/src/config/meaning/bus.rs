@@ -1,5 +1,6 @@
 //! `[bus.NAME]`: one link, its devices, and what is wrong with them together.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use fieldspool_drivers::bus::{BusSpec, DeviceSpec, Link, Protocol};
 use super::device::{self, Inherited, Placed};
 use super::{Pointer, PointsTo, Reading};
 use crate::config::ConfiguredBus;
+use crate::config::document::Entry;
 use crate::config::fault::Place;
 use crate::config::table::{Table, join};
 use crate::config::words::{did_you_mean, either, nearest, quoted};
@@ -30,11 +32,20 @@ const PERIOD_TCP: Duration = Duration::from_secs(1);
 /// Above this share of its time a line has no room for a device that is slow to answer.
 const LOAD_MAX: f64 = 0.8;
 
+/// What the buses read so far have for themselves.
+#[derive(Default)]
+struct Taken {
+    /// Place of each link, and the name of its bus.
+    links: Vec<(String, String)>,
+    /// By name of a device: the name of its bus, and where it stands.
+    devices: HashMap<String, (String, Place)>,
+}
+
 /// All buses.
 pub(super) fn all(top: &mut Table<'_>, reading: &mut Reading<'_>) -> Vec<Arc<ConfiguredBus>> {
     let Some(mut buses) = top.table("bus") else { return Vec::new() };
     let mut read = Vec::new();
-    let mut taken: Vec<(String, String)> = Vec::new();
+    let mut taken = Taken::default();
     for (entry, mut table) in buses.named() {
         if !is_name(&entry.key) {
             let what = format!("{} cannot be the name of a bus", quoted(&entry.key));
@@ -60,11 +71,11 @@ fn one(
     name: &str,
     table: &mut Table<'_>,
     reading: &mut Reading<'_>,
-    taken: &mut Vec<(String, String)>,
+    taken: &mut Taken,
 ) -> Option<ConfiguredBus> {
     let (tag, link) = link(table, reading);
     if let Some((link, place, key)) = &link {
-        same_place(name, link, (place, key), taken, reading);
+        same_place(name, link, (place, key), &mut taken.links, reading);
     }
     let protocol = match (&link, &tag) {
         (Some((link, ..)), _) => Some(link.protocol()),
@@ -78,8 +89,9 @@ fn one(
     };
     let mut devices = Vec::new();
     let mut described = table.table("device");
-    if let Some(protocol) = protocol {
-        for (entry, device) in described.iter_mut().flat_map(Table::named) {
+    for (entry, device) in described.iter_mut().flat_map(Table::named) {
+        same_device(name, entry, device.path(), &mut taken.devices, reading);
+        if let Some(protocol) = protocol {
             devices.extend(device::read(entry, device, protocol, inherited, reading));
         }
     }
@@ -159,6 +171,26 @@ fn same_place(
     } else {
         reading.findings.fault(place.clone(), key.to_owned(), what, remedy);
     }
+}
+
+/// A device is known by its name alone to whoever comes after its bus: topics, intake, the spool, history, the page. Two of one
+/// name would be taken for each other.
+fn same_device(
+    bus: &str,
+    entry: &Entry,
+    path: &str,
+    taken: &mut HashMap<String, (String, Place)>,
+    reading: &Reading<'_>,
+) {
+    let Some((other, there)) = taken.get(&entry.key) else {
+        taken.insert(entry.key.clone(), (bus.to_owned(), entry.key_place.clone()));
+        return;
+    };
+    let name = quoted(&entry.key);
+    let what = format!("a second device {name}, the first is at {there} on bus {}", quoted(other));
+    let remedy =
+        "give one of them another name: readings are sent, stored and shown under it; a label may repeat";
+    reading.findings.fault(entry.key_place.clone(), path.to_owned(), what, remedy.to_owned());
 }
 
 type DevicePlaces = ((Place, String), Vec<(Place, String)>);

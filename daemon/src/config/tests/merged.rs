@@ -40,6 +40,39 @@ fn a_device_described_twice_names_both_places() {
 }
 
 #[test]
+fn one_name_for_devices_of_two_buses_is_refused_with_both_places_and_a_label_may_repeat() {
+    let bus = |bus: &str, name: &str| {
+        format!(
+            "[bus.{bus}.link.modbus-tcp]\nhost = \"{bus}\"\n[bus.{bus}.device]\n\
+             {name} = {{ unit_id = 1, label = \"Incomer\", points.p = {{ input = 0 }} }}\n"
+        )
+    };
+    let (hall, roof) = (bus("hall", "meter-01"), bus("roof", "meter-01"));
+    let one = format!("{hall}{roof}");
+    for files in [vec![("20.toml", one.as_str())], vec![("10.toml", &hall), ("20.toml", &roof)]] {
+        let said = messages(&files);
+        let [said] = said.as_slice() else { panic!("one fault: {said:?}") };
+        let (first, second) = if files.len() == 1 { ("20.toml:4:1", 8) } else { ("10.toml:4:1", 4) };
+        assert!(
+            said.starts_with(&format!(
+                "20.toml:{second}:1: bus.roof.device.meter-01: a second device \"meter-01\", the first is at "
+            )) && said.contains(first)
+                && said.ends_with("on bus \"hall\"; give one of them another name: readings are sent, stored and shown under it; a label may repeat"),
+            "{said}"
+        );
+    }
+    // A third is one more; a bus whose link is not understood hides none; capitals make another name, as in a topic.
+    assert_eq!(
+        messages(&[("10.toml", &hall), ("20.toml", &roof), ("30.toml", &bus("shed", "meter-01"))]).len(),
+        2
+    );
+    let wrong = roof.replace("modbus-tcp", "telex");
+    let said = messages(&[("10.toml", &hall), ("20.toml", &wrong)]);
+    assert!(said.len() == 2 && said[1].contains("a second device"), "{said:?}");
+    assert_eq!(messages(&[("10.toml", &hall), ("20.toml", &bus("roof", "Meter-01"))]), [""; 0]);
+}
+
+#[test]
 fn a_table_over_something_else_names_both_places() {
     let said = messages(&[("10.toml", "trust_rtc = true\n"), ("20.toml", "[trust_rtc]\n")]);
     assert!(said[0].contains("20.toml:1:2") && said[0].contains("10.toml:1:1"), "{said:?}");
