@@ -72,6 +72,22 @@ pub struct BusStatus {
     pub devices: Vec<DeviceStatus>,
 }
 
+impl BusStatus {
+    /// Whether a device of this bus answers now, as it is shown: on a line that is down nobody does, whatever the last poll brought.
+    /// `None` while that is not known yet.
+    pub fn answers(&self, device: &DeviceStatus) -> Option<bool> {
+        match device.answering {
+            heard if self.up => heard,
+            heard => (heard.is_some() || self.error.is_some()).then_some(false),
+        }
+    }
+
+    /// Its devices that answer and have no usable value.
+    pub fn useless(&self) -> impl Iterator<Item = &DeviceStatus> {
+        self.devices.iter().filter(|device| self.up && device.is_useless())
+    }
+}
+
 /// [`Counters`] as they are shown.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -116,7 +132,7 @@ pub struct DeviceStatus {
     pub label: String,
     /// How the line reaches it: `unit 1`.
     pub address: String,
-    /// It answered its last poll; `None` before the first.
+    /// It answered when its bus last could ask it; `None` before the first answer or silence. What is shown: [`BusStatus::answers`].
     pub answering: Option<bool>,
     /// Wall clock of the last edge between answering and silent, µs.
     pub since_us: Option<i64>,

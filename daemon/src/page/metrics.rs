@@ -74,36 +74,39 @@ fn about_buses(page: &mut Page, buses: &[BusStatus]) {
 }
 
 fn about_devices(page: &mut Page, buses: &[BusStatus]) {
-    let mut family = |name, kind, help, value: fn(&DeviceStatus) -> Option<f64>| {
+    let mut family = |name, kind, help, value: fn(&BusStatus, &DeviceStatus) -> Option<f64>| {
         page.family(name, kind, help);
         for bus in buses {
             for device in &bus.devices {
-                if let Some(value) = value(device) {
+                if let Some(value) = value(bus, device) {
                     page.sample(&[("bus", &*bus.name), ("device", &device.name)], value);
                 }
             }
         }
     };
-    family("device_answering", GAUGE, "1 if the device answers, 0 if it is silent.", |device| {
-        device.answering.map(|answering| f64::from(u8::from(answering)))
-    });
+    family(
+        "device_answering",
+        GAUGE,
+        "1 if the device answers, 0 if it is silent or its bus is down.",
+        |bus, device| bus.answers(device).map(|answering| f64::from(u8::from(answering))),
+    );
     family(
         "device_unusable_points",
         GAUGE,
         "Points without a usable value although the device answers.",
-        |device| (device.answering == Some(true)).then_some(device.unusable as f64),
+        |bus, device| (bus.answers(device) == Some(true)).then_some(device.unusable as f64),
     );
-    family("device_turnaround_median_seconds", GAUGE, "Median time to an answer, of late.", |device| {
+    family("device_turnaround_median_seconds", GAUGE, "Median time to an answer, of late.", |_, device| {
         device.turnaround_us.map(|(median, _)| median as f64 / 1e6)
     });
     family(
         "device_turnaround_p99_seconds",
         GAUGE,
         "99th percentile of the time to an answer, of late.",
-        |device| device.turnaround_us.map(|(_, p99)| p99 as f64 / 1e6),
+        |_, device| device.turnaround_us.map(|(_, p99)| p99 as f64 / 1e6),
     );
-    family("device_polls_total", COUNTER, "Polls made.", |device| Some(device.polls as f64));
-    family("device_polls_missed_total", COUNTER, "Polls due and not made.", |device| {
+    family("device_polls_total", COUNTER, "Polls made.", |_, device| Some(device.polls as f64));
+    family("device_polls_missed_total", COUNTER, "Polls due and not made.", |_, device| {
         Some(device.missed as f64)
     });
 }

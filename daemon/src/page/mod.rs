@@ -169,12 +169,14 @@ impl App {
     }
 }
 
-/// The status as it is shown: each device with its `state`.
+/// The status as it is shown: each device with its `state`, and `answering` that does not speak against it.
 fn with_states(status: &Status) -> serde_json::Value {
     let mut shown = json!(status);
     for (at, bus) in status.buses.iter().enumerate() {
         for (index, device) in bus.devices.iter().enumerate() {
-            shown["buses"][at]["devices"][index]["state"] = json!(State::of(bus, device));
+            let shown = &mut shown["buses"][at]["devices"][index];
+            shown["state"] = json!(State::of(bus, device));
+            shown["answering"] = json!(bus.answers(device));
         }
     }
     shown

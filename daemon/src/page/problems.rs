@@ -107,7 +107,7 @@ pub fn summary(status: &Status, now_us: i64) -> Summary {
     let number = |severity| problems.iter().filter(|problem| problem.severity == severity).count();
     let (faults, warnings) = (number(Severity::Fault), number(Severity::Warning));
     let devices = || status.buses.iter().flat_map(|bus| bus.devices.iter().map(move |device| (bus, device)));
-    let answering = devices().filter(|(bus, device)| bus.up && device.answering == Some(true)).count();
+    let answering = devices().filter(|(bus, device)| bus.answers(device) == Some(true)).count();
     let not_heard = devices().filter(|(_, device)| device.answering.is_none()).count();
     let sentence = if status.gateway.idle && faults + warnings == 0 {
         words::label("ready").to_owned()

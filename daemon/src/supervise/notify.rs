@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
-use crate::status::Status;
+use crate::status::{BusStatus, Status};
 
 /// Tells systemd that start-up is complete.
 pub fn ready() {
@@ -113,12 +113,18 @@ fn work(status: &Status) -> String {
     let mode = if status.gateway.safe_mode { "crash loop, only reading and storing; " } else { "" };
     let waiting = status.spool.waiting;
     let total = devices().count();
-    let useless = match devices().filter(|device| device.is_useless()).count() {
+    let useless = match status.buses.iter().flat_map(BusStatus::useless).count() {
         0 => String::new(),
         some => format!(", {some} without a usable value"),
     };
+    // Not yet opened is not down.
+    let down = match status.buses.iter().filter(|bus| !bus.up && bus.error.is_some()).count() {
+        0 => String::new(),
+        1 => ", 1 bus down".to_owned(),
+        some => format!(", {some} buses down"),
+    };
     let mut line = format!(
-        "{mode}{total} devices, {silent} silent{useless}; {uplink}; {waiting} readings waiting to be sent"
+        "{mode}{total} devices, {silent} silent{useless}{down}; {uplink}; {waiting} readings waiting to be sent"
     );
     if !matches!(status.spool.state.as_str(), "" | "ok") {
         line.push_str("; storage ");
@@ -130,7 +136,7 @@ fn work(status: &Status) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::{BusStatus, DeviceStatus};
+    use crate::status::DeviceStatus;
 
     #[test]
     fn a_message_is_one_datagram_to_a_path_or_an_abstract_name() {
@@ -172,7 +178,7 @@ mod tests {
         status.gateway.idle = false;
         let device = |answering| DeviceStatus { answering, ..DeviceStatus::default() };
         let devices = vec![device(Some(true)), device(Some(false)), device(None)];
-        status.buses = vec![BusStatus { devices, ..BusStatus::default() }];
+        status.buses = vec![BusStatus { up: true, devices, ..BusStatus::default() }];
         status.uplink.configured = true;
         status.spool.waiting = 42;
         status.spool.state = "full".into();
@@ -185,5 +191,8 @@ mod tests {
         assert!(status_line(&status).starts_with("3 devices, 1 silent, 1 without a usable value; "));
         status.buses[0].devices[0].unusable_expected = 2;
         assert!(status_line(&status).starts_with("3 devices, 1 silent; "), "it says so itself");
+        let bus = &mut status.buses[0];
+        (bus.devices[0].unusable_expected, bus.up, bus.error) = (0, false, Some("no such port".into()));
+        assert!(status_line(&status).starts_with("3 devices, 1 silent, 1 bus down; "), "nobody can be asked");
     }
 }

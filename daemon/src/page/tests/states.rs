@@ -1,8 +1,9 @@
 //! What the card of a device, its line in the report and in `status` say in each of its states: one word for all three.
 
+use super::scrape::parse_metrics;
 use super::texts::well;
 use crate::page::words::State;
-use crate::page::{encode, report, summary, with_states};
+use crate::page::{encode, metrics, report, summary, with_states};
 use crate::status::{DeviceStatus, Status};
 
 const SINCE_US: i64 = 1_790_000_000_000_000;
@@ -41,4 +42,29 @@ fn a_device_is_said_to_answer_only_when_it_does() {
     for (change, state, words) in cases {
         assert_eq!(shown(change), ((*state).to_owned(), (*words).to_owned()));
     }
+}
+
+#[test]
+fn on_a_line_that_is_down_no_device_is_said_to_answer_anywhere() {
+    let mut status: Status = well();
+    status.buses[0].devices[0].unusable = 3;
+    let said = |status: &Status| {
+        let text = metrics::metrics(status, &summary(status, SINCE_US), 0);
+        let of = |family: &str| {
+            let found = parse_metrics(&text).into_iter().find(|(name, labels, _)| {
+                name == family && labels.iter().any(|(_, value)| *value == status.buses[0].devices[0].name)
+            });
+            found.map(|(_, _, value)| value as i64)
+        };
+        let json = with_states(status)["buses"][0]["devices"][0]["answering"].as_bool();
+        (of("fieldspool_device_answering"), of("fieldspool_device_unusable_points"), json)
+    };
+    assert_eq!(said(&status), (Some(1), Some(3), Some(true)));
+    status.buses[0].up = false;
+    assert_eq!(said(&status), (Some(0), None, Some(false)));
+    // Nobody was asked yet: unknown, until it is said why nobody can be.
+    status.buses[0].devices[0].answering = None;
+    assert_eq!(said(&status), (None, None, None));
+    status.buses[0].error = Some("no such port".into());
+    assert_eq!(said(&status), (Some(0), None, Some(false)));
 }

@@ -3,7 +3,7 @@
 
 use crate::model::event::{Body, Event};
 use crate::model::{RunId, Stamp};
-use crate::status::{SpoolStatus, Status};
+use crate::status::{BusStatus, SpoolStatus, Status};
 
 use super::DeviceMeta;
 use super::payload::{SCHEMA, clock_word, number, string, time};
@@ -191,7 +191,7 @@ pub(super) fn status(life: Life<'_>, state: State, now_us: i64, board: &Status) 
         .digits("nobody_listening", uplink.nobody_listening)
         .digits("devices", devices().count())
         .digits("devices_silent", devices().filter(|d| d.answering == Some(false)).count())
-        .digits("devices_unusable", devices().filter(|d| d.is_useless()).count())
+        .digits("devices_unusable", board.buses.iter().flat_map(BusStatus::useless).count())
         .digits("buses_down", board.buses.iter().filter(|bus| !bus.up).count())
         .amount("bus_load", load)
         .digits("clock_synced", board.clock.synced)

@@ -10,7 +10,7 @@ use super::*;
 use crate::model::PointInfo;
 use crate::model::event::GapCause;
 use crate::model::{Batch, BootId, ClockQuality, Reading};
-use crate::status::{BusStatus, DeviceStatus};
+use crate::status::DeviceStatus;
 use crate::uplink::payload::{Lane, Message};
 use crate::uplink::sample::{RUN, batch, shape, stamp};
 
@@ -123,6 +123,12 @@ fn the_status_is_flat_and_says_how_far_everything_is_complete() {
     let devices = [&json["devices"], &json["devices_silent"], &json["devices_unusable"]];
     assert_eq!(devices.map(serde_json::Value::as_u64), [Some(5), Some(1), Some(1)]);
     assert_eq!(json["hours_until_full"], 12.346);
+    let mut down = board();
+    down.buses[0].up = false;
+    let json: serde_json::Value =
+        serde_json::from_slice(&status(life(), State::Online, stamp().wall_us, &down)).unwrap();
+    let answers = [&json["buses_down"], &json["devices_unusable"]];
+    assert_eq!(answers.map(serde_json::Value::as_u64), [Some(1), Some(0)], "nobody answers there");
     let mut done = board();
     done.spool.waiting = 0;
     done.spool.unstored_seconds = 0.5;
