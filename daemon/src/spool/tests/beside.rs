@@ -70,7 +70,9 @@ fn two_of_a_run(directory: &Path) -> (std::path::PathBuf, RunId) {
     let mut life = Life::begin(settings(away.path()), &schema::CURRENT);
     let mut plant = Plant::new(life.spool.run);
     let all: Vec<_> = (0..20).map(|_| plant.batch()).collect();
-    all.iter().for_each(|batch| life.store(batch));
+    for batch in &all {
+        life.store(batch);
+    }
     let older = copy_of(away.path());
     let now = life.now;
     life.spool.dead_letter(vec![Confirmed::from(&*all[12])], "no", now).expect("stored");
