@@ -12,7 +12,9 @@ fn set_aside(directory: &Path, with_copy: bool) -> (Vec<Arc<Batch>>, PathBuf) {
     let mut newer = Life::begin(settings(directory), &NEXT);
     let mut plant = Plant::new(newer.spool.run);
     let all: Vec<_> = (0..20).map(|_| plant.batch()).collect();
-    all.iter().for_each(|batch| newer.store(batch));
+    for batch in &all {
+        newer.store(batch);
+    }
     newer.close();
     (all, begin_older(directory, with_copy))
 }
