@@ -102,9 +102,12 @@ impl Rescue {
                     Err(error) => self.not_in_order(folder, &error),
                 },
                 None => {
+                    // Letters are as long as batches: those of many folders together find no place in memory.
+                    if !self.took_all() {
+                        return Some(Vec::new());
+                    }
                     let Some(folder) = self.folders.pop() else {
-                        let ended = self.took_all() && self.later.is_empty();
-                        return (!ended).then(Vec::new);
+                        return (!self.later.is_empty()).then(Vec::new);
                     };
                     self.begin_folder(folder);
                 }

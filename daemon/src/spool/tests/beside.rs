@@ -141,3 +141,68 @@ fn folders_older_than_one_that_the_disk_never_tells_of_are_searched_in_the_end()
     assert_eq!(numbers(&batches), (0..40).collect(), "{events:?}");
     assert_eq!(gaps(&events, run, GapCause::Damaged), BTreeSet::new());
 }
+
+/// Dead letters in the spool's file.
+fn letters(directory: &Path) -> u64 {
+    let file = rusqlite::Connection::open(directory.join(store::FILE)).expect("opens");
+    let many: i64 = file.query_row("SELECT count(*) FROM dead", [], |row| row.get(0)).expect("a number");
+    many.cast_unsigned()
+}
+
+/// A life with so many big batches that wait, and so many that were refused, ends, and its file lies in a folder of this name.
+fn with_refused(directory: &Path, (waiting, refused): (usize, usize), counter: u32) {
+    let (away, shape) = (tempfile::tempdir().expect("a directory"), big_shape());
+    let mut life = Life::begin(settings(away.path()), &schema::CURRENT);
+    let all: Vec<_> = (0..).map(|i| big(life.spool.run, i * 10, &shape)).take(waiting + refused).collect();
+    all.iter().for_each(|batch| life.store(batch));
+    let names: Vec<_> = all[waiting..].iter().map(|batch| Confirmed::from(&**batch)).collect();
+    if !names.is_empty() {
+        let now = life.now;
+        life.spool.dead_letter(names, "no", now).expect("stored");
+    }
+    life.close();
+    put_beside(away.path(), directory, RunId { counter, random: 10 });
+}
+
+#[test]
+fn the_refused_messages_of_one_folder_are_stored_before_the_next_is_begun() {
+    let directory = tempfile::tempdir().expect("a directory");
+    with_refused(directory.path(), (20, 0), 1);
+    with_refused(directory.path(), (20, 100), 2);
+    let mut life = Life::begin(settings(directory.path()), &schema::CURRENT);
+    for _ in 0..1000 {
+        life.turn();
+        if life.waiting().0.len() > 20 {
+            break;
+        }
+    }
+    assert_eq!(letters(directory.path()), 100, "else they pile up in memory, folder by folder");
+    life.settle();
+    assert_eq!((life.waiting().0.len(), letters(directory.path())), (40, 100));
+}
+
+#[test]
+fn refused_messages_for_which_there_is_no_room_hold_up_the_next_folder_until_there_is_and_not_longer() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let small = SpoolSettings { bytes_max: Some(BYTES_MAX_LEAST), ..settings(directory.path()) };
+    let mut life = Life::begin(small.clone(), &schema::CURRENT);
+    let (own, shape) = (life.spool.run, big_shape());
+    (0..600).for_each(|i| life.store(&big(own, i * 10, &shape)));
+    life.close();
+    with_refused(directory.path(), (20, 0), 1);
+    with_refused(directory.path(), (0, 20), 2);
+    let mut life = Life::begin(small, &schema::CURRENT);
+    let mut came = BTreeSet::new();
+    for turn in 0..40 {
+        let (batches, _) = life.waiting();
+        came.extend(batches.iter().filter(|batch| batch.run != own).map(|batch| (batch.run, batch.seq)));
+        if turn < 20 {
+            assert_eq!((came.len(), letters(directory.path())), (0, 0), "the spool is full of what waits");
+        } else {
+            life.spool.confirm(&batches.iter().map(|batch| Confirmed::from(&**batch)).collect::<Vec<_>>());
+        }
+        life.now += Duration::from_secs(31);
+        life.settle();
+    }
+    assert_eq!((came.len(), letters(directory.path())), (20, 20));
+}
