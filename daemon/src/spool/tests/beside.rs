@@ -154,7 +154,9 @@ fn with_refused(directory: &Path, (waiting, refused): (usize, usize), counter: u
     let (away, shape) = (tempfile::tempdir().expect("a directory"), big_shape());
     let mut life = Life::begin(settings(away.path()), &schema::CURRENT);
     let all: Vec<_> = (0..).map(|i| big(life.spool.run, i * 10, &shape)).take(waiting + refused).collect();
-    all.iter().for_each(|batch| life.store(batch));
+    for batch in &all {
+        life.store(batch);
+    }
     let names: Vec<_> = all[waiting..].iter().map(|batch| Confirmed::from(&**batch)).collect();
     if !names.is_empty() {
         let now = life.now;
