@@ -146,6 +146,7 @@ impl Salvage {
             lettered: HashSet::new(),
             ended: BTreeSet::new(),
         };
+        salvage.pages.miss_a_refused_log();
         let copy = Copy::read(path);
         for (id, body) in copy.shapes {
             salvage.shape(id, body.as_bytes());

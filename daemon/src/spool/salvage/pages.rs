@@ -59,6 +59,8 @@ pub(super) enum View {
 pub(super) struct Pages {
     file: File,
     log: Option<File>,
+    /// There is a log, and it could not be opened.
+    log_refused: bool,
     size: usize,
     in_file: u32,
     count: u32,
@@ -88,7 +90,8 @@ fn word(bytes: &[u8], at: usize) -> u32 {
 impl Pages {
     /// Opens a file and the log beside it.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let (file, log) = (File::open(path)?, File::open(log_of(path)).ok());
+        let (file, log) = (File::open(path)?, File::open(log_of(path)));
+        let log_refused = log.as_ref().err().is_some_and(|error| error.kind() != io::ErrorKind::NotFound);
         let length = file.metadata()?.len();
         let mut header = [0; 18];
         // A file whose first page is gone still has our page size.
@@ -100,7 +103,8 @@ impl Pages {
         let in_file = u32::try_from(length.div_ceil(size as u64)).unwrap_or(u32::MAX);
         let mut pages = Self {
             file,
-            log,
+            log: log.ok(),
+            log_refused,
             size,
             in_file,
             count: in_file,
@@ -228,6 +232,14 @@ impl Pages {
     /// How many pages and frames the disk did not give.
     pub(super) fn unread(&self) -> u64 {
         self.unread.borrow().total()
+    }
+
+    /// For a search a log that could not be opened is one that was not read. To open the file SQLite must open the log, and says why it
+    /// cannot: that may be for somebody to set right, and not for the disk.
+    pub(super) fn miss_a_refused_log(&self) {
+        if self.log_refused {
+            self.could_not_read(LOG_PAGES);
+        }
     }
 
     fn could_not_read(&self, page: u64) {

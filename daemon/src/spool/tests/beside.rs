@@ -142,6 +142,28 @@ fn folders_older_than_one_that_the_disk_never_tells_of_are_searched_in_the_end()
     assert_eq!(gaps(&events, run, GapCause::Damaged), BTreeSet::new());
 }
 
+#[test]
+fn a_folder_whose_log_cannot_be_opened_is_searched_again_when_it_can() {
+    let (away, directory) = (tempfile::tempdir().expect("one"), tempfile::tempdir().expect("another"));
+    let mut life = Life::begin(settings(away.path()), &schema::CURRENT);
+    let mut plant = Plant::new(life.spool.run);
+    let all: Vec<_> = (0..20).map(|_| plant.batch()).collect();
+    all.iter().for_each(|batch| life.store(batch));
+    let cut = copy_of(away.path());
+    let folder = put_beside(cut.path(), directory.path(), RunId { counter: 1, random: 10 });
+    let log = folder.join("spool.db-wal");
+    hide(&log);
+    let mut life = Life::begin(settings(directory.path()), &schema::CURRENT);
+    life.settle();
+    assert!(life.waiting().0.len() < 20 && !folder.join("salvaged").exists());
+    show(&log);
+    life.now += Duration::from_secs(11);
+    life.settle();
+    let (batches, events) = life.waiting();
+    assert_eq!(batches, all, "{events:?}");
+    assert_eq!(gaps(&events, plant.run, GapCause::Damaged), BTreeSet::new());
+}
+
 /// Dead letters in the spool's file.
 fn letters(directory: &Path) -> u64 {
     let file = rusqlite::Connection::open(directory.join(store::FILE)).expect("opens");
