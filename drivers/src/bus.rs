@@ -258,7 +258,7 @@ pub struct Poll {
 /// What a poll says about its device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// At least one believed answer (an exception is an answer).
+    /// At least one believed answer (an exception is an answer), or other words of an instrument that talks by itself.
     Answered {
         /// From the end of the request to the first byte of the answer; the slowest of this poll.
         turnaround: Duration,
@@ -336,7 +336,9 @@ impl Bus {
         let spec = spec.into();
         let name = Arc::clone(&spec.name);
         let driver = match &spec.link {
-            Link::SerialLine(link) => Driver::Line(Box::new(line::Driver::new(link.clone(), &spec.devices))),
+            Link::SerialLine(link) => {
+                Driver::Line(Box::new(line::Driver::new(Arc::clone(&name), link.clone(), &spec.devices)))
+            }
             Link::ModbusTcp(link) => Driver::Modbus(Box::new(modbus::Client::tcp(&link.clone(), spec))),
             Link::ModbusRtu(link) => Driver::Modbus(Box::new(modbus::Client::rtu(&link.clone(), spec))),
             Link::ModbusRtuTcp(link) => {

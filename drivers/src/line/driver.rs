@@ -1,7 +1,8 @@
 //! The owner of a line of text instruments: opens the port, listens, asks, keeps deadlines.
 //!
 //! All decisions about lines are [`Listener`]'s. A port that fails is dropped at once and opened again with a
-//! pause of 0.5 s that doubles up to 4 s. Everything here is cancel-safe: bytes are handed on as they are read.
+//! pause of 0.5 s that doubles up to 4 s. An instrument that talks, but not the sentence of a group, answers; the points
+//! of that group are bad. Everything here is cancel-safe: bytes are handed on as they are read.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,6 +31,8 @@ const COME_BACK: Duration = Duration::from_millis(200);
 /// A serial line with its instruments.
 #[derive(Debug)]
 pub struct Driver {
+    /// Its name, for the log.
+    bus: Arc<str>,
     link: Link,
     instruments: Vec<Instrument>,
     /// Of the instruments, those of the configuration; one more is there while [`Driver::read`] runs.
@@ -46,6 +49,7 @@ pub struct Driver {
 
 #[derive(Debug)]
 struct Instrument {
+    name: Arc<str>,
     device: Device,
     ears: Listener,
     /// The last believed line, or the opening of the port: silence is counted from here.
@@ -58,15 +62,17 @@ impl Instrument {
             Address::Line(device) => device.clone(),
             Address::Modbus(_) => Device::default(),
         };
-        Self { ears: Listener::new(&device, spec), device, heard_at: now }
+        let ears = Listener::new(&device, spec, now);
+        Self { name: Arc::clone(&spec.name), ears, device, heard_at: now }
     }
 }
 
 impl Driver {
-    /// A line that is not open yet. Devices of another protocol are not asked.
-    pub fn new(link: Link, devices: &[DeviceSpec]) -> Self {
+    /// The line of `bus`, not open yet. Devices of another protocol are not asked.
+    pub fn new(bus: Arc<str>, link: Link, devices: &[DeviceSpec]) -> Self {
         let now = Instant::now();
         Self {
+            bus,
             link,
             instruments: devices.iter().map(|spec| Instrument::new(spec, now)).collect(),
             configured: devices.len(),
@@ -165,10 +171,21 @@ impl Driver {
         let now = Instant::now();
         let Some(instrument) = self.instruments.get_mut(device) else { return nothing(Outcome::Silent) };
         let silent_at = instrument.heard_at + instrument.device.silent_after;
-        if !instrument.ears.has_something(group, now) && !instrument.ears.is_damaged() && now < silent_at {
-            return nothing(Outcome::Held { until: silent_at.min(now + COME_BACK) });
+        let overdue_at = instrument.ears.overdue_at(group).unwrap_or(silent_at);
+        let talks = now < silent_at;
+        let something = instrument.ears.has_something(group, now) || instrument.ears.is_damaged();
+        if !something && talks && now < overdue_at {
+            return nothing(Outcome::Held { until: silent_at.min(overdue_at).min(now + COME_BACK) });
+        }
+        if talks {
+            say_missing(&self.bus, instrument, group, now);
         }
         let taken = instrument.ears.take(group, now, Cause::Silent);
+        if !something && talks {
+            // It says other things: that is an answer of the device, and none for these points.
+            let outcome = Outcome::Answered { turnaround: Duration::ZERO };
+            return Poll { samples: taken.samples, at: now, outcome, busy: Duration::ZERO };
+        }
         // The line is in use while the instrument speaks, not while it is listened to.
         let spoken = u32::try_from(taken.bytes).unwrap_or(u32::MAX);
         let busy = self.link.port.character_time().saturating_mul(spoken);
@@ -342,7 +359,7 @@ impl Driver {
                 self.listened_until = now;
                 self.rest_until = None;
                 for instrument in &mut self.instruments {
-                    instrument.ears.forget_within_a_line();
+                    instrument.ears.opened(now);
                     instrument.heard_at = now;
                 }
                 true
@@ -375,6 +392,21 @@ impl Driver {
         let samples = instrument.ears.take(group, now, Cause::LinkDown).samples;
         Poll { samples, at: now, outcome: Outcome::LinkDown, busy: Duration::ZERO }
     }
+}
+
+/// Says the edges in the log: that an instrument talks does not mean that each of its sentences comes.
+fn say_missing(bus: &str, instrument: &mut Instrument, group: usize, now: Instant) {
+    let device = &instrument.name;
+    instrument.ears.missing(group, now, |sentence, missing| {
+        if missing {
+            tracing::warn!(
+                %bus, %device, %sentence,
+                "the device talks, but this sentence does not come; its points have no value until it does"
+            );
+        } else {
+            tracing::info!(%bus, %device, %sentence, "the sentence comes again");
+        }
+    });
 }
 
 fn nothing(outcome: Outcome) -> Poll {

@@ -2,7 +2,8 @@
 //!
 //! A [`Listener`] keeps, for each sentence that its points stand in, the newest line that was believed, and which
 //! groups have taken it. A line is taken once by each group, with the stamp of its own arrival, and only while it is
-//! younger than the group's period or the instrument's `silent_after`: an old sentence is not a new reading.
+//! younger than the group's period or the instrument's `silent_after`: an old sentence is not a new reading. A sentence
+//! that does not come for the longer of the two is missing, however much else the instrument says.
 
 use std::time::{Duration, Instant};
 
@@ -42,6 +43,10 @@ struct Sentence {
     /// What it begins with; `None` is any line.
     begins: Option<String>,
     newest: Option<Heard>,
+    /// When a believed line of it came last; at first, when the port was opened.
+    heard_at: Instant,
+    /// That it does not come has been said.
+    missing: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -63,8 +68,8 @@ pub struct Taken {
 }
 
 impl Listener {
-    /// Ears for one instrument of the bus.
-    pub fn new(device: &Device, spec: &DeviceSpec) -> Self {
+    /// Ears for one instrument of the bus, that listen from `now` on.
+    pub fn new(device: &Device, spec: &DeviceSpec, now: Instant) -> Self {
         let mut sentences: Vec<Sentence> = Vec::new();
         let mut sentence_of = |point: &Point| {
             let own = match &point.source {
@@ -73,7 +78,7 @@ impl Listener {
             };
             let begins = own.or_else(|| device.select.clone());
             sentences.iter().position(|sentence| sentence.begins == begins).unwrap_or_else(|| {
-                sentences.push(Sentence { begins, newest: None });
+                sentences.push(Sentence { begins, newest: None, heard_at: now, missing: false });
                 sentences.len() - 1
             })
         };
@@ -109,6 +114,14 @@ impl Listener {
         self.splitter.restart_within_a_line();
     }
 
+    /// The port is open since `now`: nothing could be heard before.
+    pub fn opened(&mut self, now: Instant) {
+        self.forget_within_a_line();
+        for sentence in &mut self.sentences {
+            sentence.heard_at = now;
+        }
+    }
+
     /// Forgets all lines; the next byte begins one. Before a query.
     pub fn forget(&mut self) {
         self.splitter.restart();
@@ -128,12 +141,12 @@ impl Listener {
                     counters.bad_frames += 1;
                     self.damaged = true;
                 }
-                Piece::Line { bytes, began } => self.hear(&bytes, began, counters),
+                Piece::Line { bytes, began } => self.hear(&bytes, (began, now), counters),
             }
         }
     }
 
-    fn hear(&mut self, line: &[u8], began: Instant, counters: &mut Counters) {
+    fn hear(&mut self, line: &[u8], (began, now): (Instant, Instant), counters: &mut Counters) {
         if self.device.query.as_ref().is_some_and(|query| query.trim_ascii() == line.trim_ascii()) {
             counters.echoes += 1;
             return;
@@ -154,14 +167,50 @@ impl Listener {
         self.heard += 1;
         for sentence in self.sentences.iter_mut().filter(|sentence| wanted(sentence)) {
             sentence.newest = Some(Heard { body: body.to_vec(), began, number: self.heard });
+            sentence.heard_at = now;
         }
     }
 
-    /// Whether each sentence of the group has a line that it has not taken and that is young enough.
+    /// Whether each sentence of the group has a line that it has not taken and that is young enough. A sentence that
+    /// is missing is not waited for.
     pub fn is_complete(&self, group: usize, now: Instant) -> bool {
-        self.groups
-            .get(group)
-            .is_some_and(|wanted| wanted.points.iter().all(|(_, s)| self.fresh(wanted, *s, now).is_some()))
+        self.groups.get(group).is_some_and(|wanted| {
+            wanted.points.iter().all(|(_, s)| {
+                let missing = self.sentences.get(*s).is_some_and(|sentence| sentence.missing);
+                missing || self.fresh(wanted, *s, now).is_some()
+            })
+        })
+    }
+
+    /// From then on, without another line, all sentences of the group are missing. `None`: never.
+    pub fn overdue_at(&self, group: usize) -> Option<Instant> {
+        let wanted = self.groups.get(group)?;
+        let sentences = wanted.points.iter().filter_map(|(_, s)| self.sentences.get(*s));
+        sentences.map(|sentence| sentence.heard_at).max()?.checked_add(self.patience(wanted))
+    }
+
+    /// How long a sentence may stay away.
+    fn patience(&self, wanted: &Wanted) -> Duration {
+        wanted.period.max(self.device.silent_after)
+    }
+
+    /// Calls `say` with each sentence of the group that is missing since the last call (`true`), or that has come again
+    /// (`false`). Only while the instrument says something: all of them are missing when it is silent.
+    pub fn missing(&mut self, group: usize, now: Instant, mut say: impl FnMut(&str, bool)) {
+        let Some(wanted) = self.groups.get(group) else { return };
+        let patience = self.patience(wanted);
+        for (index, sentence) in self.sentences.iter_mut().enumerate() {
+            let silence = now.saturating_duration_since(sentence.heard_at);
+            let missing = silence >= patience;
+            if missing == sentence.missing || !wanted.points.iter().any(|(_, s)| *s == index) {
+                continue;
+            }
+            // Said by a group with a short period, it is not taken back by one that waits longer.
+            if missing || silence < self.device.silent_after {
+                sentence.missing = missing;
+                say(sentence.begins.as_deref().unwrap_or_default(), missing);
+            }
+        }
     }
 
     /// Whether anything of the group has been heard that it has not taken.
@@ -184,7 +233,7 @@ impl Listener {
     fn fresh(&self, wanted: &Wanted, sentence: usize, now: Instant) -> Option<&Heard> {
         let heard = self.sentences.get(sentence)?.newest.as_ref()?;
         let taken = wanted.taken.get(sentence).copied().unwrap_or_default();
-        let oldest = wanted.period.max(self.device.silent_after);
+        let oldest = self.patience(wanted);
         (heard.number > taken && now.saturating_duration_since(heard.began) <= oldest).then_some(heard)
     }
 
@@ -230,3 +279,7 @@ impl Listener {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "listener_tests.rs"]
+mod tests;

@@ -35,7 +35,7 @@ pub struct Device {
     /// Its numbers have a comma where others have a point.
     pub decimal_comma: bool,
     /// A free-running instrument counts as silent after this long without a sentence, 100 ms to 1 h; 10 s unless
-    /// said.
+    /// said. One sentence that does not come for so long, or for its period if that is longer, is missing.
     pub silent_after: Duration,
 }
 

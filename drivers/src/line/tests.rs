@@ -33,7 +33,7 @@ fn driver(path: &Path, device: Device, points: Vec<Point>) -> Driver {
 
 fn patient_driver(path: &Path, timeout: Duration, device: Device, points: Vec<Point>) -> Driver {
     let port = PortSettings::new(path.display().to_string());
-    Driver::new(Link { port, timeout }, &[spec(device, points)])
+    Driver::new(Arc::from("roof"), Link { port, timeout }, &[spec(device, points)])
 }
 
 fn weather(path: &Path) -> Driver {
@@ -128,6 +128,46 @@ async fn bytes_that_waited_in_the_kernel_are_too_old_to_be_a_reading() {
     tokio::time::sleep_until(in_millis(400).into()).await;
     let poll = driver.poll(0, 0, in_millis(100)).await;
     assert!(matches!(poll.outcome, Outcome::Held { .. }), "{poll:?}");
+}
+
+#[tokio::test]
+async fn a_sentence_that_stops_is_bad_while_the_instrument_says_others() {
+    let pty = Pty::open().unwrap();
+    let device = Device { silent_after: Duration::from_secs(1), ..Device::default() };
+    let of = |sentence: &str| Source { sentence: Some(sentence.into()), ..Source::field(1) };
+    let mut weather = spec(device, vec![point("wind", of("WIMWV")), point("air", of("WIMDA"))]);
+    let group = |point| Group { period: Duration::from_millis(100), points: vec![point] };
+    weather.groups = vec![group(0), group(1)];
+    let link =
+        Link { port: PortSettings::new(pty.path().display().to_string()), timeout: Duration::from_secs(1) };
+    let mut driver = Driver::new(Arc::from("roof"), link, &[weather]);
+    driver.idle(in_millis(1)).await;
+    pty.write(b"\r\n$WIMDA,21.5\r\n").unwrap();
+    driver.idle(in_millis(20)).await;
+    assert_eq!(sample(&driver.poll(0, 1, in_millis(50)).await, 0), good(21.5));
+    let deadline = in_millis(20_000);
+    let (mut winds, mut held) = (0, 0);
+    let missing = loop {
+        assert!(Instant::now() < deadline, "air is held for ever: {held} times");
+        pty.write(b"$WIMWV,3\r\n").unwrap();
+        driver.idle(in_millis(20)).await;
+        assert_eq!(sample(&driver.poll(0, 0, in_millis(50)).await, 0), good(3.0));
+        winds += 1;
+        let poll = driver.poll(0, 1, in_millis(50)).await;
+        match poll.outcome {
+            Outcome::Held { .. } => held += 1,
+            _ => break poll,
+        }
+    };
+    assert!(winds > 1 && held > 0, "not before it is overdue");
+    assert_eq!(sample(&missing, 0), Sample::bad(Cause::Silent));
+    assert!(matches!(missing.outcome, Outcome::Answered { .. }), "the device answers: {missing:?}");
+    assert_eq!(driver.counters().timeouts, 0);
+    let again = driver.poll(0, 1, deadline).await;
+    assert_eq!(sample(&again, 0), Sample::bad(Cause::Silent), "at once, and again at each poll");
+    pty.write(b"$WIMDA,22.0\r\n").unwrap();
+    driver.idle(in_millis(20)).await;
+    assert_eq!(sample(&driver.poll(0, 1, in_millis(50)).await, 0), good(22.0));
 }
 
 #[tokio::test]

@@ -167,6 +167,20 @@ fn a_device_that_answers_without_values_is_not_well() {
 }
 
 #[test]
+fn an_instrument_that_talks_but_not_this_sentence_is_said_to_answer() {
+    let (_, text) = said(|status| {
+        status.buses[1].driver = "serial-line".into();
+        let device = &mut status.buses[1].devices[0];
+        (device.points, device.unusable) = (4, 1);
+        device.unusable_cause = Some(fieldspool_drivers::Cause::Silent.code());
+    });
+    let end = "has no usable value: nothing came for it in time. It says other things: see whether it is set to send that \
+               sentence, and compare how the sentence begins.";
+    assert!(text.starts_with("1 of 4 points of pv") && text.ends_with(end), "{text}");
+    assert!(!text.contains("does not answer") && !text.contains("register"), "{text}");
+}
+
+#[test]
 fn check_is_recommended_only_for_what_it_can_find() {
     let refused = |check_finds_it| {
         said(|status| {

@@ -61,6 +61,9 @@ pub fn unusable(bus: &BusStatus, device: &DeviceStatus) -> Said {
         Some(Cause::Exception(10 | 11)) => {
             "Check the line behind the gateway in between, then power and unit id."
         }
+        Some(Cause::Silent) if bus.driver == "serial-line" => {
+            "It says other things: see whether it is set to send that sentence, and compare how the sentence begins."
+        }
         Some(Cause::Silent | Cause::BadFrame) => {
             "It answers other questions: compare the register map, and ask for fewer values at once."
         }

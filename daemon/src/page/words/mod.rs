@@ -61,7 +61,8 @@ pub mod refusals {
 /// Why there is no value, or why to doubt it.
 pub fn cause(cause: Cause) -> String {
     match cause {
-        Cause::Silent => "the device does not answer".into(),
+        // The device may well answer for others.
+        Cause::Silent => "nothing came for it in time".into(),
         Cause::LinkDown => "the bus is down".into(),
         Cause::Exception(1) => "the device does not know this request (exception 1)".into(),
         Cause::Exception(2) => "the device has no such address (exception 2)".into(),

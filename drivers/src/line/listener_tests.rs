@@ -1,0 +1,79 @@
+//! Sentences that stop, in virtual time.
+
+use std::sync::Arc;
+
+use super::super::settings::Source as Field;
+use super::*;
+use crate::bus::{Address, Group};
+use crate::point::Scaling;
+use crate::value::{Quality, Value};
+
+/// Wind every 2 s, air every 5 s, and both together every 30 s, of an instrument that may be silent for 4 s.
+fn ears(start: Instant) -> Listener {
+    let point = |sentence: &str| Point {
+        name: sentence.into(),
+        source: Source::Line(Field { sentence: Some(sentence.into()), ..Field::field(1) }),
+        scaling: Scaling::default(),
+        period: Duration::from_secs(1),
+    };
+    let device = Device { silent_after: Duration::from_secs(4), ..Device::default() };
+    let group = |period, points| Group { period: Duration::from_secs(period), points };
+    let spec = DeviceSpec {
+        name: Arc::from("weather"),
+        address: Address::Line(device.clone()),
+        points: vec![point("WIMWV"), point("WIMDA")],
+        groups: vec![group(2, vec![0]), group(5, vec![1]), group(30, vec![0, 1])],
+    };
+    let mut ears = Listener::new(&device, &spec, start);
+    ears.feed(b"\r\n", start, &mut Counters::default());
+    ears
+}
+
+fn say(ears: &mut Listener, line: &[u8], now: Instant) {
+    ears.feed(line, now, &mut Counters::default());
+}
+
+fn edges(ears: &mut Listener, group: usize, now: Instant) -> Vec<(String, bool)> {
+    let mut edges = Vec::new();
+    ears.missing(group, now, |sentence, missing| edges.push((sentence.to_owned(), missing)));
+    edges
+}
+
+#[test]
+fn a_sentence_is_overdue_by_its_own_silence_and_not_by_that_of_the_instrument() {
+    let start = Instant::now();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let mut ears = ears(start);
+    let overdue = |ears: &Listener| [0, 1, 2].map(|group| ears.overdue_at(group).unwrap() - start);
+    let seconds = |all: [u64; 3]| all.map(Duration::from_secs);
+    assert_eq!(overdue(&ears), seconds([4, 5, 30]), "counted from the opening, if it never came");
+    say(&mut ears, b"$WIMWV,1\r\n$WIMDA,20\r\n", at(1));
+    assert_eq!(overdue(&ears), seconds([5, 6, 31]));
+    say(&mut ears, b"$WIMWV,2\r\n", at(10));
+    assert_eq!(overdue(&ears), seconds([14, 6, 40]), "other sentences do not renew it");
+    assert_eq!(ears.take(1, at(10), Cause::Silent).samples, [(1, Sample::bad(Cause::Silent))], "too old");
+    let both = ears.take(2, at(10), Cause::Silent).samples;
+    assert_eq!(both, [(0, Sample::good(Value::F64(2.0))), (1, Sample::good(Value::F64(20.0)))], "30 s are");
+    ears.opened(at(60));
+    assert_eq!(overdue(&ears), seconds([64, 65, 90]), "nothing could be heard before");
+}
+
+#[test]
+fn that_a_sentence_does_not_come_is_said_once_and_once_when_it_comes_again() {
+    let start = Instant::now();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let mut ears = ears(start);
+    let air = |missing| vec![("WIMDA".to_owned(), missing)];
+    say(&mut ears, b"$WIMWV,1\r\n$WIMDA,20\r\n", at(1));
+    assert_eq!(edges(&mut ears, 1, at(5)), []);
+    say(&mut ears, b"$WIMWV,1\r\n", at(6));
+    assert_eq!(edges(&mut ears, 0, at(6)), []);
+    assert_eq!(edges(&mut ears, 1, at(6)), air(true));
+    assert_eq!(edges(&mut ears, 1, at(7)), [], "said already");
+    assert_eq!(edges(&mut ears, 2, at(8)), [], "not taken back by a group that waits longer");
+    assert!(ears.is_complete(1, at(8)), "what is missing is not waited for");
+    say(&mut ears, b"$WIMDA,21\r\n", at(9));
+    assert_eq!(edges(&mut ears, 1, at(9)), air(false));
+    let taken = ears.take(1, at(9), Cause::Silent).samples;
+    assert!(matches!(taken.as_slice(), [(1, sample)] if sample.quality == Quality::Good));
+}
