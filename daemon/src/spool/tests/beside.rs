@@ -148,7 +148,9 @@ fn a_folder_whose_log_cannot_be_opened_is_searched_again_when_it_can() {
     let mut life = Life::begin(settings(away.path()), &schema::CURRENT);
     let mut plant = Plant::new(life.spool.run);
     let all: Vec<_> = (0..20).map(|_| plant.batch()).collect();
-    all.iter().for_each(|batch| life.store(batch));
+    for batch in &all {
+        life.store(batch);
+    }
     let cut = copy_of(away.path());
     let folder = put_beside(cut.path(), directory.path(), RunId { counter: 1, random: 10 });
     let log = folder.join("spool.db-wal");
