@@ -288,7 +288,12 @@ fn bad_frames_exceptions_nan_and_sentinels_are_no_values_and_say_why() {
     wait_for("good readings meanwhile", Duration::from_secs(30), || {
         (receiver.messages().iter().filter(|m| m.topic.ends_with("/live/d8")).count() > 20).then_some(())
     });
+    let read = |unit: u8| gateway.ask(&["read", &format!("b{unit}"), &format!("d{unit}")]).status.code();
+    let ends = [1, 7, 8].map(read);
+    assert_eq!(ends, [Some(69), Some(69), Some(0)], "read: an exception and a sentinel are no values");
     assert_eq!(gateway.stop().code(), Some(0));
+    let alone = ["b1", "b8"].map(|bus| gateway.ask(&["read", bus, &bus.replace('b', "d")]).status.code());
+    assert_eq!(alone, [Some(69), Some(0)], "and without the daemon");
     for message in receiver.messages().iter().filter(|m| m.topic.contains("/live/")) {
         for batch in message.json()["batches"].as_array().unwrap() {
             let right = if batch["device"] == "d8" { json!(42) } else { Value::Null };

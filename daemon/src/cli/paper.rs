@@ -90,7 +90,7 @@ A spool file is damaged (spool verify).
 A file, bus, device or point does not exist.
 .TP
 69
-The daemon is not running, or the device does not answer.
+The daemon is not running, or the device that was to be read gave no value.
 .TP
 73, 74
 The disk, the runtime directory or a port cannot be used.

@@ -39,8 +39,12 @@ pub(super) fn read(read: &Read, out: &mut dyn Write) -> Result<Exit, Failure> {
     let width = terminal_width();
     let text = if read.all_types { look::all_types(&points, width) } else { look::points(&points, width) };
     out.write_all(text.as_bytes())?;
-    let answered = points.iter().any(|point| !matches!(&*point.quality, "bad: silent" | "bad: link down"));
-    Ok(if answered { Exit::Ok } else { Exit::Unavailable })
+    Ok(exit(&points))
+}
+
+/// A device that only refuses, or says of each point that it has no value, gave none.
+fn exit(points: &[PointNow]) -> Exit {
+    if points.iter().any(|point| point.value.is_some()) { Exit::Ok } else { Exit::Unavailable }
 }
 
 /// Over a line that this process opens: the points, and what is wrong with the line.
