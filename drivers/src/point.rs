@@ -56,7 +56,7 @@ pub struct Scaling {
     /// Digits after the decimal point, 0 to 9: scaled values are rounded to them, half away from zero. An unscaled
     /// value is never rounded; there, `decimals` is a hint for display.
     pub decimals: Option<u8>,
-    /// Raw values that mean "no value", compared before scaling.
+    /// Raw values that mean "no value", compared before scaling. Beyond 2^53 one stands for every raw value that is the same float.
     pub sentinels: Vec<f64>,
     /// Below this, in the point's unit, a value is uncertain.
     pub min: Option<f64>,

@@ -52,6 +52,8 @@ pub(super) struct Node {
 pub(super) enum Data {
     Text(String),
     Integer(i64),
+    /// Beyond what TOML promises, and within 64 bits.
+    Large(u64),
     Float(f64),
     Flag(bool),
     List(Vec<Node>),
@@ -66,6 +68,7 @@ impl Data {
         match self {
             Self::Text(_) => "a text",
             Self::Integer(_) => "an integer",
+            Self::Large(_) => "an integer beyond 63 bits",
             Self::Float(_) => "a number with a decimal point",
             Self::Flag(_) => "true or false",
             Self::List(_) => "a list",
@@ -175,8 +178,13 @@ fn node(value: Spanned<DeValue<'_>>, lines: &Lines<'_>, key_start: usize) -> Nod
     let value_start = value.span().start;
     let data = match value.into_inner() {
         DeValue::String(text) => Data::Text(text.into_owned()),
-        DeValue::Integer(digits) => i64::from_str_radix(digits.as_str(), digits.radix())
-            .map_or(Data::Other("a number beyond 64 bits"), Data::Integer),
+        DeValue::Integer(digits) => {
+            let large = || u64::from_str_radix(digits.as_str(), digits.radix()).map(Data::Large);
+            i64::from_str_radix(digits.as_str(), digits.radix())
+                .map(Data::Integer)
+                .or_else(|_| large())
+                .unwrap_or(Data::Other("a number beyond 64 bits"))
+        }
         DeValue::Float(digits) => {
             digits.as_str().parse().map_or(Data::Other("a strange number"), Data::Float)
         }

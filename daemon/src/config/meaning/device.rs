@@ -107,7 +107,11 @@ fn with_profile<'a>(mut own: Table<'a>, reading: &Reading<'a>) -> (Table<'a>, Op
         // A profile that is there and could not be read has had its own fault.
         // One that nobody finds may lie in a folder that cannot be read now.
         let may_come = !reading.findings.passing.borrow().is_empty();
-        if !may_come && !reading.profile_names.contains(&name) {
+        if !is_profile_name(&name) {
+            let what = format!("{} cannot be the name of a profile", quoted(&name));
+            let remedy = "write the name of a file in profiles/, without its folder and without .toml";
+            own.fault("profile", what, remedy.to_owned());
+        } else if !may_come && !reading.profile_names.contains(&name) {
             let known = reading.profile_names.iter().map(String::as_str);
             let remedy = did_you_mean(&name, known, || {
                 format!("put it into profiles/{}.toml beside the configuration", name.escape_debug())
@@ -121,6 +125,12 @@ fn with_profile<'a>(mut own: Table<'a>, reading: &Reading<'a>) -> (Table<'a>, Op
     profile_keys(&mut below);
     let table = own.over(below.restricted(PROFILE_ONLY, DEVICE_ONLY));
     (table, Some(Arc::from(name)))
+}
+
+/// Whether a file in `profiles/` could be called so.
+fn is_profile_name(name: &str) -> bool {
+    let ends_in_toml = Path::new(name).extension().is_some_and(|end| end == "toml");
+    !name.is_empty() && !name.starts_with('.') && !name.contains('/') && !ends_in_toml
 }
 
 /// The list that another device of the profile has too, if it is the same.

@@ -274,6 +274,7 @@ fn shown(data: &Data) -> String {
     match data {
         Data::Text(text) => quoted(text),
         Data::Integer(number) => number.to_string(),
+        Data::Large(number) => number.to_string(),
         Data::Float(number) => format!("{number:?}"),
         Data::Flag(flag) => flag.to_string(),
         Data::List(_) => "[...]".to_owned(),
@@ -295,6 +296,7 @@ fn number_of(data: &Data) -> Option<f64> {
 /// What to do about a value of the wrong kind where a number is needed.
 fn unquote(data: &Data) -> String {
     match data {
+        Data::Large(number) => format!("write it as a float: {number}.0"),
         Data::Text(text) if text.trim().parse::<f64>().is_ok_and(f64::is_finite) => {
             format!("write {}, without quotes", text.trim())
         }

@@ -7,7 +7,7 @@ use fieldspool_drivers::Section;
 
 use super::super::document::Data;
 use super::super::words::{duration, duration_words, either, nearest, quoted};
-use super::{TEXT_MAX, Table, number_of, shown, unquote};
+use super::{TEXT_MAX, Table, join, number_of, shown, unquote};
 
 impl Section for Table<'_> {
     fn warn(&mut self, key: &'static str, what: String, remedy: String) {
@@ -49,9 +49,9 @@ impl Section for Table<'_> {
         let (_, entry) = self.find(key)?;
         match entry.node.data {
             Data::Integer(number) if range.contains(&number) => Some(number),
-            Data::Integer(number) => {
+            ref number @ (Data::Integer(_) | Data::Large(_)) => {
                 let remedy = format!("write a number from {} to {}", range.start(), range.end());
-                self.fault(key, format!("{number} is out of range"), remedy);
+                self.fault(key, format!("{} is out of range", shown(number)), remedy);
                 None
             }
             ref other => {
@@ -109,7 +109,18 @@ impl Section for Table<'_> {
             },
             number @ (Data::Integer(_) | Data::Float(_)) => {
                 let number = shown(number);
-                self.fault(key, format!("{number} has no unit"), format!("for seconds write \"{number}s\""));
+                let fits = |unit| {
+                    duration(&format!("{number}{unit}")).is_some_and(|duration| range.contains(&duration))
+                };
+                let remedy = if fits("s") {
+                    format!("for seconds write \"{number}s\"")
+                } else if fits("ms") {
+                    format!("for milliseconds write \"{number}ms\"")
+                } else {
+                    let (least, most) = (duration_words(*range.start()), duration_words(*range.end()));
+                    format!("write a duration from {least} to {most}")
+                };
+                self.fault(key, format!("{number} has no unit"), remedy);
                 None
             }
             _ => {
@@ -140,7 +151,25 @@ impl Section for Table<'_> {
             other => number_of(other).map(|number| vec![number]),
         };
         if numbers.is_none() {
-            self.wrong_kind(key, entry, "a list of finite numbers", "write it like [65535]".to_owned());
+            let large = match &entry.node.data {
+                Data::List(items) => items.iter().find(|item| matches!(item.data, Data::Large(_))),
+                _ => Some(&entry.node).filter(|node| matches!(node.data, Data::Large(_))),
+            };
+            match large {
+                Some(item) => {
+                    let what = format!("{} is {}", shown(&item.data), item.data.words());
+                    let path = join(self.path_of(key), key);
+                    self.fault_at(item.place.clone(), path, what, unquote(&item.data));
+                }
+                None => {
+                    self.wrong_kind(
+                        key,
+                        entry,
+                        "a list of finite numbers",
+                        "write it like [65535]".to_owned(),
+                    );
+                }
+            }
         }
         numbers
     }

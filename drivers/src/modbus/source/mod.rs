@@ -220,7 +220,7 @@ impl Source {
     pub fn checked(&self, mut scaling: Scaling, section: &mut dyn Section) -> Scaling {
         let (low, high): (f64, f64) = match self.kind {
             Type::Bool | Type::Bit(_) | Type::Text(_) => {
-                for key in ["scale", "offset", "sentinels", "min", "max"] {
+                for key in ["scale", "offset", "decimals", "sentinels", "min", "max"] {
                     if section.has(key) {
                         let what = format!("a {} has no `{key}`", self.kind.name());
                         section.fault(key, what, "remove it".into());
@@ -238,6 +238,10 @@ impl Source {
         };
         let given_here = section.has("sentinels");
         let width = high - low + 1.0;
+        // As a float 0x8000000000000000 and 0x7fffffffffffffff are one number. Both are no readings.
+        if self.kind == Type::I64 && scaling.sentinels.contains(&high) {
+            scaling.sentinels.push(low);
+        }
         scaling.sentinels.retain_mut(|sentinel| {
             // Manuals write the bit pattern: 0x8000 of an i16 is -32768.
             if low < 0.0 && *sentinel > high && *sentinel < width {

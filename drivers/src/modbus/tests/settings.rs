@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use super::*;
-use crate::Section;
 use crate::bus::{Defaults, Protocol};
+use crate::{Cause, Section};
 
 /// A value as the file would hold it.
 #[derive(Clone, Debug)]
@@ -201,6 +201,7 @@ fn each_mistake_is_one_fault_that_says_what_to_do() {
         (vec![at(), ("bit", Number(3.0)), ("type", Text("f32"))], "remove `type` or `bit`"),
         (vec![("coil", Number(0.0)), ("type", Text("f32"))], "single bits"),
         (vec![("coil", Number(0.0)), ("scale", Number(2.0))], "no `scale`"),
+        (vec![("coil", Number(0.0)), ("decimals", Number(2.0))], "no `decimals`"),
         (vec![at(), ("scale", Number(0.0))], "scale of 0"),
         (vec![at(), ("min", Number(2.0)), ("max", Number(1.0))], "swap"),
         (vec![at(), ("sentinels", Numbers(vec![70_000.0]))], "never occurs in a u16"),
@@ -217,4 +218,24 @@ fn sentinels_may_be_bit_patterns_as_manuals_write_them() {
         [("input", Number(0.0)), ("type", Text("i16")), ("sentinels", Numbers(vec![32_768.0, 32_767.0]))];
     let (_, scaling) = point(&keys, &Defaults::default()).0.unwrap();
     assert_eq!(scaling.sentinels, [-32_768.0, 32_767.0]);
+}
+
+#[test]
+fn sentinels_of_64_bits_are_met_although_they_are_typed_as_floats() {
+    let scaling = |kind, sentinel| {
+        let keys = [("input", Number(0.0)), ("type", Text(kind)), ("sentinels", Numbers(vec![sentinel]))];
+        point(&keys, &Defaults::default()).0.unwrap().1
+    };
+    let bad = |sample: Sample| sample == Sample::bad(Cause::Sentinel);
+    let all_ones = scaling("u64", 18_446_744_073_709_551_615.0);
+    assert!(bad(all_ones.apply(Value::Uint(u64::MAX))));
+    assert!(
+        !bad(all_ones.apply(Value::Uint(u64::MAX - 2_048))) && !bad(all_ones.apply(Value::Uint(1 << 63)))
+    );
+    // 0x8000000000000000, as a manual has it and as the number that it is.
+    for sentinel in [9_223_372_036_854_775_808.0, -9_223_372_036_854_775_808.0] {
+        let least = scaling("i64", sentinel);
+        assert!(bad(least.apply(Value::Int(i64::MIN))) && !bad(least.apply(Value::Int(i64::MIN + 2_048))));
+    }
+    assert!(bad(scaling("i64", i64::MAX as f64).apply(Value::Int(i64::MAX))));
 }
