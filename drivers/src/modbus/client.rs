@@ -1,4 +1,4 @@
-//! The owner of a Modbus line: what a poll of a group asks, and what its answers make of the samples.
+//! The owner of a Modbus line: which requests a poll of a group asks, and what was learned about them.
 //!
 //! It keeps the plan of every group and learns in it: a request that a device refuses (exception 2 or 3) or never
 //! answers in its wide form is replaced by narrower ones, at once, until the point that the device does not have stands
@@ -7,22 +7,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio_modbus::ExceptionCode;
-
 use super::plan::{self, Item, Request};
+use super::reading::Reading;
 use super::rtu::Line;
 use super::tcp::Connection;
 use super::transaction::{Answer, Ask, Failure};
-use super::{Device, RtuLink, RtuTcpLink, TcpLink, decode};
-use crate::bus::{Address, BusSpec, Counters, DeviceSpec, Group, Link, Outcome, Poll};
+use super::{Device, RtuLink, RtuTcpLink, TcpLink};
+use crate::bus::{Address, BusSpec, Counters, DeviceSpec, Group, Link, Poll};
 use crate::point::{Point, Scaling, Source};
-use crate::value::{Cause, Sample};
 
 /// How long a plan that was narrowed stays so.
 const RELEARN_AFTER: Duration = Duration::from_secs(3_600);
-
-/// So many silences of a request that has never been answered, and it is asked without its guesses.
-const SILENCES_UNPROVEN: u8 = 3;
 
 /// The owner of a Modbus line.
 #[derive(Debug)]
@@ -36,27 +31,27 @@ pub(crate) struct Client {
 /// How requests travel.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant)] // one for each bus
-enum Envelope {
+pub(super) enum Envelope {
     Rtu(Line),
     Tcp(Connection),
 }
 
 /// The requests of one group.
 #[derive(Debug)]
-struct Plan {
+pub(super) struct Plan {
     wide: Vec<Request>,
-    now: Vec<Planned>,
+    pub(super) now: Vec<Planned>,
     /// When the wide requests are tried again.
     relearn_at: Option<Instant>,
     /// Which request goes first: after a silence the next one does, because a device may ignore one alone.
-    first: usize,
+    pub(super) first: usize,
 }
 
 #[derive(Debug)]
-struct Planned {
-    request: Request,
-    answered: bool,
-    silences: u8,
+pub(super) struct Planned {
+    pub(super) request: Request,
+    pub(super) answered: bool,
+    pub(super) silences: u8,
 }
 
 impl Planned {
@@ -72,7 +67,7 @@ impl Plan {
     }
 
     /// Replaces a request by narrower ones. `false`: nothing is left to cut.
-    fn narrow(&mut self, index: usize, now: Instant) -> bool {
+    pub(super) fn narrow(&mut self, index: usize, now: Instant) -> bool {
         let Some(parts) = self.now.get(index).and_then(|planned| planned.request.narrower()) else {
             return false;
         };
@@ -81,7 +76,7 @@ impl Plan {
         true
     }
 
-    fn relearn(&mut self, now: Instant) {
+    pub(super) fn relearn(&mut self, now: Instant) {
         if self.relearn_at.is_some_and(|at| now >= at) {
             *self = Self::new(std::mem::take(&mut self.wide));
         }
@@ -195,209 +190,17 @@ impl Client {
 }
 
 impl Envelope {
-    async fn transact(&mut self, ask: Ask, deadline: Instant) -> Result<Answer, Failure> {
+    pub(super) async fn transact(&mut self, ask: Ask, deadline: Instant) -> Result<Answer, Failure> {
         match self {
             Self::Rtu(line) => line.transact(ask, deadline).await,
             Self::Tcp(connection) => connection.transact(ask, deadline).await,
         }
     }
 
-    fn data(&self) -> &[u8] {
+    pub(super) fn data(&self) -> &[u8] {
         match self {
             Self::Rtu(line) => line.data(),
             Self::Tcp(connection) => connection.data(),
-        }
-    }
-}
-
-/// A poll while it happens.
-struct Reading<'a> {
-    scalings: &'a [Option<&'a Scaling>],
-    samples: Vec<(u16, Sample)>,
-    began: Instant,
-    at: Option<Instant>,
-    turnaround: Option<Duration>,
-    asked: bool,
-    held_until: Option<Instant>,
-    link_down: bool,
-}
-
-/// What to do after a request.
-enum Next {
-    /// Go on with the request after it.
-    Forward,
-    /// It was replaced: ask what stands in its place.
-    Again,
-    /// The poll is over.
-    Stop,
-}
-
-impl<'a> Reading<'a> {
-    fn new(points: &[u16], scalings: &'a [Option<&'a Scaling>]) -> Self {
-        Self {
-            scalings,
-            samples: points.iter().map(|&point| (point, Sample::bad(Cause::Silent))).collect(),
-            began: Instant::now(),
-            at: None,
-            turnaround: None,
-            asked: false,
-            held_until: None,
-            link_down: false,
-        }
-    }
-
-    async fn ask_all(&mut self, line: &mut Envelope, unit: u8, plan: &mut Plan, deadline: Instant) {
-        plan.relearn(self.began);
-        let first = if plan.first < plan.now.len() { plan.first } else { 0 };
-        // Requests are replaced while this walks over them: count what is left behind the place, round the end.
-        let (mut index, mut left) = (first, plan.now.len());
-        while left > 0 {
-            let before = plan.now.len();
-            let Some(planned) = plan.now.get(index) else { break };
-            let ask = Ask::new(unit, &planned.request);
-            let result = line.transact(ask, deadline).await;
-            match self.take(result, line.data(), plan, index) {
-                Next::Forward => {
-                    left -= 1;
-                    index = (index + 1) % plan.now.len().max(1);
-                }
-                Next::Again => left = left + plan.now.len() - before,
-                Next::Stop => {
-                    plan.first = index + usize::from(!self.link_down);
-                    return;
-                }
-            }
-            if left > 0 && Instant::now() >= deadline {
-                plan.first = index;
-                return;
-            }
-        }
-        plan.first = 0;
-    }
-
-    /// Puts the outcome of one request into the samples.
-    fn take(&mut self, result: Result<Answer, Failure>, data: &[u8], plan: &mut Plan, index: usize) -> Next {
-        let Some(planned) = plan.now.get_mut(index) else { return Next::Stop };
-        match result {
-            Ok(answer) => {
-                self.asked = true;
-                self.at.get_or_insert(answer.at);
-                if let Some(code) = answer.exception {
-                    return self.refused(code, answer.turnaround, plan, index);
-                }
-                (planned.answered, planned.silences) = (true, 0);
-                self.turnaround = self.turnaround.max(Some(answer.turnaround));
-                self.decode(&planned.request, data);
-                Next::Forward
-            }
-            Err(Failure::Silent) => {
-                self.asked = true;
-                planned.silences = planned.silences.saturating_add(1);
-                if !planned.answered && planned.silences >= SILENCES_UNPROVEN && planned.request.has_guesses()
-                {
-                    plan.narrow(index, Instant::now());
-                }
-                if self.turnaround.is_some() { Next::Forward } else { Next::Stop }
-            }
-            Err(Failure::Damaged) => {
-                self.asked = true;
-                self.mark(plan, index, Cause::BadFrame);
-                Next::Forward
-            }
-            Err(Failure::NeverQuiet) => {
-                self.asked = true;
-                self.mark(plan, index, Cause::BadFrame);
-                Next::Stop
-            }
-            Err(Failure::Held(until)) => {
-                self.held_until = Some(self.held_until.map_or(until, |held| held.min(until)));
-                Next::Forward
-            }
-            Err(Failure::LinkDown) => {
-                self.link_down = true;
-                for (_, sample) in &mut self.samples {
-                    if *sample == Sample::bad(Cause::Silent) {
-                        *sample = Sample::bad(Cause::LinkDown);
-                    }
-                }
-                Next::Stop
-            }
-        }
-    }
-
-    /// The answer was an exception.
-    fn refused(&mut self, code: u8, turnaround: Duration, plan: &mut Plan, index: usize) -> Next {
-        match ExceptionCode::new(code) {
-            // A gateway's words for a device that does not answer it.
-            ExceptionCode::GatewayPathUnavailable | ExceptionCode::GatewayTargetDevice => {
-                self.mark(plan, index, Cause::Exception(code));
-                if self.turnaround.is_none() {
-                    self.mark_unasked(plan, Cause::Exception(code));
-                    return Next::Stop;
-                }
-                return Next::Forward;
-            }
-            // The request was too wide, or a point is not there.
-            ExceptionCode::IllegalDataAddress | ExceptionCode::IllegalDataValue
-                if plan.narrow(index, Instant::now()) =>
-            {
-                self.turnaround = self.turnaround.max(Some(turnaround));
-                return Next::Again;
-            }
-            _ => {}
-        }
-        self.turnaround = self.turnaround.max(Some(turnaround));
-        self.mark(plan, index, Cause::Exception(code));
-        Next::Forward
-    }
-
-    fn decode(&mut self, request: &Request, data: &[u8]) {
-        for item in &request.items {
-            let Some((_, sample)) = self.samples.get_mut(item.slot) else { continue };
-            let scaling = self.scalings.get(item.slot).copied().flatten();
-            *sample = match decode::value(&item.source, data, request.address) {
-                Some(raw) => match scaling {
-                    Some(scaling) => scaling.apply(raw),
-                    None => Sample::good(raw),
-                },
-                None => Sample::bad(Cause::BadFrame),
-            };
-        }
-    }
-
-    fn mark(&mut self, plan: &Plan, index: usize, cause: Cause) {
-        for item in plan.now.get(index).into_iter().flat_map(|planned| &planned.request.items) {
-            if let Some((_, sample)) = self.samples.get_mut(item.slot) {
-                *sample = Sample::bad(cause);
-            }
-        }
-    }
-
-    /// A gateway said it for one request; what was not asked gets the same reason.
-    fn mark_unasked(&mut self, plan: &Plan, cause: Cause) {
-        for item in plan.now.iter().flat_map(|planned| &planned.request.items) {
-            if let Some((_, sample)) = self.samples.get_mut(item.slot)
-                && *sample == Sample::bad(Cause::Silent)
-            {
-                *sample = Sample::bad(cause);
-            }
-        }
-    }
-
-    fn poll(self) -> Poll {
-        let now = Instant::now();
-        let outcome = match (self.turnaround, self.held_until) {
-            (Some(turnaround), _) => Outcome::Answered { turnaround },
-            _ if self.link_down => Outcome::LinkDown,
-            (None, Some(until)) if !self.asked => Outcome::Held { until },
-            _ => Outcome::Silent,
-        };
-        let held = matches!(outcome, Outcome::Held { .. });
-        Poll {
-            samples: if held { Vec::new() } else { self.samples },
-            at: self.at.unwrap_or(now),
-            outcome,
-            busy: if held || (self.link_down && !self.asked) { Duration::ZERO } else { now - self.began },
         }
     }
 }

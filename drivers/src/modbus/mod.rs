@@ -1,7 +1,8 @@
 //! Modbus: addresses, types, requests, and the three ways they travel (TCP, RTU, RTU over TCP).
 //!
 //! Reading order: [`settings`] and [`source`] (what the configuration says), [`plan`] (which requests), [`decode`]
-//! (what answers mean), [`transaction`], then the two envelopes, [`tcp`] and [`rtu`], and [`client`], which joins them.
+//! (what answers mean), [`transaction`], then the two envelopes, [`tcp`] and [`rtu`], and [`client`] with
+//! [`reading`], which join them.
 //!
 //! Promises: no wrong value (an answer is believed only if everything the envelope offers says that it answers the
 //! request), one deadline for each transaction, bounded memory on any input, a line that stays usable after a cancelled
@@ -16,6 +17,7 @@ mod client;
 mod decode;
 mod faults;
 mod plan;
+mod reading;
 mod rtu;
 mod settings;
 mod source;
