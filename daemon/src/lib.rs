@@ -15,7 +15,8 @@
 //! * P4 `(gateway, run, seq)` never repeats and names immutable content: `intake::tests`, `tests/crash`,
 //!   `tests/receiver/receiver.py`.
 //! * P5 No wrong value: the RTU engine's simulated line in `fieldspool-drivers`, `tests/values.rs`.
-//! * P6 Silent devices cost at most their share: `schedule::due` in virtual time, `tests/neighbours.rs`.
+//! * P6 Silent devices cost at most their share: `schedule::due` in virtual time, `tests/neighbours.rs`; requests that a
+//!   device ignores: `modbus::ignored` of the drivers.
 //! * P7 Sampling never waits: every queue is bounded and drops by a written rule; `tests/outage.rs` and
 //!   `tests/storage.rs` count the polls.
 //! * P8 Live first: `uplink::session`.

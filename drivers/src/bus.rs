@@ -258,7 +258,8 @@ pub struct Poll {
 /// What a poll says about its device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// At least one believed answer (an exception is an answer), or other words of an instrument that talks by itself.
+    /// At least one believed answer (an exception is an answer). Also: the device answers, but never for this group
+    /// (other words of an instrument that talks by itself; requests that it ignores); then no turnaround, but zero.
     Answered {
         /// From the end of the request to the first byte of the answer; the slowest of this poll.
         turnaround: Duration,

@@ -2,18 +2,20 @@
 //!
 //! It keeps the plan of every group and learns in it: a request that a device refuses (exception 2 or 3) or never
 //! answers in its wide form is replaced by narrower ones, at once, until the point that the device does not have stands
-//! alone. What was learned is forgotten after an hour, in case the device was only starting.
+//! alone. What was learned is forgotten after an hour, in case the device was only starting. What a device ignores
+//! although it answers others is left out, and tried again now and then: [`ignored`](super::ignored) decides.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::ignored::{Ignored, Presence, Retries};
 use super::plan::{self, Item, Request};
-use super::reading::Reading;
+use super::reading::{Asked, Reading};
 use super::rtu::Line;
 use super::tcp::Connection;
 use super::transaction::{Answer, Ask, Failure};
 use super::{Device, RtuLink, RtuTcpLink, TcpLink};
-use crate::bus::{Address, BusSpec, Counters, DeviceSpec, Group, Link, Poll};
+use crate::bus::{Address, BusSpec, Counters, DeviceSpec, Group, Link, Outcome, Poll};
 use crate::point::{Point, Scaling, Source};
 
 /// How long a plan that was narrowed stays so.
@@ -26,6 +28,9 @@ pub(crate) struct Client {
     line: Envelope,
     /// By device, by group.
     plans: Vec<Vec<Plan>>,
+    /// By device.
+    presence: Vec<Presence>,
+    retries: Retries,
 }
 
 /// How requests travel.
@@ -52,34 +57,53 @@ pub(super) struct Planned {
     pub(super) request: Request,
     pub(super) answered: bool,
     pub(super) silences: u8,
+    pub(super) ignored: Ignored,
 }
 
 impl Planned {
-    fn new(request: Request) -> Self {
-        Self { request, answered: false, silences: 0 }
+    fn new(request: Request, ignored: Ignored) -> Self {
+        Self { request, answered: false, silences: 0, ignored }
     }
 }
 
 impl Plan {
     fn new(wide: Vec<Request>) -> Self {
-        let now = wide.iter().cloned().map(Planned::new).collect();
+        let now = wide.iter().map(|request| Planned::new(request.clone(), Ignored::default())).collect();
         Self { wide, now, relearn_at: None, first: 0 }
     }
 
     /// Replaces a request by narrower ones. `false`: nothing is left to cut.
     pub(super) fn narrow(&mut self, index: usize, now: Instant) -> bool {
-        let Some(parts) = self.now.get(index).and_then(|planned| planned.request.narrower()) else {
-            return false;
-        };
-        self.now.splice(index..=index, parts.into_iter().map(Planned::new));
+        let Some(planned) = self.now.get(index) else { return false };
+        let Some(parts) = planned.request.narrower() else { return false };
+        let ignored = planned.ignored.successor();
+        self.now.splice(index..=index, parts.into_iter().map(|part| Planned::new(part, ignored.clone())));
         self.relearn_at.get_or_insert(now + RELEARN_AFTER);
         true
     }
 
     pub(super) fn relearn(&mut self, now: Instant) {
-        if self.relearn_at.is_some_and(|at| now >= at) {
-            *self = Self::new(std::mem::take(&mut self.wide));
+        if self.relearn_at.is_none_or(|at| now < at) {
+            return;
         }
+        let wide = std::mem::take(&mut self.wide);
+        let known = std::mem::replace(self, Self::new(wide)).now;
+        // What was ignored has three chances only once.
+        for planned in &mut self.now {
+            let shares = |part: &&Planned| {
+                let own = |slot| planned.request.items.iter().any(|item| item.slot == slot);
+                part.request.items.iter().any(|item| own(item.slot))
+            };
+            let ignored = known.iter().filter(shares).find(|part| part.ignored.is_left_out());
+            if let Some(successor) = ignored.map(|part| part.ignored.successor()) {
+                planned.ignored = successor;
+            }
+        }
+    }
+
+    /// Whether nothing is left to ask.
+    fn is_left_out(&self) -> bool {
+        self.now.iter().all(|planned| planned.ignored.is_left_out())
     }
 }
 
@@ -139,20 +163,47 @@ impl Client {
             .iter()
             .map(|device| requests_of(device, distinct).into_iter().map(Plan::new).collect())
             .collect();
-        Self { spec, line, plans }
+        let presence = vec![Presence::default(); spec.devices.len()];
+        Self { spec, line, plans, presence, retries: Retries::default() }
     }
 
     pub(crate) async fn poll(&mut self, device: usize, group: usize, deadline: Instant) -> Poll {
+        let sign = self.sign_of_life(device, group);
         let plan = self.plans.get_mut(device).and_then(|groups| groups.get_mut(group));
-        let spec = self.spec.devices.get(device);
-        let (Some(plan), Some(spec)) = (plan, spec) else { return Reading::new(&[], &[]).poll() };
+        let (spec, presence) = (self.spec.devices.get(device), self.presence.get_mut(device));
+        let (Some(plan), Some(spec), Some(presence)) = (plan, spec, presence) else {
+            return Reading::new(&[], &[]).poll();
+        };
         let points = spec.groups.get(group).map(|group| group.points.as_slice()).unwrap_or_default();
         let scalings: Vec<Option<&Scaling>> =
             points.iter().map(|&point| spec.points.get(usize::from(point)).map(|p| &p.scaling)).collect();
         let unit = modbus_device(spec).map_or(0, |device| device.unit_id);
         let mut reading = Reading::new(points, &scalings);
-        reading.ask_all(&mut self.line, unit, plan, deadline).await;
-        reading.poll()
+        let names = (&*self.spec.name, &*spec.name);
+        let mut asked = Asked { unit, plan, presence, retries: &mut self.retries, names };
+        match sign {
+            Some(ask) => reading.look_for(&mut self.line, ask, &mut asked, deadline).await,
+            None => reading.ask_all(&mut self.line, &mut asked, deadline).await,
+        }
+        let poll = reading.poll();
+        if poll.outcome == Outcome::Silent {
+            presence.silent();
+        }
+        poll
+    }
+
+    /// What to ask in place of a group that is ignored as a whole, where nobody knows whether the device is there:
+    /// something else that it has answered.
+    fn sign_of_life(&self, device: usize, group: usize) -> Option<Ask> {
+        let (groups, presence) = (self.plans.get(device)?, self.presence.get(device)?);
+        let ignored = groups.get(group).is_some_and(|plan| !plan.now.is_empty() && plan.is_left_out());
+        if !ignored || (!presence.is_in_doubt() && self.is_up()) {
+            return None;
+        }
+        let unit = modbus_device(self.spec.devices.get(device)?)?.unit_id;
+        let all = groups.iter().flat_map(|plan| &plan.now);
+        let known = all.filter(|planned| planned.answered && !planned.ignored.is_left_out());
+        known.map(|planned| Ask::new(unit, &planned.request)).next()
     }
 
     pub(crate) async fn read(&mut self, device: usize, points: &[Point], deadline: Instant) -> Poll {
@@ -163,7 +214,15 @@ impl Client {
         let indices: Vec<u16> = (0..=u16::MAX).take(points.len()).collect();
         let scalings: Vec<Option<&Scaling>> = points.iter().map(|point| Some(&point.scaling)).collect();
         let mut reading = Reading::new(&indices, &scalings);
-        reading.ask_all(&mut self.line, modbus.unit_id, &mut plan, deadline).await;
+        let (mut presence, mut retries) = (Presence::default(), Retries::default());
+        let asked = &mut Asked {
+            unit: modbus.unit_id,
+            plan: &mut plan,
+            presence: &mut presence,
+            retries: &mut retries,
+            names: ("", ""),
+        };
+        reading.ask_all(&mut self.line, asked, deadline).await;
         reading.poll()
     }
 

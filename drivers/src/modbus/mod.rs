@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`settings`] and [`source`] (what the configuration says), [`plan`] (which requests), [`decode`]
 //! (what answers mean), [`transaction`], then the two envelopes, [`tcp`] and [`rtu`], and [`client`] with
-//! [`reading`], which join them.
+//! [`reading`], which join them, and [`ignored`] (what a device never answers).
 //!
 //! Promises: no wrong value (an answer is believed only if everything the envelope offers says that it answers the
 //! request), one deadline for each transaction, bounded memory on any input, a line that stays usable after a cancelled
@@ -16,6 +16,7 @@ mod backoff;
 mod client;
 mod decode;
 mod faults;
+mod ignored;
 mod plan;
 mod reading;
 mod rtu;

@@ -2,7 +2,7 @@
 //! samples.
 //!
 //! Every point has a sample from the beginning, bad, so a poll can end at any time. A request that a device refuses is
-//! replaced by narrower ones at once.
+//! replaced by narrower ones at once; one that the device ignores is left out.
 
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use tokio_modbus::ExceptionCode;
 
 use super::client::{Envelope, Plan};
 use super::decode;
+use super::ignored::{Presence, Retries, Turn};
 use super::plan::Request;
 use super::transaction::{Answer, Ask, Failure};
 use crate::bus::{Outcome, Poll};
@@ -29,6 +30,51 @@ pub(super) struct Reading<'a> {
     asked: bool,
     held_until: Option<Instant>,
     link_down: bool,
+    /// A request was left out, or its silence was expected.
+    left_out: bool,
+}
+
+/// Whom a poll asks, and what is known of it.
+pub(super) struct Asked<'a> {
+    pub(super) unit: u8,
+    pub(super) plan: &'a mut Plan,
+    pub(super) presence: &'a mut Presence,
+    pub(super) retries: &'a mut Retries,
+    /// Of the bus and the device, for the log.
+    pub(super) names: (&'a str, &'a str),
+}
+
+impl Asked<'_> {
+    /// What to do with a request now.
+    fn turn(&mut self, index: usize) -> Option<(Turn, Ask)> {
+        let planned = self.plan.now.get_mut(index)?;
+        let turn = planned.ignored.turn(*self.presence, self.retries, Instant::now());
+        let ask = Ask::new(self.unit, &planned.request);
+        self.say(index);
+        Some((turn, ask))
+    }
+
+    /// Says in the log that a request is left out, and that it is back.
+    fn say(&mut self, index: usize) {
+        let Some(planned) = self.plan.now.get_mut(index) else { return };
+        let Some(left_out) = planned.ignored.edge() else { return };
+        let ((bus, device), request) = (self.names, planned.request.words(self.unit));
+        if left_out {
+            tracing::warn!(
+                %bus, %device, %request,
+                "device answers, but not for this request: left out, and tried again with growing pauses"
+            );
+        } else {
+            tracing::info!(%bus, %device, %request, "device answers for this request again");
+        }
+    }
+
+    /// Nothing came for a request, or a gateway says so.
+    fn silent(&mut self, index: usize, cause: Cause) {
+        if let Some(planned) = self.plan.now.get_mut(index) {
+            planned.ignored.silent(*self.presence, cause, Instant::now());
+        }
+    }
 }
 
 /// What to do after a request.
@@ -52,76 +98,127 @@ impl<'a> Reading<'a> {
             asked: false,
             held_until: None,
             link_down: false,
+            left_out: false,
         }
     }
 
-    pub(super) async fn ask_all(
-        &mut self,
-        line: &mut Envelope,
-        unit: u8,
-        plan: &mut Plan,
-        deadline: Instant,
-    ) {
-        plan.relearn(self.began);
-        let first = if plan.first < plan.now.len() { plan.first } else { 0 };
+    pub(super) async fn ask_all(&mut self, line: &mut Envelope, to: &mut Asked<'_>, deadline: Instant) {
+        to.plan.relearn(self.began);
+        let first = if to.plan.first < to.plan.now.len() { to.plan.first } else { 0 };
         // Requests are replaced while this walks over them: count what is left behind the place, round the end.
-        let (mut index, mut left) = (first, plan.now.len());
+        let (mut index, mut left) = (first, to.plan.now.len());
         while left > 0 {
-            let before = plan.now.len();
-            let Some(planned) = plan.now.get(index) else { break };
-            let ask = Ask::new(unit, &planned.request);
-            let result = line.transact(ask, deadline).await;
-            match self.take(result, line.data(), plan, index) {
+            let before = to.plan.now.len();
+            let Some((turn, ask)) = to.turn(index) else { break };
+            let next = if let Turn::LeaveOut(cause) = turn {
+                self.left_out = true;
+                self.mark(to.plan, index, cause);
+                Next::Forward
+            } else {
+                let began = Instant::now();
+                let result = line.transact(ask, deadline).await;
+                if turn == Turn::Retry {
+                    to.retries.made(began, Instant::now());
+                }
+                self.take(result, line.data(), to, (index, turn))
+            };
+            match next {
                 Next::Forward => {
                     left -= 1;
-                    index = (index + 1) % plan.now.len().max(1);
+                    index = (index + 1) % to.plan.now.len().max(1);
                 }
-                Next::Again => left = left + plan.now.len() - before,
+                Next::Again => left = left + to.plan.now.len() - before,
                 Next::Stop => {
-                    plan.first = index + usize::from(!self.link_down);
+                    to.plan.first = index + usize::from(!self.link_down);
                     return;
                 }
             }
             if left > 0 && Instant::now() >= deadline {
-                plan.first = index;
+                to.plan.first = index;
                 return;
             }
         }
-        plan.first = 0;
+        to.plan.first = 0;
+    }
+
+    /// Asks something else than the group, to see whether the device is there.
+    pub(super) async fn look_for(
+        &mut self,
+        line: &mut Envelope,
+        ask: Ask,
+        to: &mut Asked<'_>,
+        deadline: Instant,
+    ) {
+        for index in 0..to.plan.now.len() {
+            if let Some((Turn::LeaveOut(cause), _)) = to.turn(index) {
+                self.mark(to.plan, index, cause);
+            }
+        }
+        match line.transact(ask, deadline).await {
+            Ok(answer) if !answer.exception.is_some_and(is_of_a_gateway) => {
+                (self.at, self.turnaround) = (Some(answer.at), Some(answer.turnaround));
+                to.presence.answered();
+            }
+            Err(Failure::Held(until)) => self.held_until = Some(until),
+            Err(Failure::LinkDown) => self.line_is_down(),
+            Ok(_) | Err(Failure::Silent | Failure::Damaged | Failure::NeverQuiet) => self.asked = true,
+        }
     }
 
     /// Puts the outcome of one request into the samples.
-    fn take(&mut self, result: Result<Answer, Failure>, data: &[u8], plan: &mut Plan, index: usize) -> Next {
-        let Some(planned) = plan.now.get_mut(index) else { return Next::Stop };
+    fn take(
+        &mut self,
+        result: Result<Answer, Failure>,
+        data: &[u8],
+        to: &mut Asked<'_>,
+        (index, turn): (usize, Turn),
+    ) -> Next {
+        let Some(planned) = to.plan.now.get_mut(index) else { return Next::Stop };
         match result {
+            Ok(answer @ Answer { exception: Some(code), .. }) if is_of_a_gateway(code) => {
+                to.silent(index, Cause::Exception(code));
+                self.mark(to.plan, index, Cause::Exception(code));
+                if turn == Turn::Retry {
+                    self.left_out = true;
+                    return Next::Forward;
+                }
+                self.asked = true;
+                self.at.get_or_insert(answer.at);
+                if self.turnaround.is_none() {
+                    self.mark_unasked(to.plan, Cause::Exception(code));
+                    return Next::Stop;
+                }
+                Next::Forward
+            }
             Ok(answer) => {
                 self.asked = true;
                 self.at.get_or_insert(answer.at);
-                if let Some(code) = answer.exception {
-                    return self.refused(code, answer.turnaround, plan, index);
-                }
-                (planned.answered, planned.silences) = (true, 0);
                 self.turnaround = self.turnaround.max(Some(answer.turnaround));
-                self.decode(&planned.request, data);
-                Next::Forward
+                planned.ignored.answered();
+                to.presence.answered();
+                to.say(index);
+                match answer.exception {
+                    Some(code) => self.refused(code, to.plan, index),
+                    None => self.believe(data, to.plan, index),
+                }
             }
             Err(Failure::Silent) => {
-                self.asked = true;
-                planned.silences = planned.silences.saturating_add(1);
-                if !planned.answered && planned.silences >= SILENCES_UNPROVEN && planned.request.has_guesses()
-                {
-                    plan.narrow(index, Instant::now());
+                to.silent(index, Cause::Silent);
+                if turn == Turn::Retry {
+                    self.left_out = true;
+                    return Next::Forward;
                 }
-                if self.turnaround.is_some() { Next::Forward } else { Next::Stop }
+                self.asked = true;
+                self.unanswered(to.plan, index)
             }
             Err(Failure::Damaged) => {
                 self.asked = true;
-                self.mark(plan, index, Cause::BadFrame);
+                self.mark(to.plan, index, Cause::BadFrame);
                 Next::Forward
             }
             Err(Failure::NeverQuiet) => {
                 self.asked = true;
-                self.mark(plan, index, Cause::BadFrame);
+                self.mark(to.plan, index, Cause::BadFrame);
                 Next::Stop
             }
             Err(Failure::Held(until)) => {
@@ -129,41 +226,52 @@ impl<'a> Reading<'a> {
                 Next::Forward
             }
             Err(Failure::LinkDown) => {
-                self.link_down = true;
-                for (_, sample) in &mut self.samples {
-                    if *sample == Sample::bad(Cause::Silent) {
-                        *sample = Sample::bad(Cause::LinkDown);
-                    }
-                }
+                self.line_is_down();
                 Next::Stop
             }
         }
     }
 
-    /// The answer was an exception.
-    fn refused(&mut self, code: u8, turnaround: Duration, plan: &mut Plan, index: usize) -> Next {
-        match ExceptionCode::new(code) {
-            // A gateway's words for a device that does not answer it.
-            ExceptionCode::GatewayPathUnavailable | ExceptionCode::GatewayTargetDevice => {
-                self.mark(plan, index, Cause::Exception(code));
-                if self.turnaround.is_none() {
-                    self.mark_unasked(plan, Cause::Exception(code));
-                    return Next::Stop;
-                }
-                return Next::Forward;
+    fn line_is_down(&mut self) {
+        self.link_down = true;
+        for (_, sample) in &mut self.samples {
+            if *sample == Sample::bad(Cause::Silent) {
+                *sample = Sample::bad(Cause::LinkDown);
             }
+        }
+    }
+
+    fn believe(&mut self, data: &[u8], plan: &mut Plan, index: usize) -> Next {
+        let Some(planned) = plan.now.get_mut(index) else { return Next::Stop };
+        (planned.answered, planned.silences) = (true, 0);
+        self.decode(&planned.request, data);
+        Next::Forward
+    }
+
+    /// Nothing came. A device may ignore what it does not have of a request that has never been answered.
+    fn unanswered(&mut self, plan: &mut Plan, index: usize) -> Next {
+        let Some(planned) = plan.now.get_mut(index) else { return Next::Stop };
+        planned.silences = planned.silences.saturating_add(1);
+        if !planned.answered && planned.silences >= SILENCES_UNPROVEN && planned.request.has_guesses() {
+            plan.narrow(index, Instant::now());
+        }
+        if self.turnaround.is_some() { Next::Forward } else { Next::Stop }
+    }
+
+    /// The answer was an exception of the device itself.
+    fn refused(&mut self, code: u8, plan: &mut Plan, index: usize) -> Next {
+        match ExceptionCode::new(code) {
             // The request was too wide, or a point is not there.
             ExceptionCode::IllegalDataAddress | ExceptionCode::IllegalDataValue
                 if plan.narrow(index, Instant::now()) =>
             {
-                self.turnaround = self.turnaround.max(Some(turnaround));
-                return Next::Again;
+                Next::Again
             }
-            _ => {}
+            _ => {
+                self.mark(plan, index, Cause::Exception(code));
+                Next::Forward
+            }
         }
-        self.turnaround = self.turnaround.max(Some(turnaround));
-        self.mark(plan, index, Cause::Exception(code));
-        Next::Forward
     }
 
     fn decode(&mut self, request: &Request, data: &[u8]) {
@@ -205,6 +313,8 @@ impl<'a> Reading<'a> {
             (Some(turnaround), _) => Outcome::Answered { turnaround },
             _ if self.link_down => Outcome::LinkDown,
             (None, Some(until)) if !self.asked => Outcome::Held { until },
+            // The device answers other groups, and not this one: known, and not asked again.
+            (None, None) if self.left_out && !self.asked => Outcome::Answered { turnaround: Duration::ZERO },
             _ => Outcome::Silent,
         };
         let held = matches!(outcome, Outcome::Held { .. });
@@ -215,4 +325,12 @@ impl<'a> Reading<'a> {
             busy: if held || (self.link_down && !self.asked) { Duration::ZERO } else { now - self.began },
         }
     }
+}
+
+/// A gateway's words for a device that does not answer it.
+fn is_of_a_gateway(code: u8) -> bool {
+    matches!(
+        ExceptionCode::new(code),
+        ExceptionCode::GatewayPathUnavailable | ExceptionCode::GatewayTargetDevice
+    )
 }

@@ -1,0 +1,123 @@
+//! A device that answers some requests and ignores others: what it costs, what is said of it, and how it comes back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::peer::{KINDS, Kind, device, now};
+use super::*;
+use crate::value::Cause;
+
+/// What unit 1 answers; all others answer all.
+const ALL: u8 = 0;
+const BELOW_100: u8 = 1;
+const NOTHING: u8 = 2;
+
+#[derive(Clone, Default)]
+struct Meter {
+    mode: Arc<AtomicU8>,
+    /// Requests that were not answered.
+    ignored: Arc<AtomicUsize>,
+}
+
+impl Meter {
+    async fn link(&self, kind: Kind) -> Link {
+        let meter = self.clone();
+        device(kind, move |_, asked| {
+            let mode = meter.mode.load(Ordering::Relaxed);
+            if asked.unit == 1 && (mode == NOTHING || mode == BELOW_100 && asked.address >= 100) {
+                meter.ignored.fetch_add(1, Ordering::Relaxed);
+                return Vec::new();
+            }
+            now(asked.counting(asked.address))
+        })
+        .await
+    }
+
+    fn set(&self, mode: u8) {
+        self.mode.store(mode, Ordering::Relaxed);
+    }
+
+    fn ignored(&self) -> usize {
+        self.ignored.load(Ordering::Relaxed)
+    }
+}
+
+#[tokio::test]
+async fn requests_that_a_device_ignores_are_left_out_and_back_when_they_are_answered() {
+    for kind in KINDS {
+        let meter = Meter::default();
+        meter.set(BELOW_100);
+        let link = meter.link(kind).await;
+        let points =
+            [(Table::Holding, 0, Type::U16), (Table::Input, 100, Type::U16), (Table::Input, 200, Type::U32)];
+        let mut bus = Bus::open_lazily(spec(link, &[1, 2, 3], &points));
+        let (silent, sound) = (Sample::bad(Cause::Silent), uints(&[0, 100, 0x00c8_00c9]));
+        for _ in 0..40 {
+            let poll = bus.poll(0, 0, soon(5_000)).await;
+            assert!(is_answered(&poll), "{kind:?}: {poll:?}");
+            assert_eq!(samples(&poll), [uints(&[0])[0].clone(), silent.clone(), silent.clone()], "{kind:?}");
+            for neighbour in [1, 2] {
+                assert_eq!(samples(&bus.poll(neighbour, 0, soon(5_000)).await), sound, "{kind:?}");
+            }
+        }
+        assert!(meter.ignored() >= 2, "{kind:?}: each has its chances");
+        assert!(meter.ignored() <= 20, "{kind:?}: {} requests in vain of 80", meter.ignored());
+
+        meter.set(ALL);
+        let deadline = soon(60_000);
+        while samples(&bus.poll(0, 0, soon(5_000)).await) != sound {
+            assert!(Instant::now() < deadline, "{kind:?}: never back");
+            bus.idle(soon(20)).await;
+        }
+        let asked = bus.counters().requests;
+        assert_eq!(samples(&bus.poll(0, 0, soon(5_000)).await), sound, "{kind:?}: at once as before");
+        assert_eq!(bus.counters().requests - asked, 3, "{kind:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_group_that_is_ignored_as_a_whole_does_not_make_its_device_silent() {
+    for kind in KINDS {
+        let meter = Meter::default();
+        meter.set(BELOW_100);
+        let points = [(Table::Holding, 0, Type::U16), (Table::Input, 100, Type::U16)];
+        let mut spec = spec(meter.link(kind).await, &[1], &points);
+        spec.devices[0].groups =
+            [0, 1].map(|point| Group { period: Duration::from_secs(1), points: vec![point] }).to_vec();
+        let mut bus = Bus::open_lazily(spec);
+        let mut silences = 0;
+        while silences < 3 {
+            let poll = bus.poll(0, 1, soon(5_000)).await;
+            silences += usize::from(poll.outcome == Outcome::Silent);
+            assert_eq!(samples(&bus.poll(0, 0, soon(5_000)).await), uints(&[0]), "{kind:?}");
+        }
+        let asked = meter.ignored();
+        let poll = bus.poll(0, 1, soon(5_000)).await;
+        assert_eq!(samples(&poll), [Sample::bad(Cause::Silent)], "{kind:?}");
+        assert_eq!(poll.outcome, Outcome::Answered { turnaround: Duration::ZERO }, "{kind:?}");
+        assert_eq!(meter.ignored(), asked, "{kind:?}: not asked");
+
+        meter.set(NOTHING);
+        assert_eq!(bus.poll(0, 0, soon(5_000)).await.outcome, Outcome::Silent, "{kind:?}");
+        let poll = poll_group_unheld(&mut bus, 1).await;
+        assert_eq!(
+            poll.outcome,
+            Outcome::Silent,
+            "{kind:?}: the device is silent, and no group says that it answers"
+        );
+
+        meter.set(BELOW_100);
+        let poll = poll_group_unheld(&mut bus, 1).await;
+        assert!(is_answered(&poll), "{kind:?}: seen by what it answers, whichever group is asked: {poll:?}");
+        assert_eq!(samples(&poll), [Sample::bad(Cause::Silent)], "{kind:?}");
+    }
+}
+
+async fn poll_group_unheld(bus: &mut Bus, group: usize) -> Poll {
+    loop {
+        let poll = bus.poll(0, group, soon(5_000)).await;
+        let Outcome::Held { until } = poll.outcome else { return poll };
+        bus.idle(until).await;
+    }
+}
