@@ -131,7 +131,7 @@ impl Connection {
         if !self.backoff.is_over(Instant::now()) {
             return Err(Failure::LinkDown);
         }
-        match connect(&self.endpoint, deadline).await {
+        match connect(&self.endpoint, REFUSED, deadline).await {
             Ok(stream) => {
                 self.stream = Some(stream);
                 self.up = true;
@@ -296,8 +296,16 @@ impl Connection {
     }
 }
 
-/// Connects by `deadline`; the error is in words for a technician.
-pub(super) async fn connect(endpoint: &Endpoint, deadline: Instant) -> Result<TcpStream, String> {
+/// What to look at in a device that refuses the connection.
+const REFUSED: &str = "is Modbus TCP switched on in the device, and is the port right?";
+
+/// Connects by `deadline`; the error is in words for a technician, `refused` what to look at if nobody listens there.
+pub(super) async fn connect(
+    endpoint: &Endpoint,
+    refused: &str,
+    deadline: Instant,
+) -> Result<TcpStream, String> {
+    let connect_words = |error: &io::Error| connect_words(endpoint, refused, error);
     let deadline = deadline.min(Instant::now() + CONNECT_MAX);
     let connecting = async {
         match endpoint.host.parse::<IpAddr>() {
@@ -306,19 +314,17 @@ pub(super) async fn connect(endpoint: &Endpoint, deadline: Instant) -> Result<Tc
         }
     };
     let stream = match tokio::time::timeout_at(deadline.into(), connecting).await {
-        Ok(connected) => connected.map_err(|error| connect_words(endpoint, &error))?,
-        Err(_late) => return Err(connect_words(endpoint, &io::Error::from(io::ErrorKind::TimedOut))),
+        Ok(connected) => connected.map_err(|error| connect_words(&error))?,
+        Err(_late) => return Err(connect_words(&io::Error::from(io::ErrorKind::TimedOut))),
     };
     // A request is one small segment: it must not wait for the acknowledgement of the one before.
-    stream.set_nodelay(true).map_err(|error| connect_words(endpoint, &error))?;
+    stream.set_nodelay(true).map_err(|error| connect_words(&error))?;
     Ok(stream)
 }
 
-fn connect_words(endpoint: &Endpoint, error: &io::Error) -> String {
+fn connect_words(endpoint: &Endpoint, refused: &str, error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::ConnectionRefused => format!(
-            "{endpoint} refuses the connection; is Modbus TCP switched on in the device, and is the port right?"
-        ),
+        io::ErrorKind::ConnectionRefused => format!("{endpoint} refuses the connection; {refused}"),
         io::ErrorKind::TimedOut => {
             format!("{endpoint} does not answer; check its power, the network cable and the address")
         }

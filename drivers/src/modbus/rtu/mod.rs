@@ -32,6 +32,10 @@ use crate::bus::Counters;
 use crate::serial_port::{PortSettings, PreciseTimer, SerialPort, precise_sleep_until};
 use engine::{Engine, Step, Timing};
 
+/// What to look at in a terminal server that refuses the connection.
+const REFUSED: &str = "does the terminal server wait for connections (TCP server, raw) on this port, and is it the port of \
+                       the right serial line?";
+
 /// USB adapters hand over what they have received every 16 ms at the latest (FTDI's latency timer), plus a turn of
 /// the scheduler.
 const ADAPTER_LATENCY: Duration = Duration::from_millis(20);
@@ -191,7 +195,7 @@ impl Line {
                 self.engine.set_paced(!is_pseudo_terminal(&port.path));
                 SerialPort::open(port).map(Stream::Serial).map_err(|fault| fault.to_string())
             }
-            Place::Network(endpoint) => tcp::connect(endpoint, deadline).await.map(Stream::Network),
+            Place::Network(endpoint) => tcp::connect(endpoint, REFUSED, deadline).await.map(Stream::Network),
         };
         match opened {
             Ok(stream) => {

@@ -283,6 +283,28 @@ async fn a_line_that_is_down_says_why_at_once_and_comes_back_by_itself() {
 }
 
 #[tokio::test]
+async fn a_refused_connection_says_what_to_look_at_in_this_kind_of_device() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = Endpoint { host: "127.0.0.1".into(), port: listener.local_addr().unwrap().port() };
+    drop(listener);
+    let device = Link::ModbusTcp(TcpLink { endpoint: endpoint.clone(), timeout: TIMEOUT });
+    let server = Link::ModbusRtuTcp(crate::modbus::RtuTcpLink {
+        endpoint,
+        timeout: TIMEOUT,
+        echo: crate::modbus::Echo::Auto,
+        hold_off: Some(HOLD_OFF),
+    });
+    for (link, right, wrong) in
+        [(device, "Modbus TCP", "terminal"), (server, "terminal server", "Modbus TCP")]
+    {
+        let mut bus = Bus::open_lazily(spec(link, &[1], &TWO_BLOCKS));
+        assert_eq!(bus.poll(0, 0, soon(5_000)).await.outcome, Outcome::LinkDown);
+        let words = bus.counters().last_error.clone().unwrap();
+        assert!(words.contains(right) && !words.contains(wrong), "{words}");
+    }
+}
+
+#[tokio::test]
 async fn an_adapter_that_vanishes_is_let_go_at_once_and_opened_again_under_its_path() {
     let folder = std::env::temp_dir().join(format!("fieldspool-modbus-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
