@@ -1,7 +1,8 @@
 //! The state behind the lock ([`Shared`](super::shared::Shared)): the memory ring, the ledger, and what waits to be written. Pure:
 //! it is told the time, and touches no disk.
 //!
-//! The memory ring is bounded in bytes; its rule for full: the oldest batch not yet stored goes, is counted and becomes a gap.
+//! The memory ring is bounded in bytes; its rule for full: the oldest that was confirmed goes, which costs history; if there is none, the
+//! oldest that was not just given to be sent goes, is counted and becomes a gap.
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
@@ -84,6 +85,10 @@ pub(super) struct Inner {
     pub(super) commands: VecDeque<Command>,
     /// Blocks with a smaller number are settled.
     pub(super) floor: u64,
+    /// Nothing that memory keeps below this number is confirmed.
+    pub(super) unsettled_to: u64,
+    /// The last two pieces of this run that were given out of memory to be sent: from a number to a number.
+    pub(super) given: [(u64, u64); 2],
     /// What is late was given to be sent, but for what the writer has in hand.
     pub(super) passed: bool,
     /// The writer wakes up by itself then.
@@ -126,7 +131,8 @@ impl Inner {
     pub(super) fn bound(&mut self) {
         let fits = self.bytes <= RING_BYTES_MAX;
         while self.bytes > RING_BYTES_MAX {
-            let Some(kept) = self.ring.pop_front() else { break };
+            let at = self.dispensable();
+            let Some(kept) = self.ring.remove(at) else { break };
             self.bytes -= kept.bytes;
             self.readings -= kept.batch.readings.len();
             self.lose(kept.batch.run, kept.batch.seq, kept.batch.end(), GapCause::Overflow);
@@ -159,6 +165,13 @@ impl Inner {
             }
             self.gaps.push(Gap::all(run, (first, next), cause));
         }
+    }
+
+    /// A number stands for all losses of its cause within its stretch, also for those that were told before.
+    pub(super) fn for_all(&self, gap: Gap) -> Gap {
+        let books = self.ledger.runs.get(&gap.of);
+        let known = books.map_or(0, |books| books.lost.within_of(gap.first, gap.next, gap.cause));
+        Gap { lost: gap.lost.max(known), ..gap }
     }
 
     /// Takes a record.
@@ -227,6 +240,8 @@ impl Inner {
                     if let Some(books) = self.ledger.runs.get_mut(&run) {
                         books.confirm(seq, seq.saturating_add(n));
                         self.dirty.insert(run);
+                        self.unsettled_to =
+                            self.unsettled_to.min(if run == self.run { seq } else { u64::MAX });
                     }
                 }
                 Confirmed::Event { run, number } => {

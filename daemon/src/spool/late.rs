@@ -1,8 +1,8 @@
 //! What the disk should have taken by now and has not: it is given out of memory to be sent. A disk that fails for good costs the history,
 //! and not the readings of each time that the server was away. Pure.
 //!
-//! Nothing is stored by being given: until it is confirmed it stays in memory, is tried on the disk again, and is dropped as the oldest when
-//! memory is full. What the writer has in hand is not given; comes it back, who walks the backlog begins anew. Records wait for the disk.
+//! Nothing is stored by being given: until it is confirmed it stays in memory and is tried on the disk again; full memory drops it after what
+//! was not given. What the writer has in hand is not given; comes it back, who walks the backlog begins anew. Records wait for the disk.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,7 +42,35 @@ impl Inner {
         };
         let given: Vec<_> = self.late(from, now).take_while(fits).map(|kept| kept.batch.clone()).collect();
         self.passed |= self.in_hand.is_some();
+        if let Some((first, last)) = given.first().zip(given.last()) {
+            self.given = [(first.seq, last.end()), self.given[0]];
+        }
         given
+    }
+
+    /// The place in memory of what goes first when it is full: what was confirmed; else the oldest that is not on its way to the server just now,
+    /// or it would be told as lost and delivered.
+    pub(super) fn dispensable(&mut self) -> usize {
+        let place = |seq: u64| self.ring.partition_point(|kept| kept.batch.seq < seq);
+        let is_settled = |at: &usize| {
+            let batch = self.ring.get(*at).map(|kept| &kept.batch);
+            batch.is_some_and(|batch| self.ledger.settled(batch.run, batch.seq, batch.end()))
+        };
+        let oldest = self.ring.front().map_or(0, |kept| kept.batch.seq).max(self.unsettled_to);
+        let confirmed = self.ledger.runs.get(&self.run).and_then(|books| {
+            books.settled.from(oldest).map(|(first, _)| place(first.max(oldest))).find(is_settled)
+        });
+        let seq = confirmed.and_then(|at| self.ring.get(at)).map(|kept| kept.batch.seq);
+        let at = confirmed.unwrap_or_else(|| {
+            let mut at = 0;
+            for (first, next) in self.given.into_iter().chain(self.given) {
+                let given = |kept: &Kept| (first..next).contains(&kept.batch.seq);
+                at = if self.ring.get(at).is_some_and(given) { place(next) } else { at };
+            }
+            if at < self.ring.len() { at } else { 0 }
+        });
+        self.unsettled_to = seq.unwrap_or(u64::MAX);
+        at
     }
 
     /// A batch that is not on its way to the disk yet.

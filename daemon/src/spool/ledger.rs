@@ -145,14 +145,21 @@ impl Intervals {
         self.by_first.iter().map(|(&first, &next)| (first, next))
     }
 
+    /// Those that end behind a number, in order.
+    pub fn from(&self, at: u64) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let before = self.by_first.range(..at).next_back().filter(|(_, next)| **next > at);
+        before.into_iter().chain(self.by_first.range(at..)).map(|(&first, &next)| (first, next))
+    }
+
     /// How many stretches.
     pub fn count(&self) -> usize {
         self.by_first.len()
     }
 
-    /// Of the stretches that do not begin at 0 and hold no loss, keeps the `keep` longest.
-    fn forget_shortest(&mut self, keep: usize, lost: &Lost) {
-        let own = self.by_first.range(1..).filter(|&(&first, &next)| !lost.may_hold(first, next));
+    /// Of the stretches that do not begin at 0, end at `durable` or before, and hold no loss, keeps the `keep` longest.
+    fn forget_shortest(&mut self, keep: usize, durable: u64, lost: &Lost) {
+        let own = self.by_first.range(1..);
+        let own = own.filter(|&(&first, &next)| next <= durable && !lost.may_hold(first, next));
         let mut own: Vec<_> = own.map(|(&first, &next)| (next - first, first)).collect();
         own.sort_unstable();
         own.truncate(own.len().saturating_sub(keep));
@@ -242,7 +249,8 @@ impl RunBooks {
     pub fn confirm(&mut self, first: u64, next: u64) {
         self.settled.insert(first, next);
         if self.settled.count() > INTERVALS_MAX.max(self.looked_at) {
-            self.settled.forget_shortest(INTERVALS_MAX - FORGOTTEN_AT_ONCE, &self.lost);
+            // What is still in memory would be sent from there again, and confirmed, and forgotten, without end.
+            self.settled.forget_shortest(INTERVALS_MAX - FORGOTTEN_AT_ONCE, self.durable, &self.lost);
             self.looked_at = self.settled.count() + FORGOTTEN_AT_ONCE;
         }
     }
@@ -303,7 +311,7 @@ impl RunBooks {
             kept.settled.insert(first, next);
         }
         if kept.settled.count() > EXCEPTIONS_MAX {
-            kept.settled.forget_shortest(EXCEPTIONS_MAX, &kept.lost);
+            kept.settled.forget_shortest(EXCEPTIONS_MAX, durable, &kept.lost);
         }
         kept
     }

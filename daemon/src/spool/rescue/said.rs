@@ -39,10 +39,7 @@ impl Said {
                 self.causes.entry(of).or_default().insert(first, next, cause);
             }
             // In a stretch of gaps it does not matter any more which are lost: they are counted there.
-            Body::Gaps { of, first, next, .. } => {
-                self.gaps.entry(of).or_default().insert(first, next);
-                self.parts_of(body);
-            }
+            Body::Gaps { .. } => self.parts_of(body),
             _ => {}
         }
     }
@@ -83,13 +80,27 @@ impl Said {
     /// Losses that must be told, of which the places are known, and of which the number.
     fn untold(&self, run: RunId, books: &RunBooks, unrecorded: &Gaps) -> Vec<Body> {
         let mut told = self.gaps.get(&run).cloned().unwrap_or_default();
+        let heard = self.parts.iter().filter(|((of, _), _)| *of == run);
+        let mut parts: Vec<Gap> = heard.flat_map(|(_, parts)| parts.iter().copied()).collect();
         for gap in unrecorded.iter().filter(|gap| gap.of == run) {
-            told.insert(gap.first, gap.next);
+            if gap.is_whole() {
+                told.insert(gap.first, gap.next);
+            } else {
+                parts.push(*gap);
+            }
         }
         let mut untold = Vec::new();
-        for (first, next, cause) in books.lost.stretches() {
-            let gap = |(first, next)| Body::Gap { of: run, first, next, cause };
-            untold.extend(told.missing(first, next).into_iter().map(gap));
+        let stretches = books.lost.stretches();
+        for cause in GapCause::ALL {
+            // A number stands for all of its own cause.
+            let mut told = told.clone();
+            for gap in parts.iter().filter(|gap| gap.cause == cause) {
+                told.insert(gap.first, gap.next);
+            }
+            for (first, next, _) in stretches.iter().filter(|(.., why)| *why == cause) {
+                let gap = |(first, next)| Body::Gap { of: run, first, next, cause };
+                untold.extend(told.missing(*first, *next).into_iter().map(gap));
+            }
         }
         let said = self.forgotten.get(&run).copied().unwrap_or_default();
         let forgotten = books.lost.forgotten();

@@ -337,3 +337,27 @@ fn what_has_to_stay_below_the_places_that_are_forgotten_pushes_no_confirmation_o
         assert_eq!(above(&books.for_disk()), many.min(EXCEPTIONS_MAX), "on disk, of {many}");
     }
 }
+
+#[test]
+fn a_number_that_stands_for_many_hides_no_loss_of_another_cause_and_counts_those_told_before() {
+    use crate::spool::rescue::{Said, say_again};
+    let directory = tempfile::tempdir().expect("a directory");
+    let run = RunId { counter: 4, random: 1 };
+    let mut inner = super::super::inner(settings(directory.path()), run, 0);
+    let mut books = RunBooks { durable: 200_000, ..RunBooks::default() };
+    // Recorded long ago, in a file that is gone; one of each between what is lost now.
+    books.lose(50_030, 50_040, GapCause::DeadLetter);
+    books.lose(50_060, 50_070, GapCause::Damaged);
+    inner.ledger.runs.insert(RUN, books);
+    for at in (5..GAPS_MAX as u64 * 90 + 1000).step_by(90) {
+        inner.lose(RUN, at, at + 10, GapCause::Damaged);
+    }
+    assert!(inner.gaps.len() <= GAPS_MAX);
+    say_again(&mut inner, &BTreeMap::new(), &Said::default(), stamp(0));
+    let dead: Vec<_> = inner.events.iter().map(|event| event.body.clone()).collect();
+    let told = Body::Gap { of: RUN, first: 50_030, next: 50_040, cause: GapCause::DeadLetter };
+    assert!(dead.contains(&told), "{dead:?}");
+    let damaged = inner.ledger.runs[&RUN].losses.damaged;
+    let recorded: u64 = inner.gaps.iter().map(|gap| inner.for_all(*gap).lost).sum();
+    assert_eq!(recorded, damaged, "as a receiver counts them");
+}

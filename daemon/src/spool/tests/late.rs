@@ -3,6 +3,7 @@
 use super::taken_back::Life;
 use super::*;
 use crate::spool::Cursor;
+use crate::spool::ledger::INTERVALS_MAX;
 use crate::spool::schema;
 
 /// A window of a second.
@@ -119,4 +120,76 @@ fn what_the_writer_had_in_hand_is_not_passed_over_for_good() {
         tokio::time::timeout(SOON, again).await.expect("soon").expect("it lives");
     });
     drop(disk);
+}
+
+#[test]
+fn what_is_on_its_way_out_of_a_full_memory_is_not_dropped_before_what_is_not() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut life = Life::begin(patient(directory.path()), &schema::CURRENT);
+    let (run, shape) = (life.spool.run, big_shape());
+    let disk = block_commits(directory.path());
+    let mut seq = 0;
+    let mut poll = |life: &mut Life, times: u64| {
+        for _ in 0..times {
+            life.spool.append(big(run, seq, &shape), life.now);
+            seq += 10;
+        }
+        life.now += Duration::from_secs(20);
+        life.turn();
+    };
+    while life.board.read(|status| status.spool.dropped) == 0 {
+        poll(&mut life, 500);
+    }
+    let piece = |span: &crate::spool::api::Span| {
+        let batch = |item: &Item| if let Item::Batch(batch) = item { Some(batch.clone()) } else { None };
+        span.items.iter().filter_map(batch).collect::<Vec<_>>()
+    };
+    let dropped = |life: &Life| life.board.read(|status| status.spool.dropped);
+    let first = life.spool.span(Cursor::START).expect("memory can").expect("something");
+    let second = life.spool.span(first.next).expect("memory can").expect("more");
+    // Both pieces are in flight, and the plant goes on.
+    let before = dropped(&life);
+    poll(&mut life, 200);
+    assert!(dropped(&life) > before, "something has to go");
+    let sent: Vec<_> = [piece(&first), piece(&second)].concat();
+    life.spool.confirm(&sent.iter().map(|batch| Confirmed::from(&**batch)).collect::<Vec<_>>());
+    // What was confirmed makes room for as much.
+    let before = dropped(&life);
+    poll(&mut life, sent.len() as u64 - 50);
+    assert_eq!(dropped(&life), before, "only history went");
+    poll(&mut life, 200);
+    assert!(dropped(&life) > before);
+    disk.execute_batch("ROLLBACK").expect("well again");
+    life.now += Duration::from_secs(60);
+    life.settle();
+    let (waits, events) = life.waiting();
+    let (sent, waits, lost) = (numbers(&sent), numbers(&waits), gaps(&events, run, GapCause::Overflow));
+    assert!(sent.is_disjoint(&lost) && waits.is_disjoint(&lost) && sent.is_disjoint(&waits));
+    assert_eq!(lost.len() as u64, dropped(&life));
+    assert_eq!((sent.len() + waits.len() + lost.len()) as u64, seq, "each is one of the three");
+}
+
+#[test]
+fn what_was_confirmed_out_of_memory_is_not_given_again_however_many_stretches_it_makes() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut life = Life::begin(patient(directory.path()), &schema::CURRENT);
+    let mut plant = Plant::new(life.spool.run);
+    let _disk = block_commits(directory.path());
+    for _ in 0..4 * INTERVALS_MAX {
+        life.spool.append(plant.batch(), life.now);
+    }
+    life.now += Duration::from_secs(60);
+    life.turn();
+    // One device is refused, and the other is not.
+    let taken = |life: &mut Life| {
+        let mut waits = batches(life);
+        waits.retain(|batch| batch.seq % 4 == 0);
+        waits.iter().map(|batch| Confirmed::from(&**batch)).collect::<Vec<_>>()
+    };
+    let first = taken(&mut life);
+    assert_eq!(first.len(), 2 * INTERVALS_MAX);
+    for one in &first {
+        life.spool.confirm(std::slice::from_ref(one));
+    }
+    assert_eq!(taken(&mut life), []);
 }

@@ -36,7 +36,8 @@ impl Writer {
         let late = self.shared.lock().late_readings(self.now);
         self.shared.committed.send_if_modified(|committed| {
             let before = std::mem::replace(&mut committed.late, late);
-            before != late
+            // Others may have taken the place of those that were confirmed.
+            late > 0 || before != late
         });
     }
 

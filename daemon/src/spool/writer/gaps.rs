@@ -35,7 +35,8 @@ impl Writer {
                 window.grown.push((*id, event.clone()));
                 continue;
             }
-            let event = Event { run: inner.run, number: inner.next_event, stamp, body: gap.body() };
+            let body = inner.for_all(gap).body();
+            let event = Event { run: inner.run, number: inner.next_event, stamp, body };
             inner.next_event += 1;
             window.open_gap = Some(window.events.len());
             window.events.push(Arc::new(event));
@@ -74,7 +75,8 @@ impl Writer {
             }
         }
         for Told { gap, rows } in fewer(told, GAPS_MAX / 2).into_iter().filter(|told| told.rows.len() > 1) {
-            let event = Event { run: inner.run, number: inner.next_event, stamp, body: gap.body() };
+            let body = inner.for_all(gap).body();
+            let event = Event { run: inner.run, number: inner.next_event, stamp, body };
             inner.next_event += 1;
             window.events.push(Arc::new(event));
             window.gone.extend(rows);
