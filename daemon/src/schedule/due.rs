@@ -208,8 +208,10 @@ impl Due {
             let passed = late.as_nanos() / slot.period.as_nanos().max(1);
             let passed = u32::try_from(passed).unwrap_or(u32::MAX);
             slot.due += slot.period * passed;
+            // What is held had nothing to ask: the line had time for it.
             if let Some(health) = self.health.get_mut(slot.device)
                 && health.answering != Some(false)
+                && slot.held.is_none_or(|until| now.saturating_duration_since(until) >= slot.period)
             {
                 health.missed += u64::from(passed);
             }

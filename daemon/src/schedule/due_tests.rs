@@ -155,6 +155,11 @@ fn a_held_group_waits_and_its_neighbours_do_not() {
         }
     }
     assert_eq!(first_again, Some(until));
+    assert_eq!(
+        (due.take_missed(0), due.take_missed(1)),
+        (0, 0),
+        "the line had time for it: nothing is missed"
+    );
 }
 
 #[test]
