@@ -3,7 +3,8 @@
 //! A [`Listener`] keeps, for each sentence that its points stand in, the newest line that was believed, and which
 //! groups have taken it. A line is taken once by each group, with the stamp of its own arrival, and only while it is
 //! younger than the group's period or the instrument's `silent_after`: an old sentence is not a new reading. A sentence
-//! that does not come for the longer of the two is missing, however much else the instrument says.
+//! that does not come for the longer of the two, and for twice the time between the last two of it, is missing, however
+//! much else the instrument says. That is learned by hearing: what comes each minute is missing until it came twice.
 
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,9 @@ use super::settings::Device;
 use crate::bus::{Counters, DeviceSpec};
 use crate::point::{Point, Source};
 use crate::value::{Cause, Sample};
+
+/// The rhythm of a sentence excuses no longer absence than this.
+const LONGEST_RHYTHM: Duration = Duration::from_secs(3_600);
 
 /// The ears for one instrument.
 #[derive(Clone, Debug)]
@@ -45,8 +49,45 @@ struct Sentence {
     newest: Option<Heard>,
     /// When a believed line of it came last; at first, when the port was opened.
     heard_at: Instant,
-    /// That it does not come has been said.
+    /// It has been heard since the port was opened.
+    heard: bool,
+    /// Between the last two of it; zero until two were heard. Kept when the port is opened again.
+    interval: Duration,
+    /// A group has waited for it long enough, and it has not been heard since.
     missing: bool,
+    /// That it does not come has been said, and not taken back.
+    said: bool,
+}
+
+impl Sentence {
+    fn new(begins: Option<String>, heard_at: Instant) -> Self {
+        Self {
+            begins,
+            newest: None,
+            heard_at,
+            heard: false,
+            interval: Duration::ZERO,
+            missing: false,
+            said: false,
+        }
+    }
+
+    /// How long it may stay away from a group that takes lines not older than `oldest`.
+    fn patience(&self, oldest: Duration) -> Duration {
+        oldest.max(self.interval.saturating_mul(2).min(LONGEST_RHYTHM))
+    }
+
+    fn hear(&mut self, heard: Heard, now: Instant) {
+        let interval = now.saturating_duration_since(self.heard_at);
+        // Two lines of one read came at times that nobody knows.
+        if self.heard && !interval.is_zero() {
+            self.interval = interval;
+        }
+        self.heard = true;
+        self.heard_at = now;
+        self.missing = false;
+        self.newest = Some(heard);
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -78,7 +119,7 @@ impl Listener {
             };
             let begins = own.or_else(|| device.select.clone());
             sentences.iter().position(|sentence| sentence.begins == begins).unwrap_or_else(|| {
-                sentences.push(Sentence { begins, newest: None, heard_at: now, missing: false });
+                sentences.push(Sentence::new(begins, now));
                 sentences.len() - 1
             })
         };
@@ -119,6 +160,7 @@ impl Listener {
         self.forget_within_a_line();
         for sentence in &mut self.sentences {
             sentence.heard_at = now;
+            sentence.heard = false;
         }
     }
 
@@ -166,8 +208,7 @@ impl Listener {
         counters.answers += 1;
         self.heard += 1;
         for sentence in self.sentences.iter_mut().filter(|sentence| wanted(sentence)) {
-            sentence.newest = Some(Heard { body: body.to_vec(), began, number: self.heard });
-            sentence.heard_at = now;
+            sentence.hear(Heard { body: body.to_vec(), began, number: self.heard }, now);
         }
     }
 
@@ -185,12 +226,17 @@ impl Listener {
     /// From then on, without another line, all sentences of the group are missing. `None`: never.
     pub fn overdue_at(&self, group: usize) -> Option<Instant> {
         let wanted = self.groups.get(group)?;
+        let oldest = self.oldest(wanted);
         let sentences = wanted.points.iter().filter_map(|(_, s)| self.sentences.get(*s));
-        sentences.map(|sentence| sentence.heard_at).max()?.checked_add(self.patience(wanted))
+        let mut latest: Option<Instant> = None;
+        for sentence in sentences {
+            latest = latest.max(Some(sentence.heard_at.checked_add(sentence.patience(oldest))?));
+        }
+        latest
     }
 
-    /// How long a sentence may stay away.
-    fn patience(&self, wanted: &Wanted) -> Duration {
+    /// How old a line may be that the group takes.
+    fn oldest(&self, wanted: &Wanted) -> Duration {
         wanted.period.max(self.device.silent_after)
     }
 
@@ -198,17 +244,16 @@ impl Listener {
     /// (`false`). Only while the instrument says something: all of them are missing when it is silent.
     pub fn missing(&mut self, group: usize, now: Instant, mut say: impl FnMut(&str, bool)) {
         let Some(wanted) = self.groups.get(group) else { return };
-        let patience = self.patience(wanted);
+        let oldest = self.oldest(wanted);
         for (index, sentence) in self.sentences.iter_mut().enumerate() {
-            let silence = now.saturating_duration_since(sentence.heard_at);
-            let missing = silence >= patience;
-            if missing == sentence.missing || !wanted.points.iter().any(|(_, s)| *s == index) {
+            if !wanted.points.iter().any(|(_, s)| *s == index) {
                 continue;
             }
-            // Said by a group with a short period, it is not taken back by one that waits longer.
-            if missing || silence < self.device.silent_after {
-                sentence.missing = missing;
-                say(sentence.begins.as_deref().unwrap_or_default(), missing);
+            // Taken back by hearing it, and by nothing else: another group may wait longer.
+            sentence.missing |= now.saturating_duration_since(sentence.heard_at) >= sentence.patience(oldest);
+            if sentence.missing != sentence.said {
+                sentence.said = sentence.missing;
+                say(sentence.begins.as_deref().unwrap_or_default(), sentence.missing);
             }
         }
     }
@@ -233,7 +278,7 @@ impl Listener {
     fn fresh(&self, wanted: &Wanted, sentence: usize, now: Instant) -> Option<&Heard> {
         let heard = self.sentences.get(sentence)?.newest.as_ref()?;
         let taken = wanted.taken.get(sentence).copied().unwrap_or_default();
-        let oldest = self.patience(wanted);
+        let oldest = self.oldest(wanted);
         (heard.number > taken && now.saturating_duration_since(heard.began) <= oldest).then_some(heard)
     }
 

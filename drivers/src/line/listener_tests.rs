@@ -10,19 +10,27 @@ use crate::value::{Quality, Value};
 
 /// Wind every 2 s, air every 5 s, and both together every 30 s, of an instrument that may be silent for 4 s.
 fn ears(start: Instant) -> Listener {
+    ears_of(start, 4, &[(2, &[0]), (5, &[1]), (30, &[0, 1])])
+}
+
+/// Wind (point 0) and air (point 1) in groups of (seconds, points).
+fn ears_of(start: Instant, silent_after: u64, groups: &[(u64, &[u16])]) -> Listener {
     let point = |sentence: &str| Point {
         name: sentence.into(),
         source: Source::Line(Field { sentence: Some(sentence.into()), ..Field::field(1) }),
         scaling: Scaling::default(),
         period: Duration::from_secs(1),
     };
-    let device = Device { silent_after: Duration::from_secs(4), ..Device::default() };
-    let group = |period, points| Group { period: Duration::from_secs(period), points };
+    let device = Device { silent_after: Duration::from_secs(silent_after), ..Device::default() };
+    let group = |(period, points): &(u64, &[u16])| Group {
+        period: Duration::from_secs(*period),
+        points: points.to_vec(),
+    };
     let spec = DeviceSpec {
         name: Arc::from("weather"),
         address: Address::Line(device.clone()),
         points: vec![point("WIMWV"), point("WIMDA")],
-        groups: vec![group(2, vec![0]), group(5, vec![1]), group(30, vec![0, 1])],
+        groups: groups.iter().map(group).collect(),
     };
     let mut ears = Listener::new(&device, &spec, start);
     ears.feed(b"\r\n", start, &mut Counters::default());
@@ -50,12 +58,12 @@ fn a_sentence_is_overdue_by_its_own_silence_and_not_by_that_of_the_instrument() 
     say(&mut ears, b"$WIMWV,1\r\n$WIMDA,20\r\n", at(1));
     assert_eq!(overdue(&ears), seconds([5, 6, 31]));
     say(&mut ears, b"$WIMWV,2\r\n", at(10));
-    assert_eq!(overdue(&ears), seconds([14, 6, 40]), "other sentences do not renew it");
+    assert_eq!(overdue(&ears), seconds([28, 6, 40]), "other sentences do not renew it");
     assert_eq!(ears.take(1, at(10), Cause::Silent).samples, [(1, Sample::bad(Cause::Silent))], "too old");
     let both = ears.take(2, at(10), Cause::Silent).samples;
     assert_eq!(both, [(0, Sample::good(Value::F64(2.0))), (1, Sample::good(Value::F64(20.0)))], "30 s are");
     ears.opened(at(60));
-    assert_eq!(overdue(&ears), seconds([64, 65, 90]), "nothing could be heard before");
+    assert_eq!(overdue(&ears), seconds([78, 65, 90]), "nothing could be heard before");
 }
 
 #[test]
@@ -72,8 +80,56 @@ fn that_a_sentence_does_not_come_is_said_once_and_once_when_it_comes_again() {
     assert_eq!(edges(&mut ears, 1, at(7)), [], "said already");
     assert_eq!(edges(&mut ears, 2, at(8)), [], "not taken back by a group that waits longer");
     assert!(ears.is_complete(1, at(8)), "what is missing is not waited for");
+    ears.opened(at(8));
+    assert_eq!(edges(&mut ears, 1, at(8)), [], "to open the port is not to hear it");
+    say(&mut ears, b"\r\n", at(8));
     say(&mut ears, b"$WIMDA,21\r\n", at(9));
     assert_eq!(edges(&mut ears, 1, at(9)), air(false));
     let taken = ears.take(1, at(9), Cause::Silent).samples;
     assert!(matches!(taken.as_slice(), [(1, sample)] if sample.quality == Quality::Good));
+}
+
+#[test]
+fn a_sentence_that_comes_seldom_is_not_missing_between_two_of_it() {
+    let start = Instant::now();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let mut ears = ears_of(start, 10, &[(2, &[1])]);
+    let mut said = Vec::new();
+    for second in 1..=600 {
+        if second % 60 == 0 {
+            say(&mut ears, b"$WIMDA,20\r\n", at(second));
+        }
+        if second % 2 == 0 {
+            said.extend(edges(&mut ears, 0, at(second)).into_iter().map(|(_, missing)| (second, missing)));
+        }
+    }
+    assert_eq!(said, [(10, true), (60, false), (70, true), (120, false)], "until its rhythm is known");
+    assert_eq!(ears.overdue_at(0), Some(at(720)));
+    assert_eq!(edges(&mut ears, 0, at(719)), []);
+    assert_eq!(edges(&mut ears, 0, at(720)).len(), 1, "twice as long is missing");
+    ears.opened(at(1_000));
+    assert_eq!(ears.overdue_at(0), Some(at(1_120)), "its rhythm is still known");
+    say(&mut ears, b"\r\n$WIMDA,20\r\n", at(1_001));
+    assert_eq!(ears.overdue_at(0), Some(at(1_121)), "from the opening to the first is no interval");
+    say(&mut ears, b"$WIMDA,20\r\n$WIMDA,20\r\n", at(1_061));
+    assert_eq!(ears.overdue_at(0), Some(at(1_181)), "two in one read are no interval");
+    say(&mut ears, b"$WIMDA,20\r\n", at(9_000));
+    assert_eq!(ears.overdue_at(0), Some(at(9_000 + 3_600)), "an hour is the longest excuse");
+}
+
+#[test]
+fn a_sentence_heard_again_is_no_longer_missing_however_long_before_the_poll_it_came() {
+    let start = Instant::now();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let mut ears = ears_of(start, 10, &[(60, &[1])]);
+    let air = |missing| vec![("WIMDA".to_owned(), missing)];
+    assert_eq!(edges(&mut ears, 0, at(60)), air(true));
+    say(&mut ears, b"$WIMDA,20\r\n", at(90));
+    assert_eq!(edges(&mut ears, 0, at(120)), air(false), "30 s before the poll");
+    assert_eq!(ears.take(0, at(120), Cause::Silent).samples, [(1, Sample::good(Value::F64(20.0)))]);
+    assert!(!ears.is_complete(0, at(149)), "the next one is waited for");
+    assert_eq!(edges(&mut ears, 0, at(150)), air(true), "the next loss is said");
+    say(&mut ears, b"$WIMDA,21\r\n", at(151));
+    ears.take(0, at(151), Cause::Silent);
+    assert!(!ears.is_complete(0, at(152)), "and waited for as soon as it is heard");
 }
