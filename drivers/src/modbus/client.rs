@@ -172,7 +172,7 @@ impl Client {
         let plan = self.plans.get_mut(device).and_then(|groups| groups.get_mut(group));
         let (spec, presence) = (self.spec.devices.get(device), self.presence.get_mut(device));
         let (Some(plan), Some(spec), Some(presence)) = (plan, spec, presence) else {
-            return Reading::new(&[], &[]).poll();
+            return Reading::new(&[], &[]).poll(Presence::default());
         };
         let points = spec.groups.get(group).map(|group| group.points.as_slice()).unwrap_or_default();
         let scalings: Vec<Option<&Scaling>> =
@@ -180,35 +180,48 @@ impl Client {
         let unit = modbus_device(spec).map_or(0, |device| device.unit_id);
         let mut reading = Reading::new(points, &scalings);
         let names = (&*self.spec.name, &*spec.name);
-        let mut asked = Asked { unit, plan, presence, retries: &mut self.retries, names };
+        let period = spec.groups.get(group).map_or(Duration::ZERO, |group| group.period);
+        let retries = self.retries.of_group(period);
+        let mut asked = Asked { unit, plan, presence, retries, names };
         match sign {
-            Some(ask) => reading.look_for(&mut self.line, ask, &mut asked, deadline).await,
+            Some((_, ask)) => reading.look_for(&mut self.line, ask, &mut asked, deadline).await,
             None => reading.ask_all(&mut self.line, &mut asked, deadline).await,
         }
-        let poll = reading.poll();
+        let poll = reading.poll(*presence);
         if poll.outcome == Outcome::Silent {
             presence.silent();
+        }
+        if let (Some(((group, index), _)), Outcome::Answered { .. }) = (sign, &poll.outcome)
+            && let Some(plan) = self.plans.get_mut(device).and_then(|groups| groups.get_mut(group))
+            && let Some(planned) = plan.now.get_mut(index)
+        {
+            planned.ignored.answered();
         }
         poll
     }
 
     /// What to ask in place of a group that is ignored as a whole, where nobody knows whether the device is there:
-    /// something else that it has answered.
-    fn sign_of_life(&self, device: usize, group: usize) -> Option<Ask> {
+    /// something else, with its group and place there. What it has answered goes first; after each silence the next.
+    fn sign_of_life(&self, device: usize, group: usize) -> Option<((usize, usize), Ask)> {
         let (groups, presence) = (self.plans.get(device)?, self.presence.get(device)?);
         let ignored = groups.get(group).is_some_and(|plan| !plan.now.is_empty() && plan.is_left_out());
         if !ignored || (!presence.is_in_doubt() && self.is_up()) {
             return None;
         }
         let unit = modbus_device(self.spec.devices.get(device)?)?.unit_id;
-        let all = groups.iter().flat_map(|plan| &plan.now);
-        let known = all.filter(|planned| planned.answered && !planned.ignored.is_left_out());
-        known.map(|planned| Ask::new(unit, &planned.request)).next()
+        let all = groups.iter().enumerate().flat_map(|(group, plan)| {
+            plan.now.iter().enumerate().map(move |(index, planned)| ((group, index), planned))
+        });
+        let mut known: Vec<_> = all.filter(|(_, planned)| !planned.ignored.is_left_out()).collect();
+        known.sort_by_key(|(_, planned)| !planned.answered);
+        let tried = usize::try_from(presence.silences().saturating_sub(1)).unwrap_or_default();
+        let (place, planned) = known.get(tried.checked_rem(known.len())?)?;
+        Some((*place, Ask::new(unit, &planned.request)))
     }
 
     pub(crate) async fn read(&mut self, device: usize, points: &[Point], deadline: Instant) -> Poll {
         let Some(modbus) = self.spec.devices.get(device).and_then(modbus_device) else {
-            return Reading::new(&[], &[]).poll();
+            return Reading::new(&[], &[]).poll(Presence::default());
         };
         let mut plan = Plan::new(plan::merged(&items(points.iter()), modbus));
         let indices: Vec<u16> = (0..=u16::MAX).take(points.len()).collect();
@@ -219,11 +232,11 @@ impl Client {
             unit: modbus.unit_id,
             plan: &mut plan,
             presence: &mut presence,
-            retries: &mut retries,
+            retries: Some(&mut retries),
             names: ("", ""),
         };
         reading.ask_all(&mut self.line, asked, deadline).await;
-        reading.poll()
+        reading.poll(presence)
     }
 
     pub(crate) async fn idle(&mut self, until: Instant) {

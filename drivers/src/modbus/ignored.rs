@@ -3,7 +3,8 @@
 //! Many meters keep silent where others answer exception 2. Each such request would cost its whole timeout in each
 //! poll, and all neighbours on the line would wait for it (P6). So after [`IGNORED_AFTER`] silences, each followed by an
 //! answer of the device to something else, it is left out, and tried again with growing pauses; all retries of a bus
-//! together cost at most one part in [`SHARE`] of its time. It is back with its first answer.
+//! together cost at most one part in [`SHARE`] of its time. Groups polled more rarely than each [`OLDEST_WAITS`] are not
+//! counted in that: each of their requests is tried again in each poll. It is back with its first answer.
 //!
 //! Pure: every call takes `now`. It says nothing about a device that is silent as a whole: that is the schedule's. Of
 //! each device one request at least is never left out, the one that answered last.
@@ -21,7 +22,8 @@ const PAUSE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs
 /// After a retry the bus has none for so many times as long as that one took, itself counted.
 const SHARE: u32 = 50;
 
-/// The retry that has waited longest goes first. If it does not come for so long, another may.
+/// The retry that has waited longest goes first. If it does not come for so long, another may: so one that comes more
+/// rarely would never find its turn, and needs none.
 const OLDEST_WAITS: Duration = Duration::from_secs(60);
 
 /// What is known of a device as a whole.
@@ -29,8 +31,8 @@ const OLDEST_WAITS: Duration = Duration::from_secs(60);
 pub(super) struct Presence {
     /// Believed answers so far.
     answers: u64,
-    /// The last poll that asked it something brought no answer.
-    in_doubt: bool,
+    /// Polls since its last answer that brought none.
+    silences: u32,
 }
 
 /// What is known of one request.
@@ -76,29 +78,35 @@ impl Presence {
     /// The device answered something.
     pub(super) fn answered(&mut self) {
         self.answers += 1;
-        self.in_doubt = false;
+        self.silences = 0;
     }
 
     /// A poll brought nothing.
     pub(super) fn silent(&mut self) {
-        self.in_doubt = true;
+        self.silences = self.silences.saturating_add(1);
     }
 
+    /// Whether the last poll brought nothing.
     pub(super) fn is_in_doubt(self) -> bool {
-        self.in_doubt
+        self.silences > 0
+    }
+
+    /// Polls in a row that brought nothing.
+    pub(super) fn silences(self) -> u32 {
+        self.silences
     }
 }
 
 impl Ignored {
-    /// What to do with it now.
-    pub(super) fn turn(&mut self, presence: Presence, retries: &mut Retries, now: Instant) -> Turn {
+    /// What to do with it now. `retries`: of [`Retries::of_group`].
+    pub(super) fn turn(&mut self, presence: Presence, retries: Option<&mut Retries>, now: Instant) -> Turn {
         self.settle(presence, now);
-        match &self.left_out {
-            None => Turn::Ask,
-            Some(out) if !presence.in_doubt && now >= out.again_at && retries.grant(out.again_at, now) => {
-                Turn::Retry
-            }
-            Some(out) => Turn::LeaveOut(out.cause),
+        let Some(out) = &self.left_out else { return Turn::Ask };
+        let due = !presence.is_in_doubt() && now >= out.again_at;
+        if due && retries.is_none_or(|retries| retries.grant(out.again_at, now)) {
+            Turn::Retry
+        } else {
+            Turn::LeaveOut(out.cause)
         }
     }
 
@@ -135,9 +143,10 @@ impl Ignored {
         *self = Self { said: self.said, ..Self::default() };
     }
 
-    /// `Some(true)`: that it is left out is to be said now; `Some(false)`: that it is back.
+    /// `Some(true)`: that it is left out is to be said now; `Some(false)`: that it is back. What answers the first
+    /// retry was lost on the line three times, and nothing is said.
     pub(super) fn edge(&mut self) -> Option<bool> {
-        let known = self.times == 0 || self.is_left_out();
+        let known = self.left_out.as_ref().map_or(self.times == 0, |out| out.pause > PAUSE.0);
         (known && self.said != self.is_left_out()).then(|| {
             self.said = !self.said;
             self.said
@@ -152,6 +161,12 @@ impl Ignored {
 }
 
 impl Retries {
+    /// Where the retries of a group of this period have to wait for their turn; `None`: nowhere, for they cost at most
+    /// one timeout in a period.
+    pub(super) fn of_group(&mut self, period: Duration) -> Option<&mut Self> {
+        (period <= OLDEST_WAITS).then_some(self)
+    }
+
     /// Whether a retry that is due since `due` may be made now.
     fn grant(&mut self, due: Instant, now: Instant) -> bool {
         let Some(free_at) = self.free_at else { return true };

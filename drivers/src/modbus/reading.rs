@@ -39,7 +39,8 @@ pub(super) struct Asked<'a> {
     pub(super) unit: u8,
     pub(super) plan: &'a mut Plan,
     pub(super) presence: &'a mut Presence,
-    pub(super) retries: &'a mut Retries,
+    /// `None`: those of this group do not count.
+    pub(super) retries: Option<&'a mut Retries>,
     /// Of the bus and the device, for the log.
     pub(super) names: (&'a str, &'a str),
 }
@@ -48,7 +49,7 @@ impl Asked<'_> {
     /// What to do with a request now.
     fn turn(&mut self, index: usize) -> Option<(Turn, Ask)> {
         let planned = self.plan.now.get_mut(index)?;
-        let turn = planned.ignored.turn(*self.presence, self.retries, Instant::now());
+        let turn = planned.ignored.turn(*self.presence, self.retries.as_deref_mut(), Instant::now());
         let ask = Ask::new(self.unit, &planned.request);
         self.say(index);
         Some((turn, ask))
@@ -117,8 +118,8 @@ impl<'a> Reading<'a> {
             } else {
                 let began = Instant::now();
                 let result = line.transact(ask, deadline).await;
-                if turn == Turn::Retry {
-                    to.retries.made(began, Instant::now());
+                if let (Turn::Retry, Some(retries)) = (turn, &mut to.retries) {
+                    retries.made(began, Instant::now());
                 }
                 self.take(result, line.data(), to, (index, turn))
             };
@@ -212,8 +213,13 @@ impl<'a> Reading<'a> {
                 self.unanswered(to.plan, index)
             }
             Err(Failure::Damaged) => {
-                self.asked = true;
                 self.mark(to.plan, index, Cause::BadFrame);
+                if turn == Turn::Retry {
+                    to.silent(index, Cause::BadFrame);
+                    self.left_out = true;
+                } else {
+                    self.asked = true;
+                }
                 Next::Forward
             }
             Err(Failure::NeverQuiet) => {
@@ -307,14 +313,17 @@ impl<'a> Reading<'a> {
         }
     }
 
-    pub(super) fn poll(self) -> Poll {
+    /// What the poll brought from a device of which this is known.
+    pub(super) fn poll(self, presence: Presence) -> Poll {
         let now = Instant::now();
         let outcome = match (self.turnaround, self.held_until) {
             (Some(turnaround), _) => Outcome::Answered { turnaround },
             _ if self.link_down => Outcome::LinkDown,
             (None, Some(until)) if !self.asked => Outcome::Held { until },
             // The device answers other groups, and not this one: known, and not asked again.
-            (None, None) if self.left_out && !self.asked => Outcome::Answered { turnaround: Duration::ZERO },
+            (None, None) if self.left_out && !self.asked && !presence.is_in_doubt() => {
+                Outcome::Answered { turnaround: Duration::ZERO }
+            }
             _ => Outcome::Silent,
         };
         let held = matches!(outcome, Outcome::Held { .. });
