@@ -78,6 +78,8 @@ struct Health {
     failures: u32,
     pause: Duration,
     probe_at: Instant,
+    /// Probes that were not answered.
+    probes: usize,
     missed: u64,
 }
 
@@ -110,7 +112,14 @@ impl Due {
             }
         }
         spread(&mut slots, timeout, now);
-        let health = Health { answering: None, failures: 0, pause: PROBE_PAUSE.0, probe_at: now, missed: 0 };
+        let health = Health {
+            answering: None,
+            failures: 0,
+            pause: PROBE_PAUSE.0,
+            probe_at: now,
+            probes: 0,
+            missed: 0,
+        };
         let health = vec![health; spec.devices.len()];
         Self { slots, health, timeout, saved: timeout, saved_at: now, probed_anyway: now }
     }
@@ -242,7 +251,10 @@ impl Due {
             // A bus that has room for probes does not also get those that delay a poll.
             self.probed_anyway = now;
         }
-        let slot = self.slots.iter().filter(|s| s.device == device).min_by_key(|s| s.limit).ok_or(None)?;
+        // Each group in turn: one of them may be what the device ignores.
+        let mut groups = self.slots.iter().filter(|s| s.device == device);
+        let turn = health.probes % groups.clone().count().max(1);
+        let slot = groups.nth(turn).ok_or(None)?;
         Ok(Next::Poll { device, group: slot.group, deadline: now + self.timeout })
     }
 
@@ -261,7 +273,8 @@ impl Due {
             while slot.due <= now {
                 slot.due += slot.period;
             }
-            if slot.group != probed {
+            // A probe has the time of one request.
+            if slot.group != probed || slot.limit > self.timeout {
                 slot.due = slot.due.checked_sub(slot.period).unwrap_or(slot.due);
             }
         }
@@ -277,6 +290,7 @@ impl Health {
                 (self.answering.replace(true) != Some(true)).then_some(Edge::Answering)
             }
             Outcome::Silent if self.answering == Some(false) => {
+                self.probes = self.probes.wrapping_add(1);
                 self.probe_at = now + self.pause;
                 self.pause = (self.pause * 2).min(PROBE_PAUSE.1);
                 None

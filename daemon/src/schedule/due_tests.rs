@@ -228,6 +228,29 @@ fn all_groups_of_a_device_that_answers_again_are_polled_at_once_and_keep_their_g
 }
 
 #[test]
+fn a_silent_device_is_probed_in_each_of_its_groups() {
+    let start = Instant::now();
+    let mut spec = spec(1, 1000 * MS);
+    spec.devices[0].groups.push(Group { period: 10_000 * MS, points: vec![] });
+    let mut due = Due::new(&spec, |_, _| 1, TIMEOUT, start);
+    let (mut now, mut edges) = (start, Vec::new());
+    // It ignores what is asked each second, and answers the other group.
+    while now < start + Duration::from_secs(120) {
+        match due.next(now) {
+            Next::Wait(later) => now = later,
+            Next::Poll { device, group, .. } => {
+                let answered = Outcome::Answered { turnaround: MS };
+                let (outcome, took) = if group == 0 { (Outcome::Silent, TIMEOUT) } else { (answered, MS) };
+                edges.extend(due.polled((device, group), &outcome, now, now + took));
+                now += took;
+            }
+        }
+    }
+    assert!(edges.contains(&Edge::Silent), "{edges:?}");
+    assert!(edges.iter().filter(|edge| **edge == Edge::Answering).count() > 5, "{edges:?}");
+}
+
+#[test]
 fn a_silent_device_on_a_line_that_is_down_is_not_asked_without_end() {
     // A device that was switched off: silent first, then its connection is refused at once, for minutes.
     let start = Instant::now();

@@ -1,8 +1,8 @@
 //! The state behind the lock ([`Shared`](super::shared::Shared)): the memory ring, the ledger, and what waits to be written. Pure:
 //! it is told the time, and touches no disk.
 //!
-//! The memory ring is bounded in bytes; its rule for full: the oldest that was confirmed goes, which costs history; if there is none, the
-//! oldest that was not just given to be sent goes, is counted and becomes a gap.
+//! The memory ring is bounded in bytes; its rule for full: the oldest batch that was not just given to be sent goes, is counted and, if it was not
+//! confirmed, becomes a gap.
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
@@ -85,8 +85,6 @@ pub(super) struct Inner {
     pub(super) commands: VecDeque<Command>,
     /// Blocks with a smaller number are settled.
     pub(super) floor: u64,
-    /// Nothing that memory keeps below this number is confirmed.
-    pub(super) unsettled_to: u64,
     /// The last two pieces of this run that were given out of memory to be sent: from a number to a number.
     pub(super) given: [(u64, u64); 2],
     /// What is late was given to be sent, but for what the writer has in hand.
@@ -167,6 +165,16 @@ impl Inner {
         }
     }
 
+    /// Whether readings are missing before or between these: dropped from memory out of their turn.
+    pub(super) fn has_break(&self, window: &[Kept]) -> bool {
+        let mut end = self.durable();
+        window.iter().any(|kept| {
+            let breaks = kept.batch.seq > end;
+            end = end.max(kept.batch.end());
+            breaks
+        })
+    }
+
     /// A number stands for all losses of its cause within its stretch, also for those that were told before.
     pub(super) fn for_all(&self, gap: Gap) -> Gap {
         let books = self.ledger.runs.get(&gap.of);
@@ -240,8 +248,6 @@ impl Inner {
                     if let Some(books) = self.ledger.runs.get_mut(&run) {
                         books.confirm(seq, seq.saturating_add(n));
                         self.dirty.insert(run);
-                        self.unsettled_to =
-                            self.unsettled_to.min(if run == self.run { seq } else { u64::MAX });
                     }
                 }
                 Confirmed::Event { run, number } => {

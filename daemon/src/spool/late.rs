@@ -48,29 +48,17 @@ impl Inner {
         given
     }
 
-    /// The place in memory of what goes first when it is full: what was confirmed; else the oldest that is not on its way to the server just now,
-    /// or it would be told as lost and delivered.
-    pub(super) fn dispensable(&mut self) -> usize {
-        let place = |seq: u64| self.ring.partition_point(|kept| kept.batch.seq < seq);
-        let is_settled = |at: &usize| {
-            let batch = self.ring.get(*at).map(|kept| &kept.batch);
-            batch.is_some_and(|batch| self.ledger.settled(batch.run, batch.seq, batch.end()))
-        };
-        let oldest = self.ring.front().map_or(0, |kept| kept.batch.seq).max(self.unsettled_to);
-        let confirmed = self.ledger.runs.get(&self.run).and_then(|books| {
-            books.settled.from(oldest).map(|(first, _)| place(first.max(oldest))).find(is_settled)
-        });
-        let seq = confirmed.and_then(|at| self.ring.get(at)).map(|kept| kept.batch.seq);
-        let at = confirmed.unwrap_or_else(|| {
-            let mut at = 0;
-            for (first, next) in self.given.into_iter().chain(self.given) {
-                let given = |kept: &Kept| (first..next).contains(&kept.batch.seq);
-                at = if self.ring.get(at).is_some_and(given) { place(next) } else { at };
+    /// The place in memory of what goes first when it is full: the oldest, but if that is on its way to the server just now, what comes behind
+    /// it: or it would be told as lost and be delivered.
+    pub(super) fn dispensable(&self) -> usize {
+        let mut at = 0;
+        for (first, next) in self.given.into_iter().chain(self.given) {
+            let Some(Kept { batch, .. }) = self.ring.get(at) else { break };
+            if (first..next).contains(&batch.seq) && !self.ledger.settled(batch.run, batch.seq, batch.end()) {
+                at = self.ring.partition_point(|kept| kept.batch.seq < next);
             }
-            if at < self.ring.len() { at } else { 0 }
-        });
-        self.unsettled_to = seq.unwrap_or(u64::MAX);
-        at
+        }
+        if at < self.ring.len() { at } else { 0 }
     }
 
     /// A batch that is not on its way to the disk yet.

@@ -145,12 +145,6 @@ impl Intervals {
         self.by_first.iter().map(|(&first, &next)| (first, next))
     }
 
-    /// Those that end behind a number, in order.
-    pub fn from(&self, at: u64) -> impl Iterator<Item = (u64, u64)> + '_ {
-        let before = self.by_first.range(..at).next_back().filter(|(_, next)| **next > at);
-        before.into_iter().chain(self.by_first.range(at..)).map(|(&first, &next)| (first, next))
-    }
-
     /// How many stretches.
     pub fn count(&self) -> usize {
         self.by_first.len()

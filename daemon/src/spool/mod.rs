@@ -426,7 +426,6 @@ fn inner(settings: SpoolSettings, run: RunId, next_event: u64) -> Inner {
         events_waiting: 0,
         commands: VecDeque::new(),
         floor: 0,
-        unsettled_to: 0,
         given: [(0, 0); 2],
         passed: false,
         sleeps_until: Instant::now(),

@@ -153,7 +153,7 @@ fn what_is_on_its_way_out_of_a_full_memory_is_not_dropped_before_what_is_not() {
     assert!(dropped(&life) > before, "something has to go");
     let sent: Vec<_> = [piece(&first), piece(&second)].concat();
     life.spool.confirm(&sent.iter().map(|batch| Confirmed::from(&**batch)).collect::<Vec<_>>());
-    // What was confirmed makes room for as much.
+    // What was confirmed is the oldest, and makes room for as much.
     let before = dropped(&life);
     poll(&mut life, sent.len() as u64 - 50);
     assert_eq!(dropped(&life), before, "only history went");
@@ -192,4 +192,59 @@ fn what_was_confirmed_out_of_memory_is_not_given_again_however_many_stretches_it
         life.spool.confirm(std::slice::from_ref(one));
     }
     assert_eq!(taken(&mut life), []);
+}
+
+#[test]
+fn a_power_cut_after_a_full_memory_has_dropped_out_of_turn_costs_no_file() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut life = Life::begin(patient(directory.path()), &schema::CURRENT);
+    let (run, shape) = (life.spool.run, big_shape());
+    let disk = block_commits(directory.path());
+    let mut seq = 0;
+    let mut poll = |life: &mut Life, times: u64| {
+        for _ in 0..times {
+            life.spool.append(big(run, seq, &shape), life.now);
+            seq += 10;
+        }
+        life.now += Duration::from_secs(20);
+        life.turn();
+    };
+    while life.board.read(|status| status.spool.dropped) == 0 {
+        poll(&mut life, 500);
+    }
+    let first = life.spool.span(Cursor::START).expect("memory can").expect("something");
+    let second = life.spool.span(first.next).expect("memory can").expect("more");
+    let third = life.spool.span(second.next).expect("memory can").expect("more");
+    // The oldest are refused for a while, those behind them are confirmed, and these go out of their turn.
+    let confirmed = third.items.iter().filter_map(|item| match item {
+        Item::Batch(batch) => Some(Confirmed::from(&**batch)),
+        Item::Event(_) => None,
+    });
+    life.spool.confirm(&confirmed.collect::<Vec<_>>());
+    let again = life.spool.span(Cursor::START).expect("memory can").expect("something");
+    life.spool.span(again.next).expect("memory can").expect("more");
+    poll(&mut life, 300);
+    disk.execute_batch("ROLLBACK").expect("well again");
+    life.now += Duration::from_secs(60);
+    // As far as the books of the first windows, and no further.
+    for _ in 0..40 {
+        let cut = tempfile::tempdir().expect("a directory");
+        life.now += Duration::from_millis(1);
+        life.spool.turn(life.now);
+        for suffix in ["", "-wal", "-shm"] {
+            let name = format!("{}{suffix}", store::FILE);
+            std::fs::copy(directory.path().join(&name), cut.path().join(&name)).expect("copied");
+        }
+        let mut after = Life::begin(settings(cut.path()), &schema::CURRENT);
+        after.settle();
+        after.waiting();
+        after.settle();
+        let events = after.waiting().1;
+        assert_eq!(folders(cut.path()), 0, "{events:?}");
+        assert_eq!(gaps(&events, run, GapCause::Damaged), BTreeSet::new());
+    }
+}
+
+fn folders(directory: &Path) -> usize {
+    std::fs::read_dir(directory.join("quarantine")).map_or(0, Iterator::count)
 }

@@ -73,7 +73,7 @@ impl Writer {
         // A row may be taken only when the disk knows that its readings are settled.
         let unknown = victims.reach > self.mark.floor;
         // A block behind readings that were never written would make them look as if they waited, after a crash.
-        let hole = inner.left_out && !window.batches.is_empty();
+        let hole = (inner.left_out || inner.has_break(&window.kept)) && !window.batches.is_empty();
         let undoes = self.undo_from().is_some();
         if now_due || lost || unknown || hole || undoes || window.books || !window.dead.is_empty() {
             self.books(&mut inner, window, ended);
