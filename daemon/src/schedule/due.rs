@@ -24,6 +24,9 @@ const SILENT_AFTER: u32 = 2;
 /// Pauses between probes of one silent device grow from the first to the second.
 const PROBE_PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
+/// A device that falls silent again within this time comes and goes.
+const SETTLED_AFTER: Duration = Duration::from_secs(300);
+
 /// Probing time is saved up to this many probes, so that a long quiet spell is not followed by a burst of them.
 const PROBES_SAVED: f64 = 2.0;
 
@@ -80,6 +83,8 @@ struct Health {
     probe_at: Instant,
     /// Probes that were not answered.
     probes: usize,
+    /// When it last fell silent.
+    silent_at: Option<Instant>,
     missed: u64,
 }
 
@@ -118,6 +123,7 @@ impl Due {
             pause: PROBE_PAUSE.0,
             probe_at: now,
             probes: 0,
+            silent_at: None,
             missed: 0,
         };
         let health = vec![health; spec.devices.len()];
@@ -177,6 +183,8 @@ impl Due {
                 slot.held = Some(*until);
                 if let Some(health) = self.health.get_mut(device) {
                     health.probe_at = health.probe_at.max(*until);
+                    // What was not asked must not keep the next group from being asked.
+                    health.probes = health.probes.wrapping_add(usize::from(was_silent));
                 }
                 return None;
             }
@@ -286,7 +294,6 @@ impl Health {
         match outcome {
             Outcome::Answered { .. } => {
                 self.failures = 0;
-                self.pause = PROBE_PAUSE.0;
                 (self.answering.replace(true) != Some(true)).then_some(Edge::Answering)
             }
             Outcome::Silent if self.answering == Some(false) => {
@@ -301,6 +308,11 @@ impl Health {
                     return None;
                 }
                 self.answering = Some(false);
+                // One that comes and goes is probed ever more seldom: each turn is a record and a line in the log.
+                let comes_and_goes =
+                    self.silent_at.is_some_and(|at| now.saturating_duration_since(at) < SETTLED_AFTER);
+                self.pause = if comes_and_goes { (self.pause * 2).min(PROBE_PAUSE.1) } else { PROBE_PAUSE.0 };
+                self.silent_at = Some(now);
                 self.probe_at = now + self.pause;
                 Some(Edge::Silent)
             }
