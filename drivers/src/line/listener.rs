@@ -3,8 +3,9 @@
 //! A [`Listener`] keeps, for each sentence that its points stand in, the newest line that was believed, and which
 //! groups have taken it. A line is taken once by each group, with the stamp of its own arrival, and only while it is
 //! younger than the group's period or the instrument's `silent_after`: an old sentence is not a new reading. A sentence
-//! that does not come for the longer of the two, and for twice the time between the last two of it, is missing, however
-//! much else the instrument says. That is learned by hearing: what comes each minute is missing until it came twice.
+//! that does not come for the longer of the two, and for twice its rhythm, is missing, however much else the
+//! instrument says. The rhythm is learned by hearing, as the smaller of the last two intervals: one long interval may be
+//! a fault, and must not excuse the next. So what comes each minute is missing in between until it came three times.
 
 use std::time::{Duration, Instant};
 
@@ -51,8 +52,8 @@ struct Sentence {
     heard_at: Instant,
     /// It has been heard since the port was opened.
     heard: bool,
-    /// Between the last two of it; zero until two were heard. Kept when the port is opened again.
-    interval: Duration,
+    /// The last two times between two of it, the newer first; zero is not known yet. Kept when the port is opened again.
+    intervals: [Duration; 2],
     /// A group has waited for it long enough, and it has not been heard since.
     missing: bool,
     /// That it does not come has been said, and not taken back.
@@ -66,7 +67,7 @@ impl Sentence {
             newest: None,
             heard_at,
             heard: false,
-            interval: Duration::ZERO,
+            intervals: [Duration::ZERO; 2],
             missing: false,
             said: false,
         }
@@ -74,14 +75,15 @@ impl Sentence {
 
     /// How long it may stay away from a group that takes lines not older than `oldest`.
     fn patience(&self, oldest: Duration) -> Duration {
-        oldest.max(self.interval.saturating_mul(2).min(LONGEST_RHYTHM))
+        let [newer, older] = self.intervals;
+        oldest.max(newer.min(older).saturating_mul(2).min(LONGEST_RHYTHM))
     }
 
     fn hear(&mut self, heard: Heard, now: Instant) {
         let interval = now.saturating_duration_since(self.heard_at);
         // Two lines of one read came at times that nobody knows.
         if self.heard && !interval.is_zero() {
-            self.interval = interval;
+            self.intervals = [interval, self.intervals[0]];
         }
         self.heard = true;
         self.heard_at = now;

@@ -58,12 +58,12 @@ fn a_sentence_is_overdue_by_its_own_silence_and_not_by_that_of_the_instrument() 
     say(&mut ears, b"$WIMWV,1\r\n$WIMDA,20\r\n", at(1));
     assert_eq!(overdue(&ears), seconds([5, 6, 31]));
     say(&mut ears, b"$WIMWV,2\r\n", at(10));
-    assert_eq!(overdue(&ears), seconds([28, 6, 40]), "other sentences do not renew it");
+    assert_eq!(overdue(&ears), seconds([14, 6, 40]), "other sentences do not renew it");
     assert_eq!(ears.take(1, at(10), Cause::Silent).samples, [(1, Sample::bad(Cause::Silent))], "too old");
     let both = ears.take(2, at(10), Cause::Silent).samples;
     assert_eq!(both, [(0, Sample::good(Value::F64(2.0))), (1, Sample::good(Value::F64(20.0)))], "30 s are");
     ears.opened(at(60));
-    assert_eq!(overdue(&ears), seconds([78, 65, 90]), "nothing could be heard before");
+    assert_eq!(overdue(&ears), seconds([64, 65, 90]), "nothing could be heard before");
 }
 
 #[test]
@@ -89,21 +89,27 @@ fn that_a_sentence_does_not_come_is_said_once_and_once_when_it_comes_again() {
     assert!(matches!(taken.as_slice(), [(1, sample)] if sample.quality == Quality::Good));
 }
 
+/// Polls the air (group 0) each second until `end`, hears it in the seconds that `comes` says, and returns the edges.
+fn listen(ears: &mut Listener, start: Instant, end: u64, comes: impl Fn(u64) -> bool) -> Vec<(u64, bool)> {
+    let mut said = Vec::new();
+    for second in 1..=end {
+        let now = start + Duration::from_secs(second);
+        if comes(second) {
+            say(ears, b"$WIMDA,20\r\n", now);
+        }
+        said.extend(edges(ears, 0, now).into_iter().map(|(_, missing)| (second, missing)));
+    }
+    said
+}
+
 #[test]
 fn a_sentence_that_comes_seldom_is_not_missing_between_two_of_it() {
     let start = Instant::now();
     let at = |seconds| start + Duration::from_secs(seconds);
-    let mut ears = ears_of(start, 10, &[(2, &[1])]);
-    let mut said = Vec::new();
-    for second in 1..=600 {
-        if second % 60 == 0 {
-            say(&mut ears, b"$WIMDA,20\r\n", at(second));
-        }
-        if second % 2 == 0 {
-            said.extend(edges(&mut ears, 0, at(second)).into_iter().map(|(_, missing)| (second, missing)));
-        }
-    }
-    assert_eq!(said, [(10, true), (60, false), (70, true), (120, false)], "until its rhythm is known");
+    let mut ears = ears_of(start, 10, &[(1, &[1])]);
+    let said = listen(&mut ears, start, 600, |second| second % 60 == 0);
+    let until_known = [(10, true), (60, false), (70, true), (120, false), (130, true), (180, false)];
+    assert_eq!(said, until_known, "until its rhythm is known");
     assert_eq!(ears.overdue_at(0), Some(at(720)));
     assert_eq!(edges(&mut ears, 0, at(719)), []);
     assert_eq!(edges(&mut ears, 0, at(720)).len(), 1, "twice as long is missing");
@@ -114,7 +120,49 @@ fn a_sentence_that_comes_seldom_is_not_missing_between_two_of_it() {
     say(&mut ears, b"$WIMDA,20\r\n$WIMDA,20\r\n", at(1_061));
     assert_eq!(ears.overdue_at(0), Some(at(1_181)), "two in one read are no interval");
     say(&mut ears, b"$WIMDA,20\r\n", at(9_000));
-    assert_eq!(ears.overdue_at(0), Some(at(9_000 + 3_600)), "an hour is the longest excuse");
+    say(&mut ears, b"$WIMDA,20\r\n", at(17_000));
+    assert_eq!(ears.overdue_at(0), Some(at(17_000 + 3_600)), "an hour is the longest excuse");
+}
+
+#[test]
+fn the_length_of_a_fault_is_not_taken_for_the_rhythm_of_a_sentence() {
+    // Each 10 s for two hours, away for 50 minutes, once more, and then never again.
+    let (stops, back) = (7_200, 10_200);
+    let comes = |second| second <= stops && second % 10 == 0 || second == back;
+    let start = Instant::now();
+    let mut ears = ears_of(start, 4, &[(1, &[1])]);
+    let said = listen(&mut ears, start, back + 7_200, comes);
+    let known: Vec<_> = said.into_iter().filter(|(second, _)| *second > 100).collect();
+    assert_eq!(known, [(stops + 20, true), (back, false), (back + 20, true)]);
+
+    // The same fault right after the first line: one interval alone is no rhythm.
+    let mut ears = ears_of(start, 4, &[(1, &[1])]);
+    let said = listen(&mut ears, start, 10_000, |second| [10, 3_010].contains(&second));
+    assert_eq!(said[2..], [(14, true), (3_010, false), (3_014, true)]);
+
+    // And over an opening of the port: the intervals on both sides of it are neighbours.
+    let mut ears = ears_of(start, 4, &[(1, &[1])]);
+    let at = |seconds| start + Duration::from_secs(seconds);
+    (1..=5).for_each(|turn| say(&mut ears, b"$WIMDA,20\r\n", at(turn * 10)));
+    ears.opened(at(100));
+    say(&mut ears, b"\r\n$WIMDA,20\r\n", at(101));
+    say(&mut ears, b"$WIMDA,20\r\n", at(3_101));
+    assert_eq!(ears.overdue_at(0), Some(at(3_121)));
+}
+
+#[test]
+fn a_rhythm_that_becomes_slower_is_learned_after_two_intervals_and_a_faster_one_after_one() {
+    let start = Instant::now();
+    let mut ears = ears_of(start, 4, &[(1, &[1])]);
+    let comes = |second| match second {
+        ..=600 => second % 10 == 0,
+        ..=1_200 => second % 60 == 0,
+        _ => second % 10 == 0,
+    };
+    let said = listen(&mut ears, start, 1_210, comes);
+    let known: Vec<_> = said.into_iter().filter(|(second, _)| *second > 100).collect();
+    assert_eq!(known, [(620, true), (660, false), (680, true), (720, false)]);
+    assert_eq!(ears.overdue_at(0), Some(start + Duration::from_secs(1_230)));
 }
 
 #[test]
