@@ -24,7 +24,7 @@ use crate::status::Board;
 /// A spool in the hands of one caller.
 #[derive(Debug)]
 pub struct Stepped {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     writer: Writer,
     reader: Reader,
     _lock: Option<Lock>,

@@ -3,6 +3,7 @@
 use super::taken_back::Life;
 use super::*;
 use crate::spool::Cursor;
+use crate::spool::inner::WINDOW_BYTES;
 use crate::spool::ledger::INTERVALS_MAX;
 use crate::spool::schema;
 
@@ -122,51 +123,99 @@ fn what_the_writer_had_in_hand_is_not_passed_over_for_good() {
     drop(disk);
 }
 
+/// A memory that is full because the disk takes nothing.
+struct Full {
+    directory: tempfile::TempDir,
+    life: Life,
+    disk: rusqlite::Connection,
+    shape: Arc<Shape>,
+    seq: u64,
+}
+
+impl Full {
+    fn begin() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let life = Life::begin(patient(directory.path()), &schema::CURRENT);
+        let disk = block_commits(directory.path());
+        let mut full = Self { directory, life, disk, shape: big_shape(), seq: 0 };
+        while full.dropped() == 0 {
+            full.poll(500);
+        }
+        full
+    }
+
+    /// The plant goes on.
+    fn poll(&mut self, times: usize) {
+        let run = self.life.spool.run;
+        for _ in 0..times {
+            self.life.spool.append(big(run, self.seq, &self.shape), self.life.now);
+            self.seq += 10;
+        }
+        self.life.now += Duration::from_secs(20);
+        self.life.turn();
+    }
+
+    fn dropped(&self) -> u64 {
+        self.life.board.read(|status| status.spool.dropped)
+    }
+
+    /// What is given from there on, and where it goes on.
+    fn piece(&mut self, from: Cursor) -> (Vec<Arc<Batch>>, Cursor) {
+        let span = self.life.spool.span(from).expect("memory can").expect("something");
+        let batch = |item: &Item| if let Item::Batch(batch) = item { Some(batch.clone()) } else { None };
+        (span.items.iter().filter_map(batch).collect(), span.next)
+    }
+
+    fn confirm(&mut self, batches: &[Arc<Batch>]) {
+        self.life.spool.confirm(&batches.iter().map(|batch| Confirmed::from(&**batch)).collect::<Vec<_>>());
+    }
+
+    fn heal(&mut self) {
+        self.disk.execute_batch("ROLLBACK").expect("well again");
+        self.life.now += Duration::from_secs(60);
+    }
+
+    /// Whether the first numbers that are missing within memory come just behind what one commit takes.
+    fn hole_follows_a_window(&self) -> Option<bool> {
+        let inner = self.life.spool.shared.lock();
+        let (mut bytes, mut end) = (0, inner.ring.front()?.batch.seq);
+        for kept in &inner.ring {
+            let full = bytes + kept.bytes > WINDOW_BYTES;
+            if kept.batch.seq > end {
+                return Some(full);
+            }
+            bytes = if full { kept.bytes } else { bytes + kept.bytes };
+            end = kept.batch.end();
+        }
+        None
+    }
+}
+
 #[test]
 fn what_is_on_its_way_out_of_a_full_memory_is_not_dropped_before_what_is_not() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let mut life = Life::begin(patient(directory.path()), &schema::CURRENT);
-    let (run, shape) = (life.spool.run, big_shape());
-    let disk = block_commits(directory.path());
-    let mut seq = 0;
-    let mut poll = |life: &mut Life, times: u64| {
-        for _ in 0..times {
-            life.spool.append(big(run, seq, &shape), life.now);
-            seq += 10;
-        }
-        life.now += Duration::from_secs(20);
-        life.turn();
-    };
-    while life.board.read(|status| status.spool.dropped) == 0 {
-        poll(&mut life, 500);
-    }
-    let piece = |span: &crate::spool::api::Span| {
-        let batch = |item: &Item| if let Item::Batch(batch) = item { Some(batch.clone()) } else { None };
-        span.items.iter().filter_map(batch).collect::<Vec<_>>()
-    };
-    let dropped = |life: &Life| life.board.read(|status| status.spool.dropped);
-    let first = life.spool.span(Cursor::START).expect("memory can").expect("something");
-    let second = life.spool.span(first.next).expect("memory can").expect("more");
+    let mut full = Full::begin();
+    let (first, next) = full.piece(Cursor::START);
+    let (second, _) = full.piece(next);
     // Both pieces are in flight, and the plant goes on.
-    let before = dropped(&life);
-    poll(&mut life, 200);
-    assert!(dropped(&life) > before, "something has to go");
-    let sent: Vec<_> = [piece(&first), piece(&second)].concat();
-    life.spool.confirm(&sent.iter().map(|batch| Confirmed::from(&**batch)).collect::<Vec<_>>());
+    let before = full.dropped();
+    full.poll(200);
+    assert!(full.dropped() > before, "something has to go");
+    let sent = [first, second].concat();
+    full.confirm(&sent);
     // What was confirmed is the oldest, and makes room for as much.
-    let before = dropped(&life);
-    poll(&mut life, sent.len() as u64 - 50);
-    assert_eq!(dropped(&life), before, "only history went");
-    poll(&mut life, 200);
-    assert!(dropped(&life) > before);
-    disk.execute_batch("ROLLBACK").expect("well again");
-    life.now += Duration::from_secs(60);
-    life.settle();
-    let (waits, events) = life.waiting();
-    let (sent, waits, lost) = (numbers(&sent), numbers(&waits), gaps(&events, run, GapCause::Overflow));
+    let before = full.dropped();
+    full.poll(sent.len() - 50);
+    assert_eq!(full.dropped(), before, "only history went");
+    full.poll(200);
+    assert!(full.dropped() > before);
+    full.heal();
+    full.life.settle();
+    let (waits, events) = full.life.waiting();
+    let lost = gaps(&events, full.life.spool.run, GapCause::Overflow);
+    let (sent, waits) = (numbers(&sent), numbers(&waits));
     assert!(sent.is_disjoint(&lost) && waits.is_disjoint(&lost) && sent.is_disjoint(&waits));
-    assert_eq!(lost.len() as u64, dropped(&life));
-    assert_eq!((sent.len() + waits.len() + lost.len()) as u64, seq, "each is one of the three");
+    assert_eq!(lost.len() as u64, full.dropped());
+    assert_eq!((sent.len() + waits.len() + lost.len()) as u64, full.seq, "each is one of the three");
 }
 
 #[test]
@@ -196,53 +245,46 @@ fn what_was_confirmed_out_of_memory_is_not_given_again_however_many_stretches_it
 
 #[test]
 fn a_power_cut_after_a_full_memory_has_dropped_out_of_turn_costs_no_file() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let mut life = Life::begin(patient(directory.path()), &schema::CURRENT);
-    let (run, shape) = (life.spool.run, big_shape());
-    let disk = block_commits(directory.path());
-    let mut seq = 0;
-    let mut poll = |life: &mut Life, times: u64| {
-        for _ in 0..times {
-            life.spool.append(big(run, seq, &shape), life.now);
-            seq += 10;
+    let mut at_a_windows_end = false;
+    // How many of the oldest are gone too moves the windows against the hole.
+    for gone in 0..3 {
+        let mut full = Full::begin();
+        let (first, next) = full.piece(Cursor::START);
+        let (_, next) = full.piece(next);
+        let (third, _) = full.piece(next);
+        // The oldest are refused for a while, those behind them are confirmed, and these go out of their turn.
+        full.confirm(&third);
+        let (again, next) = full.piece(Cursor::START);
+        assert_eq!(again, first);
+        full.piece(next);
+        full.confirm(&first[..gone]);
+        full.poll(300);
+        at_a_windows_end |= full.hole_follows_a_window().expect("a hole in memory");
+        full.heal();
+        // As far as the books of the first windows, and no further.
+        for _ in 0..40 {
+            full.life.now += Duration::from_millis(1);
+            full.life.spool.turn(full.life.now);
+            after_a_power_cut(&full);
         }
-        life.now += Duration::from_secs(20);
-        life.turn();
-    };
-    while life.board.read(|status| status.spool.dropped) == 0 {
-        poll(&mut life, 500);
     }
-    let first = life.spool.span(Cursor::START).expect("memory can").expect("something");
-    let second = life.spool.span(first.next).expect("memory can").expect("more");
-    let third = life.spool.span(second.next).expect("memory can").expect("more");
-    // The oldest are refused for a while, those behind them are confirmed, and these go out of their turn.
-    let confirmed = third.items.iter().filter_map(|item| match item {
-        Item::Batch(batch) => Some(Confirmed::from(&**batch)),
-        Item::Event(_) => None,
-    });
-    life.spool.confirm(&confirmed.collect::<Vec<_>>());
-    let again = life.spool.span(Cursor::START).expect("memory can").expect("something");
-    life.spool.span(again.next).expect("memory can").expect("more");
-    poll(&mut life, 300);
-    disk.execute_batch("ROLLBACK").expect("well again");
-    life.now += Duration::from_secs(60);
-    // As far as the books of the first windows, and no further.
-    for _ in 0..40 {
-        let cut = tempfile::tempdir().expect("a directory");
-        life.now += Duration::from_millis(1);
-        life.spool.turn(life.now);
-        for suffix in ["", "-wal", "-shm"] {
-            let name = format!("{}{suffix}", store::FILE);
-            std::fs::copy(directory.path().join(&name), cut.path().join(&name)).expect("copied");
-        }
-        let mut after = Life::begin(settings(cut.path()), &schema::CURRENT);
-        after.settle();
-        after.waiting();
-        after.settle();
-        let events = after.waiting().1;
-        assert_eq!(folders(cut.path()), 0, "{events:?}");
-        assert_eq!(gaps(&events, run, GapCause::Damaged), BTreeSet::new());
+    assert!(at_a_windows_end, "where nothing of the hole is seen in the window");
+}
+
+/// Nothing is found damaged.
+fn after_a_power_cut(full: &Full) {
+    let cut = tempfile::tempdir().expect("a directory");
+    for suffix in ["", "-wal", "-shm"] {
+        let name = format!("{}{suffix}", store::FILE);
+        std::fs::copy(full.directory.path().join(&name), cut.path().join(&name)).expect("copied");
     }
+    let mut after = Life::begin(settings(cut.path()), &schema::CURRENT);
+    after.settle();
+    after.waiting();
+    after.settle();
+    let events = after.waiting().1;
+    assert_eq!(folders(cut.path()), 0, "{events:?}");
+    assert_eq!(gaps(&events, full.life.spool.run, GapCause::Damaged), BTreeSet::new());
 }
 
 fn folders(directory: &Path) -> usize {

@@ -257,12 +257,15 @@ impl Writer {
             books.end = End::of_row(update.ended.into(), update.last_wall_us).or(books.end);
         }
         let before = books.settled.below(books.durable);
-        books.durable = books.settled_on(books.durable.max(end.unwrap_or_default()));
-        let next_seq = books.durable;
+        let stored = books.durable.max(end.unwrap_or_default());
+        let next_seq = books.settled_on(stored);
+        books.durable = next_seq;
         // What was confirmed before it was stored was no business of the disk until now.
         if books.settled.below(next_seq) > before {
             inner.dirty.insert(run);
         }
+        // The next block may begin behind what was dropped out of its turn: its commit has to say why nothing lies there.
+        inner.left_out |= next_seq > stored;
         let (waiting, records) = inner.waiting();
         drop(inner);
         self.shared.committed.send_modify(|committed| {
