@@ -284,7 +284,9 @@ fn bad_frames_exceptions_nan_and_sentinels_are_no_values_and_say_why() {
         assert!(words.iter().any(|word| said.contains(word)), "unit {unit}: {said}, expected {words:?}");
     }
     wait_for("the words for it", SOON, || told(&gateway));
-    gateway.wait_log("points of it have no usable value: compare its register map bus=b1 device=d1");
+    gateway.wait_log(
+        "points of it have no usable value: compare its configuration with its manual bus=b1 device=d1",
+    );
     wait_for("good readings meanwhile", Duration::from_secs(30), || {
         (receiver.messages().iter().filter(|m| m.topic.ends_with("/live/d8")).count() > 20).then_some(())
     });

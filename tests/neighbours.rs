@@ -1,5 +1,9 @@
 //! Dead devices: they cost a bounded share, and none of their points keeps a value that nobody has read.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -76,4 +80,61 @@ fn no_point_of_a_silent_device_stays_good_however_seldom_it_is_polled() {
     both("bad", "silent");
     plant.answer(1);
     both("good", "");
+}
+
+/// A Modbus TCP device whose answers about address 100 are a register too long; returns its port, and how often it
+/// was asked for anything else.
+fn damages_one_address() -> (u16, Arc<AtomicU64>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let sound = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&sound);
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut request = [0; 12];
+            while stream.read_exact(&mut request).is_ok() {
+                let [a, b, .., unit, function, high, low, _, _] = request;
+                let data: &[u8] = if [high, low] == [0, 100] { &[4, 0, 1, 0, 2] } else { &[2, 0, 42] };
+                count.fetch_add(u64::from(data.len() == 3), Ordering::Relaxed);
+                let length = u8::try_from(data.len() + 2).unwrap();
+                let answer = [&[a, b, 0, 0, 0, length, unit, function], data].concat();
+                if stream.write_all(&answer).is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    (port, sound)
+}
+
+#[test]
+fn a_device_of_which_one_group_is_always_damaged_does_not_come_and_go() {
+    let (port, sound) = damages_one_address();
+    let mut gateway = Gateway::new(&format!(
+        "gateway = \"plant7-gw1\"\n[bus.hall]\nperiod = \"100ms\"\n[bus.hall.link.modbus-tcp]\nhost = \"127.0.0.1\"\nport = {port}\n\
+         timeout = \"200ms\"\n[bus.hall.device.meter]\nunit_id = 1\n[bus.hall.device.meter.points]\n\
+         fast = {{ input = 100 }}\nslow = {{ input = 200, period = \"2s\" }}\n",
+    ));
+    gateway.start();
+    gateway.wait_status("the group without values to be noticed", |status| {
+        let device = &status["buses"][0]["devices"][0];
+        (device["answering"] == true && device["unusable"] == 1).then_some(())
+    });
+    // Some ten damaged polls stand between two of the others.
+    let before = sound.load(Ordering::Relaxed);
+    wait_for("six polls of the sound group", SOON, || {
+        (sound.load(Ordering::Relaxed) >= before + 6).then_some(())
+    });
+    let log = gateway.log();
+    let said = |words: &str| log.matches(words).count();
+    assert_eq!(said("points of it have no usable value"), 1, "{log}");
+    // Until the sound group was asked for the first time nobody knew.
+    assert!(said("device answers bus") <= 1 && said("device does not answer") <= 1, "{log}");
+    let status = gateway.status().expect("it runs");
+    let device = &status["buses"][0]["devices"][0];
+    assert_eq!(
+        (&device["answering"], &device["unusable"]),
+        (&Value::Bool(true), &Value::from(1)),
+        "{device}"
+    );
 }

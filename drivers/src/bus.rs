@@ -266,6 +266,9 @@ pub enum Outcome {
     },
     /// No believed answer before the deadline; the line itself works.
     Silent,
+    /// No believed answer, but something that was meant for one: its check sum or its length is wrong. Somebody is there;
+    /// whether it is the device show its other groups.
+    Damaged,
     /// The port or connection is down; the reason is in [`Counters::last_error`].
     LinkDown,
     /// Nothing was sent: a late answer of equal shape may still arrive until then (bus debt, P5). Poll something

@@ -6,6 +6,9 @@
 //! devices of a bus together cost at most [`SILENT_SHARE`] of its time (P6); a probe starts only if its whole timeout
 //! fits before the next due poll, or, where that can never be, once in [`PROBE_ANYWAY`].
 //!
+//! A damaged answer is no sign that a device is away while another of its groups was answered in its last poll: then this
+//! group has no values, and nothing else. Where none was it counts as silence. (Damage ends a poll long before its timeout.)
+//!
 //! No clock is read here: every call takes `now`.
 
 use std::time::{Duration, Instant};
@@ -24,8 +27,8 @@ const SILENT_AFTER: u32 = 2;
 /// Pauses between probes of one silent device grow from the first to the second.
 const PROBE_PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
-/// A device that falls silent again within this time comes and goes.
-const SETTLED_AFTER: Duration = Duration::from_secs(300);
+/// A device that falls silent so soon after it began to answer comes and goes.
+const SETTLED_AFTER: Duration = Duration::from_secs(60);
 
 /// Probing time is saved up to this many probes, so that a long quiet spell is not followed by a burst of them.
 const PROBES_SAVED: f64 = 2.0;
@@ -72,6 +75,8 @@ struct Slot {
     turn: Instant,
     /// Not before then, although it is due: the line still owes an answer of equal shape.
     held: Option<Instant>,
+    /// Its last poll that said anything about the device was answered.
+    answered: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -81,10 +86,10 @@ struct Health {
     failures: u32,
     pause: Duration,
     probe_at: Instant,
-    /// Probes that were not answered.
+    /// Probes that were not answered, or held: whose turn it is.
     probes: usize,
-    /// When it last fell silent.
-    silent_at: Option<Instant>,
+    /// Since when it answers, or did last.
+    since: Option<Instant>,
     missed: u64,
 }
 
@@ -113,7 +118,8 @@ impl Due {
         for (device, d) in spec.devices.iter().enumerate() {
             for (group, g) in d.groups.iter().enumerate() {
                 let limit = timeout * requests(device, group).max(1);
-                slots.push(Slot { device, group, period: g.period, limit, due: now, turn: now, held: None });
+                let (period, held, answered) = (g.period, None, false);
+                slots.push(Slot { device, group, period, limit, due: now, turn: now, held, answered });
             }
         }
         spread(&mut slots, timeout, now);
@@ -123,7 +129,7 @@ impl Due {
             pause: PROBE_PAUSE.0,
             probe_at: now,
             probes: 0,
-            silent_at: None,
+            since: None,
             missed: 0,
         };
         let health = vec![health; spec.devices.len()];
@@ -178,6 +184,8 @@ impl Due {
     ) -> Option<Edge> {
         let (device, group) = poll;
         let was_silent = self.is_silent(device);
+        let others = |slot: &Slot| slot.device == device && slot.group != group && slot.answered;
+        let is_there = !was_silent && self.slots.iter().any(others);
         if let Some(slot) = self.slots.iter_mut().find(|s| s.device == device && s.group == group) {
             if let Outcome::Held { until } = outcome {
                 slot.held = Some(*until);
@@ -189,6 +197,9 @@ impl Due {
                 return None;
             }
             slot.held = None;
+            if *outcome != Outcome::LinkDown {
+                slot.answered = matches!(outcome, Outcome::Answered { .. });
+            }
             slot.turn = started + slot.period;
             if !was_silent {
                 slot.due += slot.period;
@@ -197,9 +208,16 @@ impl Due {
         if was_silent {
             self.saved = self.saved.saturating_sub(now.saturating_duration_since(started));
         }
+        if *outcome == Outcome::Damaged && is_there {
+            return None;
+        }
         let edge = self.health.get_mut(device)?.note(outcome, now);
-        if edge == Some(Edge::Answering) && was_silent {
-            self.rejoin(poll, now);
+        match edge {
+            Some(Edge::Answering) if was_silent => self.rejoin(poll, now),
+            Some(Edge::Silent) => {
+                self.slots.iter_mut().filter(|s| s.device == device).for_each(|s| s.answered = false)
+            }
+            _ => {}
         }
         edge
     }
@@ -294,15 +312,17 @@ impl Health {
         match outcome {
             Outcome::Answered { .. } => {
                 self.failures = 0;
-                (self.answering.replace(true) != Some(true)).then_some(Edge::Answering)
+                let edge = (self.answering.replace(true) != Some(true)).then_some(Edge::Answering);
+                self.since = edge.map(|_| now).or(self.since);
+                edge
             }
-            Outcome::Silent if self.answering == Some(false) => {
+            Outcome::Silent | Outcome::Damaged if self.answering == Some(false) => {
                 self.probes = self.probes.wrapping_add(1);
                 self.probe_at = now + self.pause;
                 self.pause = (self.pause * 2).min(PROBE_PAUSE.1);
                 None
             }
-            Outcome::Silent => {
+            Outcome::Silent | Outcome::Damaged => {
                 self.failures += 1;
                 if self.failures < SILENT_AFTER {
                     return None;
@@ -310,9 +330,8 @@ impl Health {
                 self.answering = Some(false);
                 // One that comes and goes is probed ever more seldom: each turn is a record and a line in the log.
                 let comes_and_goes =
-                    self.silent_at.is_some_and(|at| now.saturating_duration_since(at) < SETTLED_AFTER);
+                    self.since.is_some_and(|at| now.saturating_duration_since(at) < SETTLED_AFTER);
                 self.pause = if comes_and_goes { (self.pause * 2).min(PROBE_PAUSE.1) } else { PROBE_PAUSE.0 };
-                self.silent_at = Some(now);
                 self.probe_at = now + self.pause;
                 Some(Edge::Silent)
             }

@@ -281,6 +281,81 @@ fn a_held_probe_does_not_keep_the_other_groups_from_being_probed() {
     assert!(back < Duration::from_secs(72), "{back:?}");
 }
 
+/// One device with a group each second and one each `slow` seconds; `outcome(group, second)` is what its polls bring.
+/// Returns the edges with their seconds, and how often each group was polled.
+fn run_two_groups(
+    slow: u64,
+    length: u64,
+    outcome: impl Fn(usize, u64) -> Outcome,
+) -> (Vec<(u64, Edge)>, [usize; 2]) {
+    let start = Instant::now();
+    let mut spec = spec(1, 1000 * MS);
+    spec.devices[0].groups.push(Group { period: Duration::from_secs(slow), points: vec![] });
+    let mut due = Due::new(&spec, |_, _| 1, TIMEOUT, start);
+    let (mut now, mut edges, mut polls) = (start, Vec::new(), [0, 0]);
+    while now < start + Duration::from_secs(length) {
+        match due.next(now) {
+            Next::Wait(later) => now = later,
+            Next::Poll { device, group, .. } => {
+                polls[group] += 1;
+                let second = (now - start).as_secs();
+                let outcome = outcome(group, second);
+                let took = if outcome == Outcome::Silent { TIMEOUT } else { MS };
+                let edge = due.polled((device, group), &outcome, now, now + took);
+                edges.extend(edge.map(|edge| (second, edge)));
+                now += took;
+            }
+        }
+    }
+    (edges, polls)
+}
+
+#[test]
+fn a_group_that_is_damaged_at_each_poll_does_not_make_its_device_come_and_go() {
+    let answered = Outcome::Answered { turnaround: MS };
+    // Well for a minute, damaged for ten, and well again.
+    let (edges, polls) = run_two_groups(60, 720, |group, second| match group {
+        0 if (60..660).contains(&second) => Outcome::Damaged,
+        _ => answered,
+    });
+    assert_eq!(edges, [(0, Edge::Answering)]);
+    assert_eq!(polls, [720, 12], "and is polled on");
+    // From the start: until the other group is asked nothing is known of the device.
+    let (edges, _) = run_two_groups(60, 720, |group, _| if group == 0 { Outcome::Damaged } else { answered });
+    assert!(matches!(edges[..], [.., (0..=3, Edge::Answering)]) && edges.len() <= 2, "{edges:?}");
+}
+
+#[test]
+fn a_device_that_goes_away_on_a_noisy_line_is_silent_once_its_other_groups_have_failed_too() {
+    let answered = Outcome::Answered { turnaround: MS };
+    let (edges, polls) = run_two_groups(10, 300, |group, second| match group {
+        _ if !(30..200).contains(&second) => answered,
+        0 => Outcome::Damaged,
+        _ => Outcome::Silent,
+    });
+    let [(0, Edge::Answering), (gone, Edge::Silent), (back, Edge::Answering)] = edges[..] else {
+        panic!("{edges:?}")
+    };
+    assert!((30..=43).contains(&gone) && (200..=212).contains(&back), "{edges:?}");
+    assert!(polls[0] < 190, "a probe that is damaged is a probe in vain: {polls:?}");
+    // Nothing but damage: there is no sign that it is the device.
+    let (edges, _) = run_two_groups(10, 300, |_, _| Outcome::Damaged);
+    assert_eq!(edges.len(), 1, "{edges:?}");
+    assert_eq!(edges[0].1, Edge::Silent);
+}
+
+#[test]
+fn a_device_that_is_lost_for_a_moment_each_few_minutes_is_found_again_at_once() {
+    let start = Instant::now();
+    let mut due = Due::new(&spec(1, 1000 * MS), |_, _| 1, TIMEOUT, start);
+    let (polls, _) = run(&mut due, start, Duration::from_secs(3_000), |_, now| {
+        let second = (now - start).as_secs() % 240;
+        (second < 200 || second > 203).then_some(MS)
+    });
+    let gaps = polls[0].windows(2).filter(|polls| polls[1] - polls[0] > 3000 * MS).count();
+    assert_eq!(gaps, 0, "it answered for minutes: its probes begin anew");
+}
+
 #[test]
 fn a_silent_device_on_a_line_that_is_down_is_not_asked_without_end() {
     // A device that was switched off: silent first, then its connection is refused at once, for minutes.

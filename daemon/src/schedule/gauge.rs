@@ -65,7 +65,8 @@ impl Gauges {
         if let Outcome::Held { .. } = poll.outcome {
             return;
         }
-        gauge.misheard = strange && poll.outcome == Outcome::Silent;
+        let strange = strange || poll.outcome == Outcome::Damaged;
+        gauge.misheard = strange && matches!(poll.outcome, Outcome::Silent | Outcome::Damaged);
         match poll.outcome {
             Outcome::Held { .. } => {}
             Outcome::Answered { turnaround } => {
@@ -75,7 +76,7 @@ impl Gauges {
                 }
                 gauge.error = None;
             }
-            Outcome::Silent => gauge.error = Some(silence(&poll.samples, strange)),
+            Outcome::Silent | Outcome::Damaged => gauge.error = Some(silence(&poll.samples, strange)),
             Outcome::LinkDown => gauge.error = Some("the line is down".to_owned()),
         }
         gauge.polls += 1;
@@ -278,6 +279,9 @@ mod tests {
         assert_eq!(said(&mut gauges, Cause::Silent, false), ("no answer in time".to_owned(), false));
         let (words, misheard) = said(&mut gauges, Cause::BadFrame, true);
         assert!(misheard && words.contains("not what was asked"), "{words}");
+        let damaged = Poll { outcome: Outcome::Damaged, ..poll(1, 1) };
+        gauges.polled(0, &damaged, false, start);
+        assert!(gauges.devices[0].misheard, "damage is something, also where no counter says so");
         let (words, _) = said(&mut gauges, Cause::Exception(11), false);
         assert!(words.contains("gateway in between"), "{words}");
         gauges.polled(0, &poll(1, 1), true, start);

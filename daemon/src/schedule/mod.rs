@@ -120,10 +120,12 @@ pub async fn run(spec: Arc<BusSpec>, mut around: Surroundings) {
                 gauges.polled(device, &poll, gauge::strange(bus.counters()) > strange, ended);
                 let edge = due.polled((device, group), &poll.outcome, now, ended);
                 let again = edge == Some(Edge::Answering);
-                let turn = if due.is_silent(device) { None } else { gauges.judge(device, &poll, again) };
-                if due.is_silent(device) {
+                let turn = if due.is_silent(device) {
                     say_of_the_others(&spec, &around, (device, group), &poll);
-                }
+                    None
+                } else {
+                    gauges.judge(device, &poll, again)
+                };
                 hand_on(&spec, &mut around, (device, group), poll, edge);
                 say(&spec, device, turn);
                 // A line that is down fails at once, and polls may follow each other without a pause: let the
@@ -214,7 +216,7 @@ fn say(spec: &BusSpec, device: usize, turn: Option<Turn>) {
     match turn {
         Turn::Unusable(unusable, points, why) => tracing::warn!(
             bus = %spec.name, device = %d.name, unusable, points, %why,
-            "device answers, but points of it have no usable value: compare its register map"
+            "device answers, but points of it have no usable value: compare its configuration with its manual"
         ),
         Turn::Usable => {
             tracing::info!(bus = %spec.name, device = %d.name, "all points of the device have usable values again");

@@ -188,7 +188,7 @@ impl Client {
             None => reading.ask_all(&mut self.line, &mut asked, deadline).await,
         }
         let poll = reading.poll(*presence);
-        if poll.outcome == Outcome::Silent {
+        if matches!(poll.outcome, Outcome::Silent | Outcome::Damaged) {
             presence.silent();
         }
         if let (Some(((group, index), _)), Outcome::Answered { .. }) = (sign, &poll.outcome)

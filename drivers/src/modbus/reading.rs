@@ -28,6 +28,8 @@ pub(super) struct Reading<'a> {
     at: Option<Instant>,
     turnaround: Option<Duration>,
     asked: bool,
+    /// An answer came damaged; that of a retry does not count.
+    damaged: bool,
     held_until: Option<Instant>,
     link_down: bool,
     /// A request was left out, or its silence was expected.
@@ -97,6 +99,7 @@ impl<'a> Reading<'a> {
             at: None,
             turnaround: None,
             asked: false,
+            damaged: false,
             held_until: None,
             link_down: false,
             left_out: false,
@@ -162,7 +165,8 @@ impl<'a> Reading<'a> {
             }
             Err(Failure::Held(until)) => self.held_until = Some(until),
             Err(Failure::LinkDown) => self.line_is_down(),
-            Ok(_) | Err(Failure::Silent | Failure::Damaged | Failure::NeverQuiet) => self.asked = true,
+            Err(Failure::Damaged) => (self.asked, self.damaged) = (true, true),
+            Ok(_) | Err(Failure::Silent | Failure::NeverQuiet) => self.asked = true,
         }
     }
 
@@ -218,7 +222,7 @@ impl<'a> Reading<'a> {
                     to.silent(index, Cause::BadFrame);
                     self.left_out = true;
                 } else {
-                    self.asked = true;
+                    (self.asked, self.damaged) = (true, true);
                 }
                 Next::Forward
             }
@@ -324,6 +328,7 @@ impl<'a> Reading<'a> {
             (None, None) if self.left_out && !self.asked && !presence.is_in_doubt() => {
                 Outcome::Answered { turnaround: Duration::ZERO }
             }
+            _ if self.damaged => Outcome::Damaged,
             _ => Outcome::Silent,
         };
         let held = matches!(outcome, Outcome::Held { .. });

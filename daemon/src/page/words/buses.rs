@@ -64,6 +64,9 @@ pub fn unusable(bus: &BusStatus, device: &DeviceStatus) -> Said {
         Some(Cause::Silent) if bus.driver == "serial-line" => {
             "It says other things: see whether it is set to send that sentence, and compare how the sentence begins."
         }
+        Some(Cause::BadFrame) if bus.driver == "serial-line" => {
+            "Its lines arrive damaged: compare the setting of the checksum with its manual, then the format of the port."
+        }
         Some(Cause::Silent | Cause::BadFrame) => {
             "It answers other questions: compare the register map, and ask for fewer values at once."
         }

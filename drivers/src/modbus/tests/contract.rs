@@ -166,6 +166,34 @@ async fn answers_of_another_unit_function_or_length_are_not_believed() {
 }
 
 #[tokio::test]
+async fn a_damaged_answer_is_told_from_silence_and_does_not_cost_its_timeout() {
+    for kind in KINDS {
+        let link = device(kind, move |_, asked| match (kind, asked.address) {
+            (_, 0) => now(asked.counting(0)),
+            (_, 200) => Vec::new(),
+            // Of a wrong length in a right envelope; a check sum that is wrong.
+            (Kind::Tcp, _) => now(Asked { count: asked.count + 1, ..asked }.counting(0)),
+            _ => vec![Act::Raw(Duration::ZERO, vec![asked.unit, asked.function, 2, 0, 7, 1, 1])],
+        })
+        .await;
+        let points = [
+            (Table::Holding, 0, Type::U16),
+            (Table::Holding, 100, Type::U32),
+            (Table::Input, 200, Type::U16),
+        ];
+        let mut spec = spec(link, &[1], &points);
+        spec.devices[0].groups =
+            [0, 1, 2].map(|point| Group { period: Duration::from_secs(1), points: vec![point] }).to_vec();
+        let mut bus = Bus::open_lazily(spec);
+        assert!(is_answered(&bus.poll(0, 0, soon(5_000)).await), "{kind:?}");
+        let poll = bus.poll(0, 1, soon(5_000)).await;
+        assert_eq!((poll.outcome, samples(&poll)), (Outcome::Damaged, vec![Sample::bad(Cause::BadFrame)]));
+        assert_eq!(bus.counters().timeouts, 0, "{kind:?}: nothing better is waited for");
+        assert_eq!(bus.poll(0, 2, soon(5_000)).await.outcome, Outcome::Silent, "{kind:?}");
+    }
+}
+
+#[tokio::test]
 async fn one_silent_unit_of_ten_costs_the_others_nothing_but_its_timeout() {
     for kind in KINDS {
         let link =
