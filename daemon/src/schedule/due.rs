@@ -215,7 +215,7 @@ impl Due {
         match edge {
             Some(Edge::Answering) if was_silent => self.rejoin(poll, now),
             Some(Edge::Silent) => {
-                self.slots.iter_mut().filter(|s| s.device == device).for_each(|s| s.answered = false)
+                self.slots.iter_mut().filter(|s| s.device == device).for_each(|s| s.answered = false);
             }
             _ => {}
         }
