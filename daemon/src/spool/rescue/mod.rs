@@ -14,9 +14,9 @@
 //! waits in the spool's own file goes for it, and what is known of the runs is told before. What this file and those that were whole
 //! have said of a run is not said again: a receiver takes a second, other end of a run for a fault.
 //!
-//! Pages that the disk does not give at the moment may come later: such a folder is searched again after a while, some times.
-//! Until then what is missing counts as waiting, because what a gap record has called lost must not turn up afterwards. What could
-//! not be read in the end is named in the report.
+//! Pages that the disk does not give at the moment may come later: such a folder is searched again after a while, some times;
+//! older ones wait for it, and have their own tries. Until then what is missing counts as waiting, because what a gap record has called
+//! lost must not turn up afterwards. What could not be read in the end is named in the report.
 //!
 //! A folder that was searched to its end gets a file `salvaged`, once the outcome is on the disk; one without is searched
 //! again after a restart. A newer file that held all that its books tell is removed instead.
@@ -103,10 +103,12 @@ pub(super) struct Rescue {
     folders: Vec<PathBuf>,
     search: Option<(PathBuf, Search)>,
     searched: Vec<Searched>,
-    /// Of which the disk did not give all, to be searched again.
+    /// Of which the disk did not give all, to be searched again, and what waits for these.
     later: Vec<PathBuf>,
-    /// How often that was done, and when it is done again.
-    again: (usize, Option<Instant>),
+    /// How often the disk did not give all of a place.
+    tries: BTreeMap<PathBuf, usize>,
+    /// When they are searched again.
+    again_at: Option<Instant>,
     /// What lies in the spool's own file already: of this life, or taken back before a restart.
     present: Option<BTreeMap<RunId, Intervals>>,
     saved: BTreeMap<RunId, Intervals>,
@@ -156,7 +158,8 @@ impl Rescue {
             search: None,
             searched: Vec::new(),
             later: Vec::new(),
-            again: (0, None),
+            tries: BTreeMap::new(),
+            again_at: None,
             present: None,
             saved: BTreeMap::new(),
             unstored: None,

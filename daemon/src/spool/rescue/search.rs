@@ -48,7 +48,7 @@ pub(super) struct Learned {
 impl Rescue {
     /// Whether there is nothing to do but to wait for the disk to give what it did not give.
     pub(in crate::spool) fn rests(&self) -> bool {
-        self.again.1.is_some()
+        self.again_at.is_some()
     }
 
     /// Everything was looked at that could be: begins to wait, or to look again. `true`: nothing more can be done now.
@@ -57,12 +57,12 @@ impl Rescue {
         if !idle || self.later.is_empty() || self.unstored.is_some() {
             return false;
         }
-        let (tries, due) = &mut self.again;
-        let pause = PAUSES.get(*tries).copied().unwrap_or_default();
-        if now < *due.get_or_insert(now + pause) {
+        let tries = self.later.iter().filter_map(|place| self.tries.get(place)).max();
+        let pause = tries.and_then(|tries| PAUSES.get(tries - 1)).copied().unwrap_or_default();
+        if now < *self.again_at.get_or_insert(now + pause) {
             return true;
         }
-        self.again = (*tries + 1, None);
+        self.again_at = None;
         let again = std::mem::take(&mut self.later);
         self.search_these(look(&again, self.schema));
         false
@@ -134,7 +134,7 @@ impl Rescue {
     /// A file whose schema this program knows cannot be read in order. If it is not for damage, that is tried again before its pages are
     /// searched: they tell less. The pages of a file that is still newer are none of ours.
     fn not_in_order(&mut self, folder: PathBuf, error: &StoreError) {
-        let may_pass = error.trouble().folder().is_none() && self.has_tries();
+        let may_pass = error.trouble().folder().is_none() && self.has_tries(&folder);
         if may_pass || error.trouble() == Trouble::Newer {
             return self.unclear(folder, error.to_string());
         }
@@ -178,7 +178,7 @@ impl Rescue {
     /// older one would take their place, and what was confirmed or refused since would be sent again. What lies where nothing was listed may be
     /// newer than all.
     fn older_wait(&mut self, place: &Path) {
-        if !self.has_tries() {
+        if !self.has_tries(place) {
             return;
         }
         let is_older = |folder: &mut PathBuf| is_kind(place) || aside::age(folder) < aside::age(place);
@@ -195,7 +195,8 @@ impl Rescue {
     /// Keeps a place for the next try. `false`: there is none, and the report names it.
     fn put_off(&mut self, place: &Path, what: &str) -> bool {
         tracing::warn!(folder = %place.display(), error = %what, "what was set aside could not be read whole");
-        if self.has_tries() {
+        if self.has_tries(place) {
+            *self.tries.entry(place.to_owned()).or_default() += 1;
             self.later.push(place.to_owned());
             return true;
         }
@@ -203,9 +204,9 @@ impl Rescue {
         false
     }
 
-    /// Whether what the disk does not give now is asked for again.
-    fn has_tries(&self) -> bool {
-        self.again.0 < PAUSES.len()
+    /// Whether what the disk does not give now of this place is asked for again. Who only waited for another has all tries left.
+    fn has_tries(&self, place: &Path) -> bool {
+        self.tries.get(place).is_none_or(|tries| *tries < PAUSES.len())
     }
 
     fn searched_pages(&mut self, folder: PathBuf, salvage: &Salvage) {

@@ -129,14 +129,23 @@ fn folders_older_than_one_that_the_disk_does_not_tell_of_wait_for_it_since_that_
 fn folders_older_than_one_that_the_disk_never_tells_of_are_searched_in_the_end() {
     let directory = tempfile::tempdir().expect("a directory");
     let (folder, run) = two_of_a_run(directory.path());
+    let older = directory.path().join("quarantine/00000001-0000000a");
     hide(&folder.join(store::FILE));
     let mut life = Life::begin(settings(directory.path()), &schema::CURRENT);
     life.settle();
     assert_eq!(life.waiting().0.len(), 0);
-    for _ in 0..20 {
-        life.now += Duration::from_secs(31);
-        life.settle();
-    }
+    let minutes = |life: &mut Life| {
+        for _ in 0..14 {
+            life.now += Duration::from_secs(31);
+            life.settle();
+        }
+    };
+    // Those that only waited are not given up with it.
+    hide(&older.join(store::FILE));
+    minutes(&mut life);
+    assert!(!older.join("salvaged").exists());
+    show(&older.join(store::FILE));
+    minutes(&mut life);
     let (batches, events) = life.waiting();
     assert_eq!(numbers(&batches), (0..40).collect(), "{events:?}");
     assert_eq!(gaps(&events, run, GapCause::Damaged), BTreeSet::new());
