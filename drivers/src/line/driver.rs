@@ -1,8 +1,8 @@
 //! The owner of a line of text instruments: opens the port, listens, asks, keeps deadlines.
 //!
 //! All decisions about lines are [`Listener`]'s. A port that fails is dropped at once and opened again with a
-//! pause of 0.5 s that doubles up to 4 s. An instrument that talks, but not the sentence of a group, answers; the points
-//! of that group are bad. Everything here is cancel-safe: bytes are handed on as they are read.
+//! pause of 0.5 s that doubles up to 4 s. An instrument that talks, or answers a query, but not with the sentence of a
+//! group, answers; the points of that group are bad. Everything here is cancel-safe: bytes are handed on as they are read.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -173,12 +173,13 @@ impl Driver {
         let silent_at = instrument.heard_at + instrument.device.silent_after;
         let overdue_at = instrument.ears.overdue_at(group).unwrap_or(silent_at);
         let talks = now < silent_at;
-        let something = instrument.ears.has_something(group, now) || instrument.ears.is_damaged();
+        let something = instrument.ears.has_something(group, now) || instrument.ears.is_damaged(group);
         if !something && talks && now < overdue_at {
             return nothing(Outcome::Held { until: silent_at.min(overdue_at).min(now + COME_BACK) });
         }
         if talks {
-            say_missing(&self.bus, instrument, group, now);
+            instrument.ears.listened(group, now);
+            say_missing(&self.bus, instrument, group);
         }
         let taken = instrument.ears.take(group, now, Cause::Silent);
         if !something && talks {
@@ -205,7 +206,7 @@ impl Driver {
             return self.down(device, group);
         }
         if let Some(instrument) = self.instruments.get_mut(device) {
-            instrument.ears.forget();
+            instrument.ears.asks(group, Instant::now());
         }
         // Said before it is sent, and taken back by an answer: a poll that is dropped here leaves the line resting.
         self.rest_until = Some(deadline + self.link.timeout);
@@ -217,8 +218,7 @@ impl Driver {
         loop {
             let now = Instant::now();
             let Some(instrument) = self.instruments.get(device) else { return nothing(Outcome::Silent) };
-            // A damaged answer is an answer too: nothing better will come.
-            if now >= deadline || instrument.ears.is_complete(group, now) || instrument.ears.is_damaged() {
+            if now >= deadline || instrument.ears.is_answered(group, now) {
                 break;
             }
             if !self.listen(Some(device), deadline).await {
@@ -227,22 +227,33 @@ impl Driver {
         }
         let now = Instant::now();
         let Some(instrument) = self.instruments.get_mut(device) else { return nothing(Outcome::Silent) };
-        let whole = instrument.ears.is_complete(group, now) || instrument.ears.is_damaged();
-        let taken = instrument.ears.take(group, now, Cause::Silent);
+        let (speaks, whole) = (instrument.ears.has_spoken(), instrument.ears.is_answered(group, now));
         if whole {
             self.rest_until = None;
+        } else {
+            instrument.ears.waited(group, now);
         }
+        say_missing(&self.bus, instrument, group);
+        let taken = instrument.ears.take(group, now, Cause::Silent);
         let turnaround = taken.began.map_or(Duration::ZERO, |began| began.saturating_duration_since(asked));
-        let mut poll = self.conclude(taken, turnaround, now.saturating_duration_since(start));
-        if poll.outcome == Outcome::Silent {
-            poll.at = asked.min(now);
+        let busy = now.saturating_duration_since(start);
+        if taken.began.is_some() || taken.damaged {
+            return self.conclude(taken, turnaround, busy);
         }
-        poll
+        if !speaks {
+            return Poll { at: asked.min(now), ..self.conclude(taken, turnaround, busy) };
+        }
+        // As above: the device answers, and not for these points.
+        self.counters.timeouts += u64::from(!whole);
+        let outcome = Outcome::Answered { turnaround: Duration::ZERO };
+        Poll { samples: taken.samples, at: now, outcome, busy }
     }
 
     fn conclude(&mut self, taken: Taken, turnaround: Duration, busy: Duration) -> Poll {
         let outcome = if taken.began.is_some() {
             Outcome::Answered { turnaround }
+        } else if taken.damaged {
+            Outcome::Damaged
         } else {
             self.counters.timeouts += 1;
             Outcome::Silent
@@ -395,9 +406,9 @@ impl Driver {
 }
 
 /// Says the edges in the log: that an instrument talks does not mean that each of its sentences comes.
-fn say_missing(bus: &str, instrument: &mut Instrument, group: usize, now: Instant) {
+fn say_missing(bus: &str, instrument: &mut Instrument, group: usize) {
     let device = &instrument.name;
-    instrument.ears.missing(group, now, |sentence, missing| {
+    instrument.ears.missing(group, |sentence, missing| {
         if missing {
             tracing::warn!(
                 %bus, %device, %sentence,

@@ -11,13 +11,11 @@ use std::time::{Duration, Instant};
 
 use super::fields;
 use super::framing::{Piece, Splitter};
+use super::sentence::{Heard, Sentence};
 use super::settings::Device;
 use crate::bus::{Counters, DeviceSpec};
 use crate::point::{Point, Source};
 use crate::value::{Cause, Sample};
-
-/// The rhythm of a sentence excuses no longer absence than this.
-const LONGEST_RHYTHM: Duration = Duration::from_secs(3_600);
 
 /// The ears for one instrument.
 #[derive(Clone, Debug)]
@@ -29,8 +27,8 @@ pub struct Listener {
     sentences: Vec<Sentence>,
     /// Numbers the believed lines.
     heard: u64,
-    /// A line was refused since the last forgetting: a checksum, or a length.
-    damaged: bool,
+    /// The query under way waits for sentences that are missing.
+    trying: bool,
 }
 
 /// What a group needs, and what it has taken.
@@ -43,62 +41,6 @@ struct Wanted {
     taken: Vec<u64>,
 }
 
-#[derive(Clone, Debug)]
-struct Sentence {
-    /// What it begins with; `None` is any line.
-    begins: Option<String>,
-    newest: Option<Heard>,
-    /// When a believed line of it came last; at first, when the port was opened.
-    heard_at: Instant,
-    /// It has been heard since the port was opened.
-    heard: bool,
-    /// The last two times between two of it, the newer first; zero is not known yet. Kept when the port is opened again.
-    intervals: [Duration; 2],
-    /// A group has waited for it long enough, and it has not been heard since.
-    missing: bool,
-    /// That it does not come has been said, and not taken back.
-    said: bool,
-}
-
-impl Sentence {
-    fn new(begins: Option<String>, heard_at: Instant) -> Self {
-        Self {
-            begins,
-            newest: None,
-            heard_at,
-            heard: false,
-            intervals: [Duration::ZERO; 2],
-            missing: false,
-            said: false,
-        }
-    }
-
-    /// How long it may stay away from a group that takes lines not older than `oldest`.
-    fn patience(&self, oldest: Duration) -> Duration {
-        let [newer, older] = self.intervals;
-        oldest.max(newer.min(older).saturating_mul(2).min(LONGEST_RHYTHM))
-    }
-
-    fn hear(&mut self, heard: Heard, now: Instant) {
-        let interval = now.saturating_duration_since(self.heard_at);
-        // Two lines of one read came at times that nobody knows.
-        if self.heard && !interval.is_zero() {
-            self.intervals = [interval, self.intervals[0]];
-        }
-        self.heard = true;
-        self.heard_at = now;
-        self.missing = false;
-        self.newest = Some(heard);
-    }
-}
-
-#[derive(Clone, Debug)]
-struct Heard {
-    body: Vec<u8>,
-    began: Instant,
-    number: u64,
-}
-
 /// What a group takes from the lines heard.
 #[derive(Debug)]
 pub struct Taken {
@@ -108,6 +50,8 @@ pub struct Taken {
     pub began: Option<Instant>,
     /// Bytes of the lines taken.
     pub bytes: usize,
+    /// A line of the group was refused.
+    pub damaged: bool,
 }
 
 impl Listener {
@@ -147,7 +91,7 @@ impl Listener {
             splitter,
             sentences,
             heard: 0,
-            damaged: false,
+            trying: false,
         }
     }
 
@@ -161,18 +105,61 @@ impl Listener {
     pub fn opened(&mut self, now: Instant) {
         self.forget_within_a_line();
         for sentence in &mut self.sentences {
-            sentence.heard_at = now;
-            sentence.heard = false;
+            sentence.opened(now);
         }
     }
 
-    /// Forgets all lines; the next byte begins one. Before a query.
-    pub fn forget(&mut self) {
+    /// Forgets all lines; the next byte begins one.
+    fn forget(&mut self) {
         self.splitter.restart();
-        self.damaged = false;
-        for sentence in &mut self.sentences {
-            sentence.newest = None;
+        self.sentences.iter_mut().for_each(Sentence::forget);
+    }
+
+    /// A query for a group is about to be sent.
+    pub fn asks(&mut self, group: usize, now: Instant) {
+        self.forget();
+        self.trying = false;
+        for index in self.indices(group) {
+            self.trying |= self.sentences.get_mut(index).is_some_and(|sentence| sentence.is_tried_again(now));
         }
+    }
+
+    /// Whether nothing is left to wait for after a query: each sentence of the group has come, or came damaged (nothing
+    /// better will come), or is missing, and the instrument has said another.
+    pub fn is_answered(&self, group: usize, now: Instant) -> bool {
+        let lost = self.has_spoken() && !self.trying;
+        self.groups.get(group).is_some_and(|wanted| {
+            wanted.points.iter().all(|(_, s)| {
+                let given_up = |sentence: &Sentence| sentence.damaged || sentence.missing && lost;
+                self.sentences.get(*s).is_some_and(given_up) || self.fresh(wanted, *s, now).is_some()
+            })
+        })
+    }
+
+    /// The time of a query is over: what the group lacks was waited for in vain, if the instrument said anything.
+    pub fn waited(&mut self, group: usize, now: Instant) {
+        if !self.has_spoken() {
+            return;
+        }
+        for index in self.indices(group) {
+            if let Some(sentence) = self.sentences.get_mut(index).filter(|s| s.newest.is_none() && !s.damaged)
+            {
+                sentence.waited_in_vain(now);
+            }
+        }
+    }
+
+    /// Whether a believed line has come since the last forgetting.
+    pub fn has_spoken(&self) -> bool {
+        self.sentences.iter().any(|sentence| sentence.newest.is_some())
+    }
+
+    /// The sentences of a group, each once.
+    fn indices(&self, group: usize) -> Vec<usize> {
+        let wanted = |index: &usize| {
+            self.groups.get(group).is_some_and(|wanted| wanted.points.iter().any(|(_, s)| s == index))
+        };
+        (0..self.sentences.len()).filter(wanted).collect()
     }
 
     /// Takes bytes that arrived by `now`.
@@ -183,7 +170,8 @@ impl Listener {
             match piece {
                 Piece::TooLong => {
                     counters.bad_frames += 1;
-                    self.damaged = true;
+                    // Whose it was nobody knows.
+                    self.sentences.iter_mut().for_each(|sentence| sentence.damaged = true);
                 }
                 Piece::Line { bytes, began } => self.hear(&bytes, (began, now), counters),
             }
@@ -204,7 +192,9 @@ impl Listener {
         }
         let Some(body) = self.device.checksum.strip(line) else {
             counters.crc_errors += 1;
-            self.damaged = true;
+            for sentence in self.sentences.iter_mut().filter(|sentence| wanted(sentence)) {
+                sentence.damaged = true;
+            }
             return;
         };
         counters.answers += 1;
@@ -232,7 +222,7 @@ impl Listener {
         let sentences = wanted.points.iter().filter_map(|(_, s)| self.sentences.get(*s));
         let mut latest: Option<Instant> = None;
         for sentence in sentences {
-            latest = latest.max(Some(sentence.heard_at.checked_add(sentence.patience(oldest))?));
+            latest = latest.max(Some(sentence.overdue_at(oldest)?));
         }
         latest
     }
@@ -242,20 +232,25 @@ impl Listener {
         wanted.period.max(self.device.silent_after)
     }
 
-    /// Calls `say` with each sentence of the group that is missing since the last call (`true`), or that has come again
-    /// (`false`). Only while the instrument says something: all of them are missing when it is silent.
-    pub fn missing(&mut self, group: usize, now: Instant, mut say: impl FnMut(&str, bool)) {
-        let Some(wanted) = self.groups.get(group) else { return };
-        let oldest = self.oldest(wanted);
-        for (index, sentence) in self.sentences.iter_mut().enumerate() {
-            if !wanted.points.iter().any(|(_, s)| *s == index) {
-                continue;
+    /// Of an instrument that talks by itself: takes note of what is missing by now. Only while it says something: all of
+    /// its sentences are missing when it is silent.
+    pub fn listened(&mut self, group: usize, now: Instant) {
+        let Some(oldest) = self.groups.get(group).map(|wanted| self.oldest(wanted)) else { return };
+        for index in self.indices(group) {
+            if let Some(sentence) = self.sentences.get_mut(index) {
+                // Taken back by hearing it, and by nothing else: another group may wait longer.
+                sentence.missing |= sentence.overdue_at(oldest).is_some_and(|at| now >= at);
             }
-            // Taken back by hearing it, and by nothing else: another group may wait longer.
-            sentence.missing |= now.saturating_duration_since(sentence.heard_at) >= sentence.patience(oldest);
-            if sentence.missing != sentence.said {
-                sentence.said = sentence.missing;
-                say(sentence.begins.as_deref().unwrap_or_default(), sentence.missing);
+        }
+    }
+
+    /// Calls `say` with each sentence of the group that is missing since the last call (`true`), or that has come again
+    /// (`false`).
+    pub fn missing(&mut self, group: usize, mut say: impl FnMut(&str, bool)) {
+        for index in self.indices(group) {
+            let Some(sentence) = self.sentences.get_mut(index) else { continue };
+            if let Some(missing) = sentence.edge() {
+                say(sentence.begins.as_deref().unwrap_or_default(), missing);
             }
         }
     }
@@ -267,9 +262,10 @@ impl Listener {
             .is_some_and(|wanted| wanted.points.iter().any(|(_, s)| self.fresh(wanted, *s, now).is_some()))
     }
 
-    /// Whether a line was refused since the last forgetting.
-    pub fn is_damaged(&self) -> bool {
-        self.damaged
+    /// Whether a line of the group was refused since it took the last.
+    pub fn is_damaged(&self, group: usize) -> bool {
+        let damaged = |s: &usize| self.sentences.get(*s).is_some_and(|sentence| sentence.damaged);
+        self.groups.get(group).is_some_and(|wanted| wanted.points.iter().any(|(_, s)| damaged(s)))
     }
 
     /// Whether part of a line has arrived.
@@ -284,15 +280,15 @@ impl Listener {
         (heard.number > taken && now.saturating_duration_since(heard.began) <= oldest).then_some(heard)
     }
 
-    /// What the group can take now. Points without a line are bad: `missing`, or damaged if a line was.
+    /// What the group can take now. Points without a line are bad: `missing`, or damaged if their line was.
     pub fn take(&mut self, group: usize, now: Instant, missing: Cause) -> Taken {
-        let missing = if self.damaged && missing == Cause::Silent { Cause::BadFrame } else { missing };
         let Some(wanted) = self.groups.get(group) else {
-            return Taken { samples: Vec::new(), began: None, bytes: 0 };
+            return Taken { samples: Vec::new(), began: None, bytes: 0, damaged: false };
         };
         let mut began: Option<Instant> = None;
         let mut numbers = wanted.taken.clone();
         let mut samples = Vec::with_capacity(wanted.points.len());
+        let damaged = |s: usize| self.sentences.get(s).is_some_and(|sentence| sentence.damaged);
         for (index, sentence) in &wanted.points {
             let sample = match (self.fresh(wanted, *sentence, now), self.points.get(usize::from(*index))) {
                 (Some(heard), Some(point)) => {
@@ -302,6 +298,7 @@ impl Listener {
                     }
                     self.sample(&heard.body, point)
                 }
+                _ if missing == Cause::Silent && damaged(*sentence) => Sample::bad(Cause::BadFrame),
                 _ => Sample::bad(missing),
             };
             samples.push((*index, sample));
@@ -314,8 +311,13 @@ impl Listener {
         if let Some(wanted) = self.groups.get_mut(group) {
             wanted.taken = numbers;
         }
-        self.damaged = false;
-        Taken { samples, began, bytes }
+        let damaged = self.is_damaged(group);
+        for index in self.indices(group) {
+            if let Some(sentence) = self.sentences.get_mut(index) {
+                sentence.damaged = false;
+            }
+        }
+        Taken { samples, began, bytes, damaged }
     }
 
     fn sample(&self, body: &[u8], point: &Point) -> Sample {

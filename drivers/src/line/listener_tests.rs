@@ -43,7 +43,8 @@ fn say(ears: &mut Listener, line: &[u8], now: Instant) {
 
 fn edges(ears: &mut Listener, group: usize, now: Instant) -> Vec<(String, bool)> {
     let mut edges = Vec::new();
-    ears.missing(group, now, |sentence, missing| edges.push((sentence.to_owned(), missing)));
+    ears.listened(group, now);
+    ears.missing(group, |sentence, missing| edges.push((sentence.to_owned(), missing)));
     edges
 }
 
@@ -154,11 +155,7 @@ fn the_length_of_a_fault_is_not_taken_for_the_rhythm_of_a_sentence() {
 fn a_rhythm_that_becomes_slower_is_learned_after_two_intervals_and_a_faster_one_after_one() {
     let start = Instant::now();
     let mut ears = ears_of(start, 4, &[(1, &[1])]);
-    let comes = |second| match second {
-        ..=600 => second % 10 == 0,
-        ..=1_200 => second % 60 == 0,
-        _ => second % 10 == 0,
-    };
+    let comes = |second| second % if (601..=1_200).contains(&second) { 60 } else { 10 } == 0;
     let said = listen(&mut ears, start, 1_210, comes);
     let known: Vec<_> = said.into_iter().filter(|(second, _)| *second > 100).collect();
     assert_eq!(known, [(620, true), (660, false), (680, true), (720, false)]);
@@ -180,4 +177,49 @@ fn a_sentence_heard_again_is_no_longer_missing_however_long_before_the_poll_it_c
     say(&mut ears, b"$WIMDA,21\r\n", at(151));
     ears.take(0, at(151), Cause::Silent);
     assert!(!ears.is_complete(0, at(152)), "and waited for as soon as it is heard");
+}
+
+/// Asks for a group and hears `answer`. Whether the query had to wait to its end, and the edges.
+fn ask(ears: &mut Listener, group: usize, now: Instant, answer: &[u8]) -> (bool, Vec<bool>) {
+    ears.asks(group, now);
+    assert!(!ears.is_answered(group, now), "something has to be heard");
+    say(ears, answer, now);
+    let waits = !ears.is_answered(group, now);
+    if waits {
+        ears.waited(group, now);
+    }
+    let mut edges = Vec::new();
+    ears.missing(group, |_, missing| edges.push(missing));
+    ears.take(group, now, Cause::Silent);
+    (waits, edges)
+}
+
+#[test]
+fn a_sentence_that_no_query_brings_is_waited_for_three_times_and_then_once_a_minute() {
+    let start = Instant::now();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let mut ears = ears_of(start, 4, &[(1, &[1]), (60, &[0])]);
+    let (mut waits, mut said) = (Vec::new(), Vec::new());
+    for second in 1..=200 {
+        let (waited, edges) = ask(&mut ears, 0, at(second), b"$WIMWV,1\r\n");
+        waits.extend(waited.then_some(second));
+        said.extend(edges.into_iter().map(|missing| (second, missing)));
+    }
+    assert_eq!((&waits[..], &said[..]), (&[1, 2, 3, 63, 123, 183][..], &[(3, true)][..]));
+    assert_eq!(ask(&mut ears, 1, at(201), b"$WIMWV,1\r\n"), (false, vec![]), "the other is there");
+    assert_eq!(
+        ask(&mut ears, 0, at(243), b"$WIMWV,1\r\n$WIMDA,2\r\n"),
+        (false, vec![false]),
+        "it comes again"
+    );
+    assert_eq!(ask(&mut ears, 0, at(244), b"$WIMWV,1\r\n"), (true, vec![]), "and is waited for");
+}
+
+#[test]
+fn the_silence_of_an_instrument_says_nothing_about_its_sentences() {
+    let start = Instant::now();
+    let mut ears = ears_of(start, 4, &[(1, &[1]), (60, &[0])]);
+    for second in 1..=20 {
+        assert_eq!(ask(&mut ears, 0, start + Duration::from_secs(second), b""), (true, vec![]));
+    }
 }

@@ -6,14 +6,16 @@
 //! Promises: a sentence is believed only if it is whole, not longer than 1 024 bytes, passes the checksum and
 //! begins as selected. An old sentence is never a new reading: each is used once a group, stamped with the
 //! arrival of its first byte. After a query without an answer the line rests until a late answer must have
-//! passed. Numbers are read strictly: what is not wholly understood is `unreadable`, never half a number.
-//! Memory is bounded whatever arrives; every poll has one total deadline, also while an instrument babbles.
+//! passed; a sentence that answers never bring is waited for three times, and then once a minute. Numbers are read
+//! strictly: what is not wholly understood is `unreadable`, never half a number. Memory is bounded whatever arrives;
+//! every poll has one total deadline, also while an instrument babbles.
 //!
 //! What remains: without a checksum a byte damaged into another digit is believed (use one, or parity); an answer
 //! later than twice the timeout can be taken for the next one's.
 //!
 //! Reading order: [`settings`], [`framing`] (bytes to lines), [`checksum`], [`fields`] and [`number`] (line to
-//! value), [`listener`] (which line counts), [`driver`] (the only file here that does I/O), [`plan`].
+//! value), [`listener`] (which line counts) with `sentence` (what does not come), [`driver`] (the only file here that
+//! does I/O), [`plan`].
 
 pub mod checksum;
 pub mod driver;
@@ -22,6 +24,7 @@ pub mod framing;
 pub mod listener;
 pub mod number;
 pub mod plan;
+mod sentence;
 pub mod settings;
 
 pub use checksum::Checksum;

@@ -12,6 +12,8 @@ use crate::serial_port::PortSettings;
 use crate::simulator::Pty;
 use crate::value::{Cause, Quality, Sample, Value};
 
+mod sentences;
+
 fn point(name: &str, source: Source) -> Point {
     let source = PointSource::Line(source);
     Point { name: name.into(), source, scaling: Scaling::default(), period: Duration::from_secs(5) }
