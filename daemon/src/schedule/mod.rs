@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use fieldspool_drivers::bus::{Bus, BusSpec, DeviceSpec, Outcome, Poll};
 use fieldspool_drivers::point::Point;
+use fieldspool_drivers::{Cause, Sample};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -187,7 +188,7 @@ fn hand_on(spec: &BusSpec, around: &mut Surroundings, slot: (usize, usize), poll
 /// and at its heartbeat, which intake keeps.
 fn say_of_the_others(spec: &BusSpec, around: &Surroundings, slot: (usize, usize), poll: &Poll) {
     let (device, asked) = slot;
-    let (Some(d), Some((_, sample))) = (spec.devices.get(device), poll.samples.first()) else { return };
+    let (Some(d), Some(sample)) = (spec.devices.get(device), unasked(poll)) else { return };
     for (group, others) in d.groups.iter().enumerate().filter(|(group, _)| *group != asked) {
         around.samples.push(News::Polled(Polled {
             bus: around.bus,
@@ -196,6 +197,15 @@ fn say_of_the_others(spec: &BusSpec, around: &Surroundings, slot: (usize, usize)
             at: poll.at,
             samples: others.points.iter().map(|point| (*point, sample.clone())).collect(),
         }));
+    }
+}
+
+/// What a poll that brought nothing says of points that were not asked. Damage is the business of those that were: the others
+/// are silent, and intake says it at the heartbeat, not at each probe.
+fn unasked(poll: &Poll) -> Option<Sample> {
+    match poll.outcome {
+        Outcome::Damaged => Some(Sample::bad(Cause::Silent)),
+        _ => poll.samples.first().map(|(_, sample)| sample.clone()),
     }
 }
 
@@ -268,3 +278,19 @@ async fn obey(bus: &mut Bus, spec: &BusSpec, command: Command) {
 
 #[cfg(test)]
 pub(crate) mod testing;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_asked_is_silent_and_not_damaged() {
+        let said = |outcome, cause| {
+            let samples = vec![(3, Sample::bad(cause))];
+            unasked(&Poll { samples, at: Instant::now(), outcome, busy: Duration::ZERO })
+        };
+        assert_eq!(said(Outcome::Damaged, Cause::BadFrame), Some(Sample::bad(Cause::Silent)));
+        let gateway = Cause::Exception(11);
+        assert_eq!(said(Outcome::Silent, gateway), Some(Sample::bad(gateway)), "of the whole device");
+    }
+}
