@@ -3,14 +3,16 @@
 //! It keeps the plan of every group and learns in it: a request that a device refuses (exception 2 or 3) or never
 //! answers in its wide form is replaced by narrower ones, at once, until the point that the device does not have stands
 //! alone. What was learned is forgotten after an hour, in case the device was only starting. What a device ignores
-//! although it answers others is left out, and tried again now and then: [`ignored`](super::ignored) decides.
+//! although it answers others is left out, and tried again now and then: [`ignored`](super::ignored) decides. While it
+//! is left out, the request that it was a part of stays narrowed: else its neighbours would be bad each hour.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::asked::Asked;
 use super::ignored::{Ignored, Presence, Retries};
 use super::plan::{self, Item, Request};
-use super::reading::{Asked, Reading};
+use super::reading::Reading;
 use super::rtu::Line;
 use super::tcp::Connection;
 use super::transaction::{Answer, Ask, Failure};
@@ -31,6 +33,8 @@ pub(crate) struct Client {
     /// By device.
     presence: Vec<Presence>,
     retries: Retries,
+    /// The longest time that a request can take.
+    longest: Duration,
 }
 
 /// How requests travel.
@@ -50,6 +54,8 @@ pub(super) struct Plan {
     relearn_at: Option<Instant>,
     /// Which request goes first: after a silence the next one does, because a device may ignore one alone.
     pub(super) first: usize,
+    /// Polls in a row that had no time for a retry that was due.
+    pub(super) passed_over: u8,
 }
 
 #[derive(Debug)]
@@ -67,9 +73,9 @@ impl Planned {
 }
 
 impl Plan {
-    fn new(wide: Vec<Request>) -> Self {
+    pub(super) fn new(wide: Vec<Request>) -> Self {
         let now = wide.iter().map(|request| Planned::new(request.clone(), Ignored::default())).collect();
-        Self { wide, now, relearn_at: None, first: 0 }
+        Self { wide, now, relearn_at: None, first: 0, passed_over: 0 }
     }
 
     /// Replaces a request by narrower ones. `false`: nothing is left to cut.
@@ -86,18 +92,25 @@ impl Plan {
         if self.relearn_at.is_none_or(|at| now < at) {
             return;
         }
-        let wide = std::mem::take(&mut self.wide);
-        let known = std::mem::replace(self, Self::new(wide)).now;
-        // What was ignored has three chances only once.
-        for planned in &mut self.now {
-            let shares = |part: &&Planned| {
-                let own = |slot| planned.request.items.iter().any(|item| item.slot == slot);
-                part.request.items.iter().any(|item| own(item.slot))
-            };
-            let ignored = known.iter().filter(shares).find(|part| part.ignored.is_left_out());
-            if let Some(successor) = ignored.map(|part| part.ignored.successor()) {
-                planned.ignored = successor;
+        let mut known = std::mem::take(&mut self.now);
+        for wide in &self.wide {
+            let (parts, others): (Vec<_>, Vec<_>) =
+                known.into_iter().partition(|part| part.request.shares_points_with(wide));
+            known = others;
+            if parts.iter().any(|part| part.ignored.is_left_out()) {
+                self.now.extend(parts);
+            } else {
+                self.now.push(Planned::new(wide.clone(), Ignored::default()));
             }
+        }
+        let narrowed = self.now.len() > self.wide.len();
+        self.relearn_at = narrowed.then(|| now + RELEARN_AFTER);
+    }
+
+    /// No retry of what is left out is due now.
+    fn put_off(&mut self, retries: &mut Retries, now: Instant) {
+        for planned in &mut self.now {
+            planned.ignored.put_off(retries, now);
         }
     }
 
@@ -164,7 +177,8 @@ impl Client {
             .map(|device| requests_of(device, distinct).into_iter().map(Plan::new).collect())
             .collect();
         let presence = vec![Presence::default(); spec.devices.len()];
-        Self { spec, line, plans, presence, retries: Retries::default() }
+        let longest = super::longest_request(&spec);
+        Self { spec, line, plans, presence, retries: Retries::default(), longest }
     }
 
     pub(crate) async fn poll(&mut self, device: usize, group: usize, deadline: Instant) -> Poll {
@@ -180,16 +194,19 @@ impl Client {
         let unit = modbus_device(spec).map_or(0, |device| device.unit_id);
         let mut reading = Reading::new(points, &scalings);
         let names = (&*self.spec.name, &*spec.name);
-        let period = spec.groups.get(group).map_or(Duration::ZERO, |group| group.period);
-        let retries = self.retries.of_group(period);
-        let mut asked = Asked { unit, plan, presence, retries, names };
+        let (retries, longest) = (&mut self.retries, self.longest);
+        let mut asked = Asked { unit, plan, presence, retries, longest, names };
         match sign {
             Some((_, ask)) => reading.look_for(&mut self.line, ask, &mut asked, deadline).await,
             None => reading.ask_all(&mut self.line, &mut asked, deadline).await,
         }
-        let poll = reading.poll(*presence);
-        if matches!(poll.outcome, Outcome::Silent | Outcome::Damaged) {
-            presence.silent();
+        let poll = reading.poll(*asked.presence);
+        let unanswered = matches!(poll.outcome, Outcome::Silent | Outcome::Damaged);
+        if unanswered || poll.outcome == Outcome::LinkDown {
+            asked.plan.put_off(asked.retries, Instant::now());
+        }
+        if unanswered {
+            asked.presence.silent();
         }
         if let (Some(((group, index), _)), Outcome::Answered { .. }) = (sign, &poll.outcome)
             && let Some(plan) = self.plans.get_mut(device).and_then(|groups| groups.get_mut(group))
@@ -232,7 +249,8 @@ impl Client {
             unit: modbus.unit_id,
             plan: &mut plan,
             presence: &mut presence,
-            retries: Some(&mut retries),
+            retries: &mut retries,
+            longest: self.longest,
             names: ("", ""),
         };
         reading.ask_all(&mut self.line, asked, deadline).await;

@@ -2,9 +2,16 @@
 //!
 //! Many meters keep silent where others answer exception 2. Each such request would cost its whole timeout in each
 //! poll, and all neighbours on the line would wait for it (P6). So after [`IGNORED_AFTER`] silences, each followed by an
-//! answer of the device to something else, it is left out, and tried again with growing pauses; all retries of a bus
-//! together cost at most one part in [`SHARE`] of its time. Groups polled more rarely than each [`OLDEST_WAITS`] are not
-//! counted in that: each of their requests is tried again in each poll. It is back with its first answer.
+//! answer of the device to something else, it is left out, and tried again with growing pauses. It is back with its
+//! first answer.
+//!
+//! A retry in vain books the time of the next one on its bus: these times lie so far apart that all retries together
+//! cost at most one part in [`SHARE`] of the bus's time (but for the first of each request). The poll that comes next
+//! after that time makes it, so a request of a group that is polled seldom does not compete with those of groups that
+//! are polled often, and none is starved. What is late does not wait for others: retries of groups that are polled
+//! seldom may follow each other, one in the poll of each.
+//! A poll makes one retry at most, the one that has waited longest, after everything else: see
+//! [`reading`](super::reading).
 //!
 //! Pure: every call takes `now`. It says nothing about a device that is silent as a whole: that is the schedule's. Of
 //! each device one request at least is never left out, the one that answered last.
@@ -19,12 +26,8 @@ const IGNORED_AFTER: u8 = 3;
 /// Pauses between two retries of a request grow from the first to the second.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 
-/// After a retry the bus has none for so many times as long as that one took, itself counted.
+/// A retry in vain takes so many times as long as it took from what the bus has for all of them.
 const SHARE: u32 = 50;
-
-/// The retry that has waited longest goes first. If it does not come for so long, another may: so one that comes more
-/// rarely would never find its turn, and needs none.
-const OLDEST_WAITS: Duration = Duration::from_secs(60);
 
 /// What is known of a device as a whole.
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,25 +56,15 @@ struct LeftOut {
     pause: Duration,
     again_at: Instant,
     cause: Cause,
+    /// What its last retry cost.
+    cost: Duration,
 }
 
 /// The retries of one bus.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Retries {
-    free_at: Option<Instant>,
-    /// Since when the one that has waited longest is due, of those that came since the last.
-    oldest: Option<Instant>,
-}
-
-/// What a poll does with a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Turn {
-    /// It is asked.
-    Ask,
-    /// It is asked although it was ignored. Its silence is expected, and says nothing about the device.
-    Retry,
-    /// It is not asked; its points are bad for the reason that they had.
-    LeaveOut(Cause),
+    /// The end of what is booked.
+    booked: Option<Instant>,
 }
 
 impl Presence {
@@ -98,16 +91,15 @@ impl Presence {
 }
 
 impl Ignored {
-    /// What to do with it now. `retries`: of [`Retries::of_group`].
-    pub(super) fn turn(&mut self, presence: Presence, retries: Option<&mut Retries>, now: Instant) -> Turn {
+    /// `Some`: it is not asked now, and its points are bad for the reason that they had.
+    pub(super) fn leave_out(&mut self, presence: Presence, now: Instant) -> Option<Cause> {
         self.settle(presence, now);
-        let Some(out) = &self.left_out else { return Turn::Ask };
-        let due = !presence.is_in_doubt() && now >= out.again_at;
-        if due && retries.is_none_or(|retries| retries.grant(out.again_at, now)) {
-            Turn::Retry
-        } else {
-            Turn::LeaveOut(out.cause)
-        }
+        self.left_out.as_ref().map(|out| out.cause)
+    }
+
+    /// Since when it waits for its retry.
+    pub(super) fn due_since(&self, now: Instant) -> Option<Instant> {
+        self.left_out.as_ref().map(|out| out.again_at).filter(|&at| at <= now)
     }
 
     /// The device has answered something else since it was silent: that silence counts.
@@ -115,8 +107,8 @@ impl Ignored {
         let Some((_, cause)) = self.open.take_if(|(then, _)| presence.answers > *then) else { return };
         self.times = self.times.saturating_add(1);
         if self.times >= IGNORED_AFTER && self.left_out.is_none() {
-            let (pause, again_at) = (PAUSE.0, now + PAUSE.0);
-            self.left_out = Some(LeftOut { pause, again_at, cause });
+            let (pause, cost) = (PAUSE.0, Duration::ZERO);
+            self.left_out = Some(LeftOut { pause, again_at: now + pause, cause, cost });
         }
     }
 
@@ -125,16 +117,37 @@ impl Ignored {
     }
 
     /// It was asked, and nothing came, or a gateway's word that nothing came.
-    pub(super) fn silent(&mut self, presence: Presence, cause: Cause, now: Instant) {
-        match &mut self.left_out {
-            Some(out) => {
-                out.pause = (out.pause * 2).min(PAUSE.1);
-                out.again_at = now + out.pause;
-                out.cause = cause;
-            }
-            None => {
-                self.open.get_or_insert((presence.answers, cause));
-            }
+    pub(super) fn silent(&mut self, presence: Presence, cause: Cause) {
+        self.open.get_or_insert((presence.answers, cause));
+    }
+
+    /// It was tried again since `began`, in vain. `cause`: for its points; `None`: the one that they had.
+    pub(super) fn retried(
+        &mut self,
+        cause: Option<Cause>,
+        began: Instant,
+        retries: &mut Retries,
+        now: Instant,
+    ) {
+        let Some(out) = &mut self.left_out else { return };
+        out.cause = cause.unwrap_or(out.cause);
+        out.cost = now.saturating_duration_since(began);
+        out.pause = (out.pause * 2).min(PAUSE.1);
+        out.again_at = retries.book(out.cost, out.pause, now);
+    }
+
+    /// It may not be sent until then.
+    pub(super) fn held(&mut self, until: Instant) {
+        if let Some(out) = &mut self.left_out {
+            out.again_at = out.again_at.max(until);
+        }
+    }
+
+    /// A retry that falls into a time in which the device or the line is not there is put off like one in vain: else
+    /// all of a bus would be due together when that is over.
+    pub(super) fn put_off(&mut self, retries: &mut Retries, now: Instant) {
+        if let Some(out) = self.left_out.as_mut().filter(|out| out.again_at <= now) {
+            out.again_at = retries.book(out.cost, out.pause, now);
         }
     }
 
@@ -161,27 +174,15 @@ impl Ignored {
 }
 
 impl Retries {
-    /// Where the retries of a group of this period have to wait for their turn; `None`: nowhere, for they cost at most
-    /// one timeout in a period.
-    pub(super) fn of_group(&mut self, period: Duration) -> Option<&mut Self> {
-        (period <= OLDEST_WAITS).then_some(self)
-    }
-
-    /// Whether a retry that is due since `due` may be made now.
-    fn grant(&mut self, due: Instant, now: Instant) -> bool {
-        let Some(free_at) = self.free_at else { return true };
-        let first = self.oldest.is_none_or(|oldest| due <= oldest) || now >= free_at + OLDEST_WAITS;
-        if now >= free_at && first {
-            return true;
-        }
-        self.oldest = Some(self.oldest.map_or(due, |oldest| oldest.min(due)));
-        false
-    }
-
-    /// A retry was made.
-    pub(super) fn made(&mut self, began: Instant, now: Instant) {
-        let cost = now.saturating_duration_since(began);
-        *self = Self { free_at: Some(now + cost * (SHARE - 1)), oldest: None };
+    /// When a request is tried again whose retry has cost so much; not before `pause` has passed.
+    ///
+    /// Every call moves the end of what is booked on by [`SHARE`] times the cost, and returns no time before it. So the
+    /// booked retries cost one part of the bus's time in the long run. And a request waits for one retry of each other
+    /// request at most, for none books again before its own time has come.
+    fn book(&mut self, cost: Duration, pause: Duration, now: Instant) -> Instant {
+        let booked = self.booked.map_or(now, |booked| booked.max(now)) + cost * SHARE;
+        self.booked = Some(booked);
+        booked.max(now + pause)
     }
 }
 

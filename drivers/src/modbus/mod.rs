@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`settings`] and [`source`] (what the configuration says), [`plan`] (which requests), [`decode`]
 //! (what answers mean), [`transaction`], then the two envelopes, [`tcp`] and [`rtu`], and [`client`] with
-//! [`reading`], which join them, and [`ignored`] (what a device never answers).
+//! [`reading`], which join them, [`asked`] and [`ignored`] (what a device never answers).
 //!
 //! Promises: no wrong value (an answer is believed only if everything the envelope offers says that it answers the
 //! request), one deadline for each transaction, bounded memory on any input, a line that stays usable after a cancelled
@@ -12,6 +12,7 @@
 //! simulated plant, matches RTU answers by unit and function alone: after one late answer every further one
 //! belongs to the request before it, with a right check sum and without an error.
 
+mod asked;
 mod backoff;
 mod client;
 mod decode;

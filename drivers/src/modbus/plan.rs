@@ -62,6 +62,11 @@ impl Request {
         u32::from(self.address) + u32::from(self.count)
     }
 
+    /// Whether both read one point at least.
+    pub(super) fn shares_points_with(&self, other: &Self) -> bool {
+        self.items.iter().any(|item| other.items.iter().any(|own| own.slot == item.slot))
+    }
+
     /// Whether it reads registers that nobody asked for.
     pub(super) fn has_guesses(&self) -> bool {
         let mut covered = u32::from(self.address);

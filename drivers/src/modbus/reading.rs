@@ -2,15 +2,17 @@
 //! samples.
 //!
 //! Every point has a sample from the beginning, bad, so a poll can end at any time. A request that a device refuses is
-//! replaced by narrower ones at once; one that the device ignores is left out.
+//! replaced by narrower ones at once. One that the device ignores is left out; when all others have been asked, one of
+//! those is tried again if the poll has the time, so that a retry costs no point that the device answers for.
 
 use std::time::{Duration, Instant};
 
 use tokio_modbus::ExceptionCode;
 
+use super::asked::Asked;
 use super::client::{Envelope, Plan};
 use super::decode;
-use super::ignored::{Presence, Retries, Turn};
+use super::ignored::Presence;
 use super::plan::Request;
 use super::transaction::{Answer, Ask, Failure};
 use crate::bus::{Outcome, Poll};
@@ -19,6 +21,9 @@ use crate::value::{Cause, Sample};
 
 /// So many silences of a request that has never been answered, and it is asked without its guesses.
 const SILENCES_UNPROVEN: u8 = 3;
+
+/// So many polls in a row without the time for a retry that is due, and the next one begins with it.
+const PASSED_OVER: u8 = 10;
 
 /// A poll while it happens.
 pub(super) struct Reading<'a> {
@@ -34,50 +39,6 @@ pub(super) struct Reading<'a> {
     link_down: bool,
     /// A request was left out, or its silence was expected.
     left_out: bool,
-}
-
-/// Whom a poll asks, and what is known of it.
-pub(super) struct Asked<'a> {
-    pub(super) unit: u8,
-    pub(super) plan: &'a mut Plan,
-    pub(super) presence: &'a mut Presence,
-    /// `None`: those of this group do not count.
-    pub(super) retries: Option<&'a mut Retries>,
-    /// Of the bus and the device, for the log.
-    pub(super) names: (&'a str, &'a str),
-}
-
-impl Asked<'_> {
-    /// What to do with a request now.
-    fn turn(&mut self, index: usize) -> Option<(Turn, Ask)> {
-        let planned = self.plan.now.get_mut(index)?;
-        let turn = planned.ignored.turn(*self.presence, self.retries.as_deref_mut(), Instant::now());
-        let ask = Ask::new(self.unit, &planned.request);
-        self.say(index);
-        Some((turn, ask))
-    }
-
-    /// Says in the log that a request is left out, and that it is back.
-    fn say(&mut self, index: usize) {
-        let Some(planned) = self.plan.now.get_mut(index) else { return };
-        let Some(left_out) = planned.ignored.edge() else { return };
-        let ((bus, device), request) = (self.names, planned.request.words(self.unit));
-        if left_out {
-            tracing::warn!(
-                %bus, %device, %request,
-                "device answers, but not for this request: left out, and tried again with growing pauses"
-            );
-        } else {
-            tracing::info!(%bus, %device, %request, "device answers for this request again");
-        }
-    }
-
-    /// Nothing came for a request, or a gateway says so.
-    fn silent(&mut self, index: usize, cause: Cause) {
-        if let Some(planned) = self.plan.now.get_mut(index) {
-            planned.ignored.silent(*self.presence, cause, Instant::now());
-        }
-    }
 }
 
 /// What to do after a request.
@@ -108,23 +69,45 @@ impl<'a> Reading<'a> {
 
     pub(super) async fn ask_all(&mut self, line: &mut Envelope, to: &mut Asked<'_>, deadline: Instant) {
         to.plan.relearn(self.began);
+        self.mark_left_out(to);
+        // Else it would never be made: its neighbours give up one poll for it.
+        let passed_over = to.plan.passed_over >= PASSED_OVER;
+        if passed_over {
+            self.try_again(line, to, deadline).await;
+            if Instant::now() >= deadline {
+                return;
+            }
+        }
         let first = if to.plan.first < to.plan.now.len() { to.plan.first } else { 0 };
+        let all = to.plan.now.len();
+        let cut_off = self.walk(line, to, (first, all), deadline).await;
+        to.plan.first = cut_off.unwrap_or_default();
+        let stopped = cut_off.is_some() && Instant::now() < deadline;
+        // What is held is still to be asked.
+        if !stopped && !passed_over && self.held_until.is_none() {
+            self.try_again(line, to, deadline).await;
+        }
+    }
+
+    /// Asks so many requests, from a place on and round the end, but for those left out. Returns where the next poll
+    /// is to begin, if this one is over.
+    async fn walk(
+        &mut self,
+        line: &mut Envelope,
+        to: &mut Asked<'_>,
+        (mut index, mut left): (usize, usize),
+        deadline: Instant,
+    ) -> Option<usize> {
         // Requests are replaced while this walks over them: count what is left behind the place, round the end.
-        let (mut index, mut left) = (first, to.plan.now.len());
         while left > 0 {
             let before = to.plan.now.len();
-            let Some((turn, ask)) = to.turn(index) else { break };
-            let next = if let Turn::LeaveOut(cause) = turn {
+            let next = if let Some(cause) = to.leave_out(index) {
                 self.left_out = true;
                 self.mark(to.plan, index, cause);
                 Next::Forward
             } else {
-                let began = Instant::now();
-                let result = line.transact(ask, deadline).await;
-                if let (Turn::Retry, Some(retries)) = (turn, &mut to.retries) {
-                    retries.made(began, Instant::now());
-                }
-                self.take(result, line.data(), to, (index, turn))
+                let result = line.transact(to.ask(index)?, deadline).await;
+                self.take(result, line.data(), to, index)
             };
             match next {
                 Next::Forward => {
@@ -132,17 +115,63 @@ impl<'a> Reading<'a> {
                     index = (index + 1) % to.plan.now.len().max(1);
                 }
                 Next::Again => left = left + to.plan.now.len() - before,
-                Next::Stop => {
-                    to.plan.first = index + usize::from(!self.link_down);
-                    return;
-                }
+                Next::Stop => return Some(index + usize::from(!self.link_down)),
             }
             if left > 0 && Instant::now() >= deadline {
-                to.plan.first = index;
-                return;
+                return Some(index);
             }
         }
-        to.plan.first = 0;
+        None
+    }
+
+    /// Tries one of the requests again that are left out, if there is time. Half of the longest time that a request can
+    /// take is enough: a poll has all of it only to the very millisecond, and a narrowed plan asks more requests in the
+    /// time of one.
+    async fn try_again(&mut self, line: &mut Envelope, to: &mut Asked<'_>, deadline: Instant) {
+        let began = Instant::now();
+        let waiting = to.longest_waiting(began);
+        let in_time = began + to.longest / 2 <= deadline;
+        to.plan.passed_over =
+            if in_time || waiting.is_none() { 0 } else { to.plan.passed_over.saturating_add(1) };
+        let Some(index) = waiting.filter(|_| in_time) else { return };
+        let Some(ask) = to.ask(index) else { return };
+        let before = to.plan.now.len();
+        let next = match line.transact(ask, deadline).await {
+            Ok(answer) if !answer.exception.is_some_and(is_of_a_gateway) => {
+                self.take(Ok(answer), line.data(), to, index)
+            }
+            vain => {
+                self.in_vain(vain, to, index, began);
+                Next::Forward
+            }
+        };
+        if let Next::Again = next {
+            let parts = to.plan.now.len() + 1 - before;
+            self.walk(line, to, (index, parts), deadline).await;
+        }
+    }
+
+    /// A retry brought nothing: that was expected, and says nothing about the device.
+    fn in_vain(&mut self, result: Result<Answer, Failure>, to: &mut Asked<'_>, index: usize, began: Instant) {
+        self.left_out = true;
+        let cause = match result {
+            Ok(answer) => answer.exception.map(Cause::Exception),
+            Err(Failure::Silent) => Some(Cause::Silent),
+            Err(Failure::Damaged | Failure::NeverQuiet) => Some(Cause::BadFrame),
+            Err(Failure::LinkDown) => {
+                self.line_is_down();
+                None
+            }
+            Err(Failure::Held(until)) => {
+                self.held_until = Some(until);
+                to.held(index, until);
+                return;
+            }
+        };
+        to.retried(index, cause, began);
+        if let Some(cause) = cause {
+            self.mark(to.plan, index, cause);
+        }
     }
 
     /// Asks something else than the group, to see whether the device is there.
@@ -153,11 +182,7 @@ impl<'a> Reading<'a> {
         to: &mut Asked<'_>,
         deadline: Instant,
     ) {
-        for index in 0..to.plan.now.len() {
-            if let Some((Turn::LeaveOut(cause), _)) = to.turn(index) {
-                self.mark(to.plan, index, cause);
-            }
-        }
+        self.mark_left_out(to);
         match line.transact(ask, deadline).await {
             Ok(answer) if !answer.exception.is_some_and(is_of_a_gateway) => {
                 (self.at, self.turnaround) = (Some(answer.at), Some(answer.turnaround));
@@ -176,17 +201,12 @@ impl<'a> Reading<'a> {
         result: Result<Answer, Failure>,
         data: &[u8],
         to: &mut Asked<'_>,
-        (index, turn): (usize, Turn),
+        index: usize,
     ) -> Next {
-        let Some(planned) = to.plan.now.get_mut(index) else { return Next::Stop };
         match result {
             Ok(answer @ Answer { exception: Some(code), .. }) if is_of_a_gateway(code) => {
                 to.silent(index, Cause::Exception(code));
                 self.mark(to.plan, index, Cause::Exception(code));
-                if turn == Turn::Retry {
-                    self.left_out = true;
-                    return Next::Forward;
-                }
                 self.asked = true;
                 self.at.get_or_insert(answer.at);
                 if self.turnaround.is_none() {
@@ -199,9 +219,7 @@ impl<'a> Reading<'a> {
                 self.asked = true;
                 self.at.get_or_insert(answer.at);
                 self.turnaround = self.turnaround.max(Some(answer.turnaround));
-                planned.ignored.answered();
-                to.presence.answered();
-                to.say(index);
+                to.answered(index);
                 match answer.exception {
                     Some(code) => self.refused(code, to.plan, index),
                     None => self.believe(data, to.plan, index),
@@ -209,21 +227,12 @@ impl<'a> Reading<'a> {
             }
             Err(Failure::Silent) => {
                 to.silent(index, Cause::Silent);
-                if turn == Turn::Retry {
-                    self.left_out = true;
-                    return Next::Forward;
-                }
                 self.asked = true;
                 self.unanswered(to.plan, index)
             }
             Err(Failure::Damaged) => {
+                (self.asked, self.damaged) = (true, true);
                 self.mark(to.plan, index, Cause::BadFrame);
-                if turn == Turn::Retry {
-                    to.silent(index, Cause::BadFrame);
-                    self.left_out = true;
-                } else {
-                    (self.asked, self.damaged) = (true, true);
-                }
                 Next::Forward
             }
             Err(Failure::NeverQuiet) => {
@@ -302,6 +311,15 @@ impl<'a> Reading<'a> {
         for item in plan.now.get(index).into_iter().flat_map(|planned| &planned.request.items) {
             if let Some((_, sample)) = self.samples.get_mut(item.slot) {
                 *sample = Sample::bad(cause);
+            }
+        }
+    }
+
+    /// Points of what is left out are bad for the reason that they had, however far the poll comes.
+    fn mark_left_out(&mut self, to: &mut Asked<'_>) {
+        for index in 0..to.plan.now.len() {
+            if let Some(cause) = to.leave_out(index) {
+                self.mark(to.plan, index, cause);
             }
         }
     }

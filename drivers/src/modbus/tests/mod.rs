@@ -5,6 +5,7 @@ mod contract;
 mod foreign_servers;
 mod ignored;
 mod peer;
+mod retries;
 mod settings;
 
 use std::time::{Duration, Instant};

@@ -1,0 +1,89 @@
+//! The device that a poll asks: what is known of its requests and of itself, and what the log says of that.
+//!
+//! It asks nothing: [`reading`](super::reading) does, and tells here what came of it. A place that the plan does not
+//! have changes nothing.
+
+use std::time::{Duration, Instant};
+
+use super::client::{Plan, Planned};
+use super::ignored::{Presence, Retries};
+use super::transaction::Ask;
+use crate::value::Cause;
+
+/// Whom a poll asks, and what is known of it.
+pub(super) struct Asked<'a> {
+    pub(super) unit: u8,
+    pub(super) plan: &'a mut Plan,
+    pub(super) presence: &'a mut Presence,
+    pub(super) retries: &'a mut Retries,
+    /// The longest time that a request of this bus can take.
+    pub(super) longest: Duration,
+    /// Of the bus and the device, for the log.
+    pub(super) names: (&'a str, &'a str),
+}
+
+impl Asked<'_> {
+    /// What a request is on the line.
+    pub(super) fn ask(&self, index: usize) -> Option<Ask> {
+        self.plan.now.get(index).map(|planned| Ask::new(self.unit, &planned.request))
+    }
+
+    /// `Some`: the request is not asked now, and its points are bad for this reason.
+    pub(super) fn leave_out(&mut self, index: usize) -> Option<Cause> {
+        let cause = self.plan.now.get_mut(index)?.ignored.leave_out(*self.presence, Instant::now());
+        self.say(index);
+        cause
+    }
+
+    /// The request whose retry has waited longest; none of a device that may not be there.
+    pub(super) fn longest_waiting(&self, now: Instant) -> Option<usize> {
+        let due = |(index, planned): (usize, &Planned)| Some((planned.ignored.due_since(now)?, index));
+        let waiting = self.plan.now.iter().enumerate().filter_map(due);
+        waiting.min().map(|(_, index)| index).filter(|_| !self.presence.is_in_doubt())
+    }
+
+    /// Nothing came for a request, or a gateway says so.
+    pub(super) fn silent(&mut self, index: usize, cause: Cause) {
+        if let Some(planned) = self.plan.now.get_mut(index) {
+            planned.ignored.silent(*self.presence, cause);
+        }
+    }
+
+    /// A request was tried again since `began`, in vain. `None`: its points keep their reason.
+    pub(super) fn retried(&mut self, index: usize, cause: Option<Cause>, began: Instant) {
+        if let Some(planned) = self.plan.now.get_mut(index) {
+            planned.ignored.retried(cause, began, self.retries, Instant::now());
+        }
+    }
+
+    /// A request may not be sent until then.
+    pub(super) fn held(&mut self, index: usize, until: Instant) {
+        if let Some(planned) = self.plan.now.get_mut(index) {
+            planned.ignored.held(until);
+        }
+    }
+
+    /// A request was answered.
+    pub(super) fn answered(&mut self, index: usize) {
+        if let Some(planned) = self.plan.now.get_mut(index) {
+            planned.ignored.answered();
+        }
+        self.presence.answered();
+        self.say(index);
+    }
+
+    /// Says in the log that a request is left out, and that it is back.
+    fn say(&mut self, index: usize) {
+        let Some(planned) = self.plan.now.get_mut(index) else { return };
+        let Some(left_out) = planned.ignored.edge() else { return };
+        let ((bus, device), request) = (self.names, planned.request.words(self.unit));
+        if left_out {
+            tracing::warn!(
+                %bus, %device, %request,
+                "device answers, but not for this request: left out, and tried again with growing pauses"
+            );
+        } else {
+            tracing::info!(%bus, %device, %request, "device answers for this request again");
+        }
+    }
+}
