@@ -15,20 +15,13 @@ use std::time::{Duration, Instant};
 
 use fieldspool_drivers::bus::{BusSpec, Outcome};
 
+use super::health::Health;
+
 /// The share of a bus's time that its silent devices may cost together.
 pub const SILENT_SHARE: f64 = 0.2;
 
 /// Where no gap between polls is as long as a probe, one probe may delay a poll this often.
 pub const PROBE_ANYWAY: Duration = Duration::from_secs(120);
-
-/// A device counts as silent after this many polls in a row without an answer: one lost frame is not an edge.
-const SILENT_AFTER: u32 = 2;
-
-/// Pauses between probes of one silent device grow from the first to the second.
-const PROBE_PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
-
-/// A device that falls silent so soon after it began to answer comes and goes.
-const SETTLED_AFTER: Duration = Duration::from_secs(60);
 
 /// Probing time is saved up to this many probes, so that a long quiet spell is not followed by a burst of them.
 const PROBES_SAVED: f64 = 2.0;
@@ -79,20 +72,6 @@ struct Slot {
     answered: bool,
 }
 
-#[derive(Clone, Debug)]
-struct Health {
-    /// `None` before the first poll that says anything.
-    answering: Option<bool>,
-    failures: u32,
-    pause: Duration,
-    probe_at: Instant,
-    /// Probes that were not answered, or held: whose turn it is.
-    probes: usize,
-    /// Since when it answers, or did last.
-    since: Option<Instant>,
-    missed: u64,
-}
-
 /// The schedule of one bus.
 #[derive(Clone, Debug)]
 pub struct Due {
@@ -123,15 +102,7 @@ impl Due {
             }
         }
         spread(&mut slots, timeout, now);
-        let health = Health {
-            answering: None,
-            failures: 0,
-            pause: PROBE_PAUSE.0,
-            probe_at: now,
-            probes: 0,
-            since: None,
-            missed: 0,
-        };
+        let health = Health::new(now);
         let health = vec![health; spec.devices.len()];
         Self { slots, health, timeout, saved: timeout, saved_at: now, probed_anyway: now }
     }
@@ -303,45 +274,6 @@ impl Due {
             if slot.group != probed || slot.limit > self.timeout {
                 slot.due = slot.due.checked_sub(slot.period).unwrap_or(slot.due);
             }
-        }
-    }
-}
-
-impl Health {
-    fn note(&mut self, outcome: &Outcome, now: Instant) -> Option<Edge> {
-        match outcome {
-            Outcome::Answered { .. } => {
-                self.failures = 0;
-                let edge = (self.answering.replace(true) != Some(true)).then_some(Edge::Answering);
-                self.since = edge.map(|_| now).or(self.since);
-                edge
-            }
-            Outcome::Silent | Outcome::Damaged if self.answering == Some(false) => {
-                self.probes = self.probes.wrapping_add(1);
-                self.probe_at = now + self.pause;
-                self.pause = (self.pause * 2).min(PROBE_PAUSE.1);
-                None
-            }
-            Outcome::Silent | Outcome::Damaged => {
-                self.failures += 1;
-                if self.failures < SILENT_AFTER {
-                    return None;
-                }
-                self.answering = Some(false);
-                // One that comes and goes is probed ever more seldom: each turn is a record and a line in the log.
-                let comes_and_goes =
-                    self.since.is_some_and(|at| now.saturating_duration_since(at) < SETTLED_AFTER);
-                self.pause = if comes_and_goes { (self.pause * 2).min(PROBE_PAUSE.1) } else { PROBE_PAUSE.0 };
-                self.probe_at = now + self.pause;
-                Some(Edge::Silent)
-            }
-            // Says nothing about the device. A line that is down fails at once: without a pause the next probe would
-            // follow without end.
-            Outcome::LinkDown => {
-                self.probe_at = self.probe_at.max(now + self.pause);
-                None
-            }
-            Outcome::Held { .. } => None,
         }
     }
 }

@@ -8,6 +8,7 @@
 
 pub mod due;
 mod gauge;
+mod health;
 pub mod samples;
 mod usable;
 

@@ -1,0 +1,171 @@
+//! Devices with several groups, in virtual time.
+
+use super::*;
+
+#[test]
+fn groups_of_one_device_keep_their_own_periods() {
+    let start = Instant::now();
+    let mut spec = spec(1, 1000 * MS);
+    spec.devices[0].groups.push(Group { period: Duration::from_secs(60), points: vec![] });
+    let mut due = Due::new(&spec, |_, _| 1, TIMEOUT, start);
+    let mut now = start;
+    let mut polls = [0, 0];
+    while now < start + Duration::from_secs(600) {
+        match due.next(now) {
+            Next::Wait(later) => now = later,
+            Next::Poll { device, group, .. } => {
+                polls[group] += 1;
+                due.polled((device, group), &Outcome::Answered { turnaround: MS }, now, now + MS);
+                now += MS;
+            }
+        }
+    }
+    assert_eq!(polls, [600, 10]);
+}
+
+#[test]
+fn all_groups_of_a_device_that_answers_again_are_polled_at_once_and_keep_their_grid() {
+    let start = Instant::now();
+    let (hour, silence) = (Duration::from_secs(3600), 100..140);
+    let mut spec = spec(1, 1000 * MS);
+    spec.devices[0].groups.push(Group { period: hour, points: vec![] });
+    let mut due = Due::new(&spec, |_, _| 1, TIMEOUT, start);
+    let mut now = start;
+    let mut hourly = Vec::new();
+    while now < start + hour * 2 {
+        match due.next(now) {
+            Next::Wait(later) => now = later,
+            Next::Poll { device, group, .. } => {
+                let silent = silence.contains(&(now - start).as_secs());
+                let took = if silent { TIMEOUT } else { MS };
+                let outcome = if silent { Outcome::Silent } else { Outcome::Answered { turnaround: MS } };
+                if group == 1 && !silent {
+                    hourly.push(now - start);
+                }
+                due.polled((device, group), &outcome, now, now + took);
+                now += took;
+            }
+        }
+    }
+    let [first, back, next] = hourly[..] else { panic!("{hourly:?}") };
+    assert!((140..151).contains(&back.as_secs()), "when a probe was answered: {back:?}");
+    assert!(next.abs_diff(first + hour) < TIMEOUT, "{hourly:?}");
+    assert_eq!(due.take_missed(0), 0);
+}
+
+#[test]
+fn a_silent_device_is_probed_in_each_of_its_groups() {
+    let start = Instant::now();
+    let mut spec = spec(1, 1000 * MS);
+    spec.devices[0].groups.push(Group { period: 10_000 * MS, points: vec![] });
+    let mut due = Due::new(&spec, |_, _| 1, TIMEOUT, start);
+    let (mut now, mut edges) = (start, Vec::new());
+    // It ignores what is asked each second, and answers the other group.
+    while now < start + Duration::from_secs(120) {
+        match due.next(now) {
+            Next::Wait(later) => now = later,
+            Next::Poll { device, group, .. } => {
+                let answered = Outcome::Answered { turnaround: MS };
+                let (outcome, took) = if group == 0 { (Outcome::Silent, TIMEOUT) } else { (answered, MS) };
+                edges.extend(due.polled((device, group), &outcome, now, now + took));
+                now += took;
+            }
+        }
+    }
+    assert!(edges.contains(&Edge::Silent), "{edges:?}");
+    let answering = edges.iter().filter(|edge| **edge == Edge::Answering).count();
+    // It comes and goes, with growing pauses.
+    assert!((5..=16).contains(&answering), "{edges:?}");
+}
+
+#[test]
+fn a_held_probe_does_not_keep_the_other_groups_from_being_probed() {
+    let start = Instant::now();
+    let mut spec = spec(1, 1000 * MS);
+    spec.devices[0].groups.push(Group { period: 600_000 * MS, points: vec![] });
+    let mut due = Due::new(&spec, |_, _| 1, TIMEOUT, start);
+    let (mut now, mut back) = (start, None);
+    while now < start + Duration::from_secs(120) && back.is_none() {
+        match due.next(now) {
+            Next::Wait(later) => now = later,
+            Next::Poll { device, group, .. } => {
+                let gone = now < start + Duration::from_secs(60);
+                let outcome = match group {
+                    _ if gone => Outcome::Silent,
+                    0 => Outcome::Answered { turnaround: MS },
+                    _ => Outcome::Held { until: now + 200 * MS },
+                };
+                let took = if gone { TIMEOUT } else { MS };
+                if due.polled((device, group), &outcome, now, now + took) == Some(Edge::Answering) {
+                    back = Some(now);
+                }
+                now += took;
+            }
+        }
+    }
+    let back = back.expect("an instrument that talks is heard").saturating_duration_since(start);
+    assert!(back < Duration::from_secs(72), "{back:?}");
+}
+
+/// One device with a group each second and one each `slow` seconds; `outcome(group, second)` is what its polls bring.
+/// Returns the edges with their seconds, and how often each group was polled.
+fn run_two_groups(
+    slow: u64,
+    length: u64,
+    outcome: impl Fn(usize, u64) -> Outcome,
+) -> (Vec<(u64, Edge)>, [usize; 2]) {
+    let start = Instant::now();
+    let mut spec = spec(1, 1000 * MS);
+    spec.devices[0].groups.push(Group { period: Duration::from_secs(slow), points: vec![] });
+    let mut due = Due::new(&spec, |_, _| 1, TIMEOUT, start);
+    let (mut now, mut edges, mut polls) = (start, Vec::new(), [0, 0]);
+    while now < start + Duration::from_secs(length) {
+        match due.next(now) {
+            Next::Wait(later) => now = later,
+            Next::Poll { device, group, .. } => {
+                polls[group] += 1;
+                let second = (now - start).as_secs();
+                let outcome = outcome(group, second);
+                let took = if outcome == Outcome::Silent { TIMEOUT } else { MS };
+                let edge = due.polled((device, group), &outcome, now, now + took);
+                edges.extend(edge.map(|edge| (second, edge)));
+                now += took;
+            }
+        }
+    }
+    (edges, polls)
+}
+
+#[test]
+fn a_group_that_is_damaged_at_each_poll_does_not_make_its_device_come_and_go() {
+    let answered = Outcome::Answered { turnaround: MS };
+    // Well for a minute, damaged for ten, and well again.
+    let (edges, polls) = run_two_groups(60, 720, |group, second| match group {
+        0 if (60..660).contains(&second) => Outcome::Damaged,
+        _ => answered,
+    });
+    assert_eq!(edges, [(0, Edge::Answering)]);
+    assert_eq!(polls, [720, 12], "and is polled on");
+    // From the start: until the other group is asked nothing is known of the device.
+    let (edges, _) = run_two_groups(60, 720, |group, _| if group == 0 { Outcome::Damaged } else { answered });
+    assert!(matches!(edges[..], [.., (0..=3, Edge::Answering)]) && edges.len() <= 2, "{edges:?}");
+}
+
+#[test]
+fn a_device_that_goes_away_on_a_noisy_line_is_silent_once_its_other_groups_have_failed_too() {
+    let answered = Outcome::Answered { turnaround: MS };
+    let (edges, polls) = run_two_groups(10, 300, |group, second| match group {
+        _ if !(30..200).contains(&second) => answered,
+        0 => Outcome::Damaged,
+        _ => Outcome::Silent,
+    });
+    let [(0, Edge::Answering), (gone, Edge::Silent), (back, Edge::Answering)] = edges[..] else {
+        panic!("{edges:?}")
+    };
+    assert!((30..=43).contains(&gone) && (200..=212).contains(&back), "{edges:?}");
+    assert!(polls[0] < 190, "a probe that is damaged is a probe in vain: {polls:?}");
+    // Nothing but damage: there is no sign that it is the device.
+    let (edges, _) = run_two_groups(10, 300, |_, _| Outcome::Damaged);
+    assert_eq!(edges.len(), 1, "{edges:?}");
+    assert_eq!(edges[0].1, Edge::Silent);
+}
