@@ -3,6 +3,10 @@
 //! All decisions about lines are [`Listener`]'s. A port that fails is dropped at once and opened again with a
 //! pause of 0.5 s that doubles up to 4 s. An instrument that talks, or answers a query, but not with the sentence of a
 //! group, answers; the points of that group are bad. Everything here is cancel-safe: bytes are handed on as they are read.
+//!
+//! What a query may still bring is nobody else's answer (P5): without an answer the line rests for twice the timeout after
+//! the query, also if the port was opened anew meanwhile. With one, those instruments rest that would take a further line of
+//! the one that was asked for their own; `check` lets none share a line, but a point that is read by hand may be such.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,13 +46,25 @@ pub struct Driver {
     reopen_pause: Duration,
     /// Until then bytes are stamped with their arrival.
     listened_until: Instant,
-    /// A query was not answered: until then its answer may still come.
-    rest_until: Option<Instant>,
+    last_query: Option<Query>,
     counters: Counters,
+}
+
+/// A query that was sent, or is about to be.
+#[derive(Clone, Copy, Debug)]
+struct Query {
+    /// Index of the instrument that was asked.
+    of: usize,
+    /// Until then something may come of it.
+    owes_until: Instant,
+    /// All came that was waited for.
+    answered: bool,
 }
 
 #[derive(Debug)]
 struct Instrument {
+    /// Its index in the configuration.
+    index: usize,
     name: Arc<str>,
     device: Device,
     ears: Listener,
@@ -57,13 +73,13 @@ struct Instrument {
 }
 
 impl Instrument {
-    fn new(spec: &DeviceSpec, now: Instant) -> Self {
+    fn new(index: usize, spec: &DeviceSpec, now: Instant) -> Self {
         let device = match &spec.address {
             Address::Line(device) => device.clone(),
             Address::Modbus(_) => Device::default(),
         };
         let ears = Listener::new(&device, spec, now);
-        Self { name: Arc::clone(&spec.name), ears, device, heard_at: now }
+        Self { index, name: Arc::clone(&spec.name), ears, device, heard_at: now }
     }
 }
 
@@ -74,13 +90,13 @@ impl Driver {
         Self {
             bus,
             link,
-            instruments: devices.iter().map(|spec| Instrument::new(spec, now)).collect(),
+            instruments: devices.iter().enumerate().map(|(i, spec)| Instrument::new(i, spec, now)).collect(),
             configured: devices.len(),
             port: None,
             reopen_at: None,
             reopen_pause: REOPEN.0,
             listened_until: now,
-            rest_until: None,
+            last_query: None,
             counters: Counters::default(),
         }
     }
@@ -125,7 +141,7 @@ impl Driver {
             points: points.to_vec(),
             groups: vec![Group { period: Duration::MAX, points: all }],
         };
-        let mut guest = Instrument::new(&spec, now);
+        let mut guest = Instrument::new(device, &spec, now);
         guest.ears.forget_within_a_line();
         self.instruments.push(guest);
         let mut poll = self.poll_any(self.configured, 0, deadline).await;
@@ -195,12 +211,13 @@ impl Driver {
 
     /// Sends the query and waits for what the group needs.
     async fn ask(&mut self, device: usize, group: usize, deadline: Instant) -> Poll {
-        if let Some(until) = self.rest_until.filter(|until| *until > Instant::now()) {
+        let Some(instrument) = self.instruments.get(device) else { return nothing(Outcome::Silent) };
+        if let Some(until) = self.rests_until(instrument) {
             return nothing(Outcome::Held { until });
         }
-        self.rest_until = None;
-        let Some(instrument) = self.instruments.get(device) else { return nothing(Outcome::Silent) };
+        let of = instrument.index;
         let query = instrument.device.query.clone().unwrap_or_default();
+        let length = u32::try_from(query.len()).unwrap_or(u32::MAX);
         let start = Instant::now();
         if !self.wait_for_quiet(deadline).await {
             return self.down(device, group);
@@ -208,13 +225,12 @@ impl Driver {
         if let Some(instrument) = self.instruments.get_mut(device) {
             instrument.ears.asks(group, Instant::now());
         }
+        let asked = Instant::now() + self.link.port.character_time().saturating_mul(length);
         // Said before it is sent, and taken back by an answer: a poll that is dropped here leaves the line resting.
-        self.rest_until = Some(deadline + self.link.timeout);
+        self.last_query = Some(Query { of, owes_until: asked + self.link.timeout * 2, answered: false });
         if !self.send(&query, deadline).await {
             return self.down(device, group);
         }
-        let asked =
-            Instant::now() + self.link.port.character_time() * u32::try_from(query.len()).unwrap_or(u32::MAX);
         loop {
             let now = Instant::now();
             let Some(instrument) = self.instruments.get(device) else { return nothing(Outcome::Silent) };
@@ -228,10 +244,10 @@ impl Driver {
         let now = Instant::now();
         let Some(instrument) = self.instruments.get_mut(device) else { return nothing(Outcome::Silent) };
         let (speaks, whole) = (instrument.ears.has_spoken(), instrument.ears.is_answered(group, now));
-        if whole {
-            self.rest_until = None;
-        } else {
+        if !whole {
             instrument.ears.waited(group, now);
+        } else if let Some(query) = &mut self.last_query {
+            query.answered = true;
         }
         say_missing(&self.bus, instrument, group);
         let taken = instrument.ears.take(group, now, Cause::Silent);
@@ -247,6 +263,14 @@ impl Driver {
         self.counters.timeouts += u64::from(!whole);
         let outcome = Outcome::Answered { turnaround: Duration::ZERO };
         Poll { samples: taken.samples, at: now, outcome, busy }
+    }
+
+    /// Until when an instrument is not asked because of the last query on the line.
+    fn rests_until(&self, instrument: &Instrument) -> Option<Instant> {
+        let last = self.last_query.filter(|query| query.owes_until > Instant::now())?;
+        let other = self.instruments.get(last.of).filter(|_| last.of != instrument.index);
+        let confused = other.is_some_and(|other| instrument.ears.may_take_lines_of(&other.ears));
+        (!last.answered || confused).then_some(last.owes_until)
     }
 
     fn conclude(&mut self, taken: Taken, turnaround: Duration, busy: Duration) -> Poll {
@@ -368,7 +392,6 @@ impl Driver {
                 self.counters.opens += 1;
                 self.counters.last_error = None;
                 self.listened_until = now;
-                self.rest_until = None;
                 for instrument in &mut self.instruments {
                     instrument.ears.opened(now);
                     instrument.heard_at = now;

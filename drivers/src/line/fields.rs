@@ -53,6 +53,15 @@ pub(super) fn begins_with(line: &[u8], sentence: &str) -> bool {
     line.starts_with(sentence.get(bare(sentence)..).unwrap_or_default())
 }
 
+/// Whether one line may begin with one of `some` and with one of `others`; `None` is any line.
+pub(super) fn begin_alike(some: &[Option<&str>], others: &[Option<&str>]) -> bool {
+    let alike = |one: Option<&str>, other: Option<&str>| match (one, other) {
+        (Some(one), Some(other)) => begins_with(one.as_bytes(), other) || begins_with(other.as_bytes(), one),
+        _ => true,
+    };
+    some.iter().any(|one| others.iter().any(|other| alike(*one, *other)))
+}
+
 fn to_text(line: &[u8]) -> Cow<'_, str> {
     match std::str::from_utf8(line) {
         Ok(text) => Cow::Borrowed(text),

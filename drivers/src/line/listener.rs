@@ -59,11 +59,7 @@ impl Listener {
     pub fn new(device: &Device, spec: &DeviceSpec, now: Instant) -> Self {
         let mut sentences: Vec<Sentence> = Vec::new();
         let mut sentence_of = |point: &Point| {
-            let own = match &point.source {
-                Source::Line(source) => source.sentence.clone(),
-                Source::Modbus(_) => None,
-            };
-            let begins = own.or_else(|| device.select.clone());
+            let begins = beginning(device, point).map(str::to_owned);
             sentences.iter().position(|sentence| sentence.begins == begins).unwrap_or_else(|| {
                 sentences.push(Sentence::new(begins, now));
                 sentences.len() - 1
@@ -93,6 +89,15 @@ impl Listener {
             heard: 0,
             trying: false,
         }
+    }
+
+    /// Whether a line that an instrument with those ears sends may count for this one.
+    pub fn may_take_lines_of(&self, other: &Self) -> bool {
+        fields::begin_alike(&self.beginnings(), &other.beginnings())
+    }
+
+    fn beginnings(&self) -> Vec<Option<&str>> {
+        self.sentences.iter().map(|sentence| sentence.begins.as_deref()).collect()
     }
 
     /// Forgets all lines; the next byte may be in the middle of one. After opening, or a pause in listening.
@@ -327,6 +332,15 @@ impl Listener {
             Err(cause) => Sample::bad(cause),
         }
     }
+}
+
+/// What the line of a point begins with; `None` is any line.
+pub(super) fn beginning<'a>(device: &'a Device, point: &'a Point) -> Option<&'a str> {
+    let own = match &point.source {
+        Source::Line(source) => source.sentence.as_deref(),
+        Source::Modbus(_) => None,
+    };
+    own.or(device.select.as_deref())
 }
 
 #[cfg(test)]

@@ -6,12 +6,13 @@
 //! Promises: a sentence is believed only if it is whole, not longer than 1 024 bytes, passes the checksum and
 //! begins as selected. An old sentence is never a new reading: each is used once a group, stamped with the
 //! arrival of its first byte. After a query without an answer the line rests until a late answer must have
-//! passed; a sentence that answers never bring is waited for three times, and then once a minute. Numbers are read
+//! passed, and the answers of instruments that share a line must begin differently; a sentence that answers never bring is waited for three times, and then once a minute. Numbers are read
 //! strictly: what is not wholly understood is `unreadable`, never half a number. Memory is bounded whatever arrives;
 //! every poll has one total deadline, also while an instrument babbles.
 //!
 //! What remains: without a checksum a byte damaged into another digit is believed (use one, or parity); an answer
-//! later than twice the timeout can be taken for the next one's.
+//! later than twice the timeout can be taken for the same instrument's next one, and so can the second line of an
+//! instrument that answers with two and has no `select`.
 //!
 //! Reading order: [`settings`], [`framing`] (bytes to lines), [`checksum`], [`fields`] and [`number`] (line to
 //! value), [`listener`] (which line counts) with `sentence` (what does not come), [`driver`] (the only file here that

@@ -1,8 +1,9 @@
 //! What a line of instruments will be asked, and what cannot be meant: words for `check`, `check --plan` and the page.
 
+use super::fields;
+use super::listener::beginning;
 use super::settings::{Device, Link};
 use crate::bus::{Address, DeviceSpec, PlannedRequest, SpecFault};
-use crate::point::Source;
 
 /// What an instrument sends at once; its real length shows only on the line.
 const ANSWER_BYTES_EXPECTED: u32 = 64;
@@ -28,7 +29,8 @@ pub fn planned(link: &Link, devices: &[DeviceSpec]) -> Vec<PlannedRequest> {
     plan
 }
 
-/// All faults in the meaning of the instruments of one line.
+/// All faults in the meaning of the instruments of one line: those whose sentences or answers could be mistaken for
+/// another's (P5).
 pub fn faults(devices: &[DeviceSpec]) -> Vec<SpecFault> {
     let mut faults = Vec::new();
     let talkers = lines(devices).filter(|(_, device)| device.query.is_none()).count();
@@ -44,10 +46,12 @@ pub fn faults(devices: &[DeviceSpec]) -> Vec<SpecFault> {
                     "a queried instrument shares its line with one that talks by itself",
                     "give each a serial port of its own: their answers cannot be told apart",
                 );
+            } else if let Some((what, remedy)) = mistaken(devices, index) {
+                fault(&what, remedy);
             }
             continue;
         }
-        if talkers > 1 && !all_selected(devices.get(index), device) {
+        if talkers > 1 && takes_any_line(devices, index) {
             fault(
                 "several instruments talk on this line, and this one would take every sentence for its own",
                 "add `select`, the beginning of its sentences, such as `select = \"WIMWV\"`",
@@ -63,13 +67,42 @@ pub fn faults(devices: &[DeviceSpec]) -> Vec<SpecFault> {
     faults
 }
 
-fn all_selected(spec: Option<&DeviceSpec>, device: &Device) -> bool {
-    device.select.is_some()
-        || spec.is_some_and(|spec| {
-            spec.points
-                .iter()
-                .all(|point| matches!(&point.source, Source::Line(source) if source.sentence.is_some()))
-        })
+/// How a queried instrument could take another's answer, which came late or was more than one line, for its own. Of two
+/// whose answers begin alike the second is told.
+fn mistaken(devices: &[DeviceSpec], index: usize) -> Option<(String, &'static str)> {
+    let any = takes_any_line(devices, index);
+    let mistakes = |other: &usize| {
+        any || *other < index
+            && !takes_any_line(devices, *other)
+            && fields::begin_alike(&beginnings(devices, index), &beginnings(devices, *other))
+    };
+    let other = lines(devices).map(|(other, _)| other).filter(|other| *other != index).find(mistakes)?;
+    let other = devices.get(other).map_or("", |spec| &spec.name);
+    Some(if any {
+        let what = format!(
+            "this queried instrument would take any line for its answer, also a late one of \"{other}\""
+        );
+        (
+            what,
+            "add `select`, the beginning of its answers, such as `select = \"01\"`, or give it a port of its own",
+        )
+    } else {
+        let what =
+            format!("its answers begin like those of \"{other}\": a late one could be taken for the other's");
+        (what, "make `select` so long that they differ, or give each a serial port of its own")
+    })
+}
+
+fn takes_any_line(devices: &[DeviceSpec], index: usize) -> bool {
+    beginnings(devices, index).contains(&None)
+}
+
+/// What the lines begin with that count for an instrument.
+fn beginnings(devices: &[DeviceSpec], index: usize) -> Vec<Option<&str>> {
+    let Some((spec, Address::Line(device))) = devices.get(index).map(|spec| (spec, &spec.address)) else {
+        return Vec::new();
+    };
+    spec.points.iter().map(|point| beginning(device, point)).collect()
 }
 
 fn lines(devices: &[DeviceSpec]) -> impl Iterator<Item = (usize, &Device)> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::bus::{Address, DeviceSpec, Group, Outcome, Poll};
+use crate::bus::{Address, DeviceSpec, Group, Outcome, Poll, SpecFault};
 use crate::point::{Point, Scaling, Source as PointSource};
 use crate::serial_port::PortSettings;
 use crate::simulator::Pty;
@@ -325,15 +325,32 @@ fn instruments_that_cannot_share_a_line_are_faults() {
         };
         spec(device, vec![point("a", Source::field(1))])
     };
-    let asked = || {
-        let device = Device { query: Some(b"S".to_vec()), ..Device::default() };
+    let asked = |select: Option<&str>| {
+        let device =
+            Device { query: Some(b"S".to_vec()), select: select.map(str::to_owned), ..Device::default() };
         spec(device, vec![point("a", Source::field(1))])
     };
     let count = |devices: &[DeviceSpec]| plan::faults(devices).len();
     assert_eq!(count(&[listening(None, b"\n")]), 0);
-    assert_eq!(count(&[asked(), asked()]), 0);
     assert_eq!(count(&[listening(Some("A"), b"\n"), listening(Some("B"), b"\n")]), 0);
     assert_eq!(count(&[listening(Some("A"), b"\n"), listening(None, b"\n")]), 1);
     assert_eq!(count(&[listening(Some("A"), b"\n"), listening(Some("B"), b";")]), 1);
-    assert_eq!(count(&[listening(Some("A"), b"\n"), asked()]), 1);
+    assert_eq!(count(&[listening(Some("A"), b"\n"), asked(Some("B"))]), 1);
+    assert_eq!(count(&[asked(None)]), 0);
+    assert_eq!(count(&[asked(Some("01")), asked(Some("02")), asked(Some("$03"))]), 0);
+    assert_eq!(count(&[asked(Some("01")), asked(None)]), 1);
+    assert_eq!(count(&[asked(None), asked(None), asked(None)]), 3);
+    for (first, second) in [("A", "A"), ("A", "AB"), ("AB", "A"), ("$A", "!AB"), ("$", "A")] {
+        assert_eq!(
+            count(&[asked(Some(first)), asked(Some(second)), asked(Some("C"))]),
+            1 + usize::from(first == "$")
+        );
+    }
+    let mut by_point = asked(None);
+    by_point.points = vec![point("a", Source { sentence: Some("ABC".into()), ..Source::field(1) })];
+    assert_eq!(count(&[asked(Some("B")), by_point.clone()]), 0, "its points say it");
+    let faults = plan::faults(&[asked(Some("AB")), by_point]);
+    assert!(
+        matches!(faults.as_slice(), [SpecFault { device: 1, what, .. }] if what.contains("\"instrument\""))
+    );
 }

@@ -1,4 +1,4 @@
-//! Instruments of which one sentence does not come, or comes damaged, beside one that does.
+//! Instruments of which one sentence does not come, comes late or damaged, beside one that does.
 
 use super::*;
 
@@ -53,4 +53,95 @@ async fn a_damaged_sentence_is_told_from_silence_and_is_not_the_trouble_of_anoth
     let air = driver.poll(0, 1, in_millis(1)).await;
     assert_eq!((air.outcome, sample(&air, 0)), (Outcome::Damaged, Sample::bad(Cause::BadFrame)));
     assert_eq!(driver.counters().timeouts, 0);
+}
+
+/// X, of which each of the `sentences` is a group of its own, Y, that takes any line (`check` refuses it here), and Z with
+/// a beginning of its own.
+fn three_instruments(path: &Path, timeout: Duration, sentences: &[&str]) -> Driver {
+    let queried = |query: &[u8], select: Option<&str>| Device {
+        query: Some(query.to_vec()),
+        select: select.map(str::to_owned),
+        ..Device::default()
+    };
+    let of = |sentence: &&str| point("x", Source { sentence: Some((*sentence).into()), ..Source::field(1) });
+    let mut x = spec(queried(b"X\r\n", None), sentences.iter().map(of).collect());
+    let group = |point| Group { period: Duration::from_secs(5), points: vec![point] };
+    x.groups = (0..).take(sentences.len()).map(group).collect();
+    let y = spec(queried(b"Y\r\n", None), vec![point("y", Source::field(1))]);
+    let z = spec(queried(b"Z\r\n", Some("ZZZ")), vec![point("z", Source::field(1))]);
+    let port = PortSettings::new(path.display().to_string());
+    Driver::new(Arc::from("roof"), Link { port, timeout }, &[x, y, z])
+}
+
+/// Answers one query, whichever it is.
+async fn answer_one(pty: &Pty, answer: &[u8]) {
+    let mut query = [0; 64];
+    pty.read(&mut query).await.unwrap();
+    pty.write(answer).unwrap();
+}
+
+#[tokio::test]
+async fn what_an_instrument_says_after_its_answer_is_no_answer_of_one_that_takes_any_line() {
+    let pty = Pty::open().unwrap();
+    let mut driver = three_instruments(pty.path(), Duration::from_secs(20), &["AAA"]);
+    let (x, ()) = tokio::join!(driver.poll(0, 0, in_millis(60_000)), answer_one(&pty, b"AAA,1\r\n"));
+    assert_eq!(sample(&x, 0), good(1.0));
+    let y = driver.poll(1, 0, in_millis(60_000)).await;
+    assert!(matches!(y.outcome, Outcome::Held { .. }), "X may say more: {y:?}");
+    let by_hand = [point("any", Source::field(1))];
+    let (x, ()) = tokio::join!(driver.read(0, &by_hand, in_millis(60_000)), answer_one(&pty, b"AAA,2\r\n"));
+    assert_eq!(sample(&x, 0), good(2.0), "X itself is not held");
+    let (z, ()) =
+        tokio::join!(driver.poll(2, 0, in_millis(60_000)), answer_one(&pty, b"BBB,777\r\nZZZ,3\r\n"));
+    assert_eq!(sample(&z, 0), good(3.0), "and Z cannot mistake it");
+}
+
+#[tokio::test]
+async fn a_sentence_that_is_missing_because_it_is_late_is_no_answer_of_another_instrument() {
+    let pty = Pty::open().unwrap();
+    let mut driver = three_instruments(pty.path(), Duration::from_millis(500), &["AAA", "BBB"]);
+    let mut until = Instant::now();
+    for _ in 0..4 {
+        driver.idle(until).await;
+        let x = tokio::join!(driver.poll(0, 1, in_millis(60_000)), answer_one(&pty, b"AAA,1\r\n")).0;
+        assert_eq!(sample(&x, 0), Sample::bad(Cause::Silent));
+        let y = driver.poll(1, 0, in_millis(60_000)).await;
+        let Outcome::Held { until: held } = y.outcome else { panic!("it may still come: {y:?}") };
+        until = held;
+    }
+    assert_eq!(driver.counters().timeouts, 3, "the fourth time it is not waited for");
+    pty.write(b"BBB,777\r\n").unwrap();
+    driver.idle(until).await;
+    let y = driver.poll(1, 0, in_millis(60_000)).await;
+    assert_eq!((y.outcome, sample(&y, 0)), (Outcome::Silent, Sample::bad(Cause::Silent)));
+}
+
+#[tokio::test]
+async fn the_line_rests_for_a_late_answer_also_when_the_port_was_opened_anew() {
+    let folder = std::env::temp_dir().join(format!("fieldspool-reopened-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let adapter = folder.join("adapter");
+    let first = Pty::open().unwrap();
+    symlink(first.path(), &adapter).unwrap();
+    let device = Device { query: Some(b"S\r\n".to_vec()), ..Device::default() };
+    let points = vec![point("weight", Source::field(2))];
+    let mut driver = patient_driver(&adapter, Duration::from_secs(20), device, points);
+    let pulled_out = async move {
+        let mut query = [0; 8];
+        first.read(&mut query).await.unwrap();
+        drop(first);
+    };
+    let (poll, ()) = tokio::join!(driver.poll(0, 0, in_millis(60_000)), pulled_out);
+    assert_eq!(poll.outcome, Outcome::LinkDown);
+    std::fs::remove_file(&adapter).unwrap();
+    let second = Pty::open().unwrap();
+    symlink(second.path(), &adapter).unwrap();
+    let deadline = in_millis(10_000);
+    while !driver.is_up() && Instant::now() < deadline {
+        driver.idle(in_millis(50)).await;
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert!(driver.is_up());
+    let poll = driver.poll(0, 0, in_millis(60_000)).await;
+    assert!(matches!(poll.outcome, Outcome::Held { .. }), "{poll:?}");
 }
