@@ -77,5 +77,6 @@ fn raise(known: &mut RunBooks, books: &RunBooks) {
     for (first, next) in confirmed.iter().filter(|(_, next)| *next > known.durable) {
         known.settled.insert(first.max(known.durable), next);
     }
+    known.blockless.take(&books.blockless);
     known.durable = books.durable;
 }

@@ -1,8 +1,8 @@
 //! The state behind the lock ([`Shared`](super::shared::Shared)): the memory ring, the ledger, and what waits to be written. Pure:
 //! it is told the time, and touches no disk.
 //!
-//! The memory ring is bounded in bytes; its rule for full: the oldest batch that was not just given to be sent goes, is counted and, if it was not
-//! confirmed, becomes a gap.
+//! The memory ring is bounded in bytes; its rule for full: what was confirmed goes first, since nobody lacks it, then the oldest batch that was not
+//! just given to be sent: that is counted and becomes a gap.
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
@@ -77,6 +77,10 @@ pub(super) struct Inner {
     pub(super) unrecorded: Option<u64>,
     /// Readings were left out that were confirmed in time, or lost from memory, and the disk does not know yet that they were.
     pub(super) left_out: bool,
+    /// One past the last reading of this run that a commit took.
+    pub(super) taken_to: u64,
+    /// Something was confirmed since memory was last looked through for that.
+    pub(super) confirmed: bool,
     /// Records confirmed, and not yet marked on disk.
     pub(super) sent: HashSet<(RunId, u64)>,
     /// Records on disk that wait.
@@ -125,9 +129,12 @@ impl Inner {
         self.readings >= WINDOW_READINGS || self.bytes >= WINDOW_BYTES
     }
 
-    /// Drops the oldest until the ring fits its bound again.
+    /// Drops until the ring fits its bound again: what was confirmed, and then the oldest.
     pub(super) fn bound(&mut self) {
         let fits = self.bytes <= RING_BYTES_MAX;
+        if !fits {
+            self.drop_confirmed();
+        }
         while self.bytes > RING_BYTES_MAX {
             let at = self.dispensable();
             let Some(kept) = self.ring.remove(at) else { break };
@@ -138,6 +145,32 @@ impl Inner {
         if !fits {
             self.settle_on();
         }
+    }
+
+    /// Of what was confirmed nobody lacks anything. The oldest goes, and some more than need be: to look through all takes time.
+    fn drop_confirmed(&mut self) {
+        let Some(books) = self.ledger.runs.get_mut(&self.run).filter(|_| std::mem::take(&mut self.confirmed))
+        else {
+            return;
+        };
+        let enough = RING_BYTES_MAX - RING_BYTES_MAX / 8;
+        let (run, mut bytes, mut readings) = (self.run, self.bytes, self.readings);
+        self.ring.retain(|kept| {
+            let (first, next) = (kept.batch.seq, kept.batch.end());
+            if kept.batch.run != run || !books.settled.covers(first, next) {
+                return true;
+            }
+            if bytes <= enough {
+                self.confirmed = true;
+                return true;
+            }
+            bytes -= kept.bytes;
+            readings -= kept.batch.readings.len();
+            books.leave_out(first, next);
+            false
+        });
+        (self.bytes, self.readings) = (bytes, readings);
+        self.dirty.insert(run);
     }
 
     /// Everything older than what memory holds is settled: the end of the run's books follows, and what lies below needs no places.
@@ -167,7 +200,8 @@ impl Inner {
 
     /// Whether readings are missing before or between these: dropped from memory out of their turn.
     pub(super) fn has_break(&self, window: &[Kept]) -> bool {
-        let mut end = self.durable();
+        // Not from where the books end: that moves on over what is confirmed, in memory or not.
+        let mut end = self.taken_to;
         window.iter().any(|kept| {
             let breaks = kept.batch.seq > end;
             end = end.max(kept.batch.end());
@@ -245,6 +279,7 @@ impl Inner {
         for one in confirmed {
             match *one {
                 Confirmed::Batch { run, seq, n } => {
+                    self.confirmed |= run == self.run;
                     if let Some(books) = self.ledger.runs.get_mut(&run) {
                         books.confirm(seq, seq.saturating_add(n));
                         self.dirty.insert(run);
@@ -266,6 +301,17 @@ impl Inner {
         self.full() || self.ring.front().is_some_and(|kept| old(kept.at))
     }
 
+    /// With `keep = "unsent"`: whether this need not be stored; then it is not.
+    pub(super) fn leave_out(&mut self, run: RunId, first: u64, next: u64) -> bool {
+        let Some(books) = self.ledger.runs.get_mut(&run) else { return self.ledger.is_folded(run) };
+        let left_out = books.settled.covers(first, next) && books.may_leave_out();
+        if left_out {
+            books.leave_out(first, next);
+            self.left_out = true;
+        }
+        left_out
+    }
+
     /// With `keep = "unsent"`: drops what was confirmed in time from the front of the window.
     pub(super) fn skip_confirmed(&mut self) {
         if self.settings.keep != Keep::Unsent {
@@ -273,13 +319,13 @@ impl Inner {
         }
         while let Some(kept) = self.ring.front() {
             let (run, first, next) = (kept.batch.run, kept.batch.seq, kept.batch.end());
-            if !self.ledger.settled(run, first, next) {
+            let (bytes, readings) = (kept.bytes, kept.batch.readings.len());
+            if !self.leave_out(run, first, next) {
                 return;
             }
-            self.bytes -= kept.bytes;
-            self.readings -= kept.batch.readings.len();
+            self.bytes -= bytes;
+            self.readings -= readings;
             self.ring.pop_front();
-            self.left_out = true;
             self.settle_on();
         }
     }

@@ -54,7 +54,7 @@ impl Inner {
         let mut at = 0;
         for (first, next) in self.given.into_iter().chain(self.given) {
             let Some(Kept { batch, .. }) = self.ring.get(at) else { break };
-            if (first..next).contains(&batch.seq) && !self.ledger.settled(batch.run, batch.seq, batch.end()) {
+            if (first..next).contains(&batch.seq) {
                 at = self.ring.partition_point(|kept| kept.batch.seq < next);
             }
         }

@@ -6,7 +6,8 @@
 //!
 //! Bounded: of intervals that were confirmed whole at most [`EXCEPTIONS_MAX`] a run on disk, and about [`INTERVALS_MAX`] in memory. When
 //! there are more, the shortest is forgotten: its readings are sent once more, which the receiver drops.
-//! Intervals that hold a loss are never forgotten, because what was lost cannot be sent. Which of their readings were lost matters
+//! Intervals that hold a loss are never forgotten, because what was lost cannot be sent, nor those that hold what the spool has no block of
+//! ([`Blockless`]). Which of their readings were lost matters
 //! less, and beyond [`LOST_MAX`] only the number is kept, see [`Lost`]. Below the limit of those any interval may hold one: there all stay,
 //! and only what waits between them, in the spool or in a file that was set aside, bounds how many they are.
 
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::blockless::Blockless;
 pub use super::lost::{LOST_MAX, Losses, Lost};
 use crate::model::RunId;
 use crate::model::event::{Body, GapCause};
@@ -150,10 +152,12 @@ impl Intervals {
         self.by_first.len()
     }
 
-    /// Of the stretches that do not begin at 0, end at `durable` or before, and hold no loss, keeps the `keep` longest.
-    fn forget_shortest(&mut self, keep: usize, durable: u64, lost: &Lost) {
-        let own = self.by_first.range(1..);
-        let own = own.filter(|&(&first, &next)| next <= durable && !lost.may_hold(first, next));
+    /// Of the stretches that do not begin at 0, end before `durable`, and can be sent once more, keeps the `keep` longest. Where one reaches
+    /// `durable`, its end may still be in memory only.
+    fn forget_shortest(&mut self, keep: usize, durable: u64, (lost, blockless): (&Lost, &Blockless)) {
+        let stays =
+            |first, next| next >= durable || lost.may_hold(first, next) || blockless.may_hold(first, next);
+        let own = self.by_first.range(1..).filter(|&(&first, &next)| !stays(first, next));
         let mut own: Vec<_> = own.map(|(&first, &next)| (next - first, first)).collect();
         own.sort_unstable();
         own.truncate(own.len().saturating_sub(keep));
@@ -202,6 +206,8 @@ pub struct RunBooks {
     pub lost: Lost,
     /// ... by cause.
     pub losses: Losses,
+    /// Settled readings that cannot be sent once more.
+    pub blockless: Blockless,
     /// Settled readings that are counted in the sums of folded runs: of a run that was folded, and of which some wait again.
     pub folded: Intervals,
     /// How often settled readings of it were let wait again. Only grows: of two copies of its books with the same `durable` the one with
@@ -244,9 +250,24 @@ impl RunBooks {
         self.settled.insert(first, next);
         if self.settled.count() > INTERVALS_MAX.max(self.looked_at) {
             // What is still in memory would be sent from there again, and confirmed, and forgotten, without end.
-            self.settled.forget_shortest(INTERVALS_MAX - FORGOTTEN_AT_ONCE, self.durable, &self.lost);
+            self.settled.forget_shortest(
+                INTERVALS_MAX - FORGOTTEN_AT_ONCE,
+                self.durable,
+                (&self.lost, &self.blockless),
+            );
             self.looked_at = self.settled.count() + FORGOTTEN_AT_ONCE;
         }
+    }
+
+    /// Whether settled readings may go without being stored. Not where that would keep too many stretches.
+    pub fn may_leave_out(&mut self) -> bool {
+        self.blockless.settled_below(self.floor());
+        self.blockless.has_room()
+    }
+
+    /// The settled readings `first..next` go without being stored.
+    pub fn leave_out(&mut self, first: u64, next: u64) {
+        self.blockless.insert(first, next);
     }
 
     /// What a row of another run than the present one says of its end; an older row that says more is right. `said`: the file has a
@@ -276,6 +297,7 @@ impl RunBooks {
             self.settled.insert(first, next);
         }
         self.losses.add(&self.lost.take(&others.lost));
+        self.blockless.take(&others.blockless);
         self.end = self.end.or(others.end);
     }
 
@@ -304,8 +326,10 @@ impl RunBooks {
         for (first, next, _) in self.lost.stretches() {
             kept.settled.insert(first, next);
         }
+        kept.blockless = self.blockless.below(durable);
+        kept.blockless.settled_below(kept.floor());
         if kept.settled.count() > EXCEPTIONS_MAX {
-            kept.settled.forget_shortest(EXCEPTIONS_MAX, durable, &kept.lost);
+            kept.settled.forget_shortest(EXCEPTIONS_MAX, durable, (&kept.lost, &kept.blockless));
         }
         kept
     }
@@ -391,6 +415,13 @@ impl Ledger {
         let Some(books) = self.runs.get_mut(&run) else { return 0 };
         self.folded_confirmed = self.folded_confirmed.saturating_sub(books.folded.remove(first, next));
         books.wait_again(first, next)
+    }
+
+    /// Of what is settled so far the file that is gone had blocks, and the new one may not.
+    pub fn lacks_blocks(&mut self) {
+        for books in self.runs.values_mut() {
+            books.blockless.all_below(books.durable);
+        }
     }
 
     /// Over all runs.

@@ -15,6 +15,7 @@ pub mod age;
 mod api;
 mod aside;
 pub mod block;
+mod blockless;
 mod copy;
 pub mod dictionary;
 mod directory;
@@ -422,6 +423,8 @@ fn inner(settings: SpoolSettings, run: RunId, next_event: u64) -> Inner {
         gaps: Gaps::default(),
         unrecorded: None,
         left_out: false,
+        taken_to: 0,
+        confirmed: false,
         sent: HashSet::new(),
         events_waiting: 0,
         commands: VecDeque::new(),

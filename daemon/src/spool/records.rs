@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::age::Ages;
+use super::blockless::Blockless;
 use super::ledger::{End, Ledger, Losses, Lost, RunBooks};
 use crate::model::event::{Body, Event, GapCause};
 use crate::model::{BootId, ClockQuality, RunId, Stamp};
@@ -104,6 +105,8 @@ struct StoredBooks {
     causes: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     forgotten: Option<(u64, Vec<u64>)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    blockless: Option<(u64, Vec<(u64, u64)>)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     folded: Vec<(u64, u64)>,
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -174,6 +177,8 @@ pub fn books_text(run: RunId, books: &RunBooks) -> String {
         losses: losses_row(&books.losses),
         causes: causes_text(books),
         forgotten: (forgotten.total() > 0).then(|| (books.lost.limit(), losses_row(&forgotten))),
+        blockless: (books.blockless != Blockless::default())
+            .then(|| (books.blockless.limit(), books.blockless.known().collect())),
         folded: books.folded.iter().collect(),
         resends: books.resends,
         end: books.end,
@@ -201,6 +206,9 @@ pub fn books_of(run: RunId, text: &str) -> Option<RunBooks> {
     }
     if let Some((limit, forgotten)) = stored.forgotten {
         books.lost = Lost::with_forgotten(limit, losses_of(&forgotten));
+    }
+    if let Some((limit, known)) = stored.blockless {
+        books.blockless = Blockless::of_row(limit, known);
     }
     let mut digits = stored.causes.chars();
     for (first, next) in stored.lost {

@@ -16,6 +16,8 @@
 //!                        "losses": [evicted, dropped, unstored, damaged, dead_lettered, expired],
 //!                        "causes": a digit for each of "lost", its place in "losses"; absent if there is but one cause,
 //!                        "forgotten": [limit, losses]: those of them that lie below the limit and are not in "lost"; absent if none,
+//!                        "blockless": [limit, [[first, next], ..]]: settled ones that may have no block: any below the limit, and these;
+//!                        absent if none,
 //!                        "folded": [[first, next], ..]: settled ones that stand in the sums above; absent if none,
 //!                        "resends": how often settled ones were let wait again; absent if never,
 //!                        "end": {"clean": .., "last_wall_us": ..}: how it was said to end, if it was}. `durable` may lag behind the blocks

@@ -88,6 +88,7 @@ impl Rescue {
                 let meanwhile = inner.ledger.runs.insert(run, books).unwrap_or_default();
                 let known = inner.ledger.runs.entry(run).or_default();
                 known.take(&meanwhile);
+                known.blockless.all_below(known.durable);
                 inner.dirty.insert(run);
             }
         }

@@ -251,6 +251,7 @@ impl Rescue {
         for (run, durable) in &self.at_risk {
             let Some(books) = inner.ledger.runs.get_mut(run) else { continue };
             books.durable = books.durable.max(*durable);
+            books.blockless.all_below(books.durable);
             let own = self.saved.get(run).unwrap_or(&none);
             saved += own.total();
             let present = self.present.as_ref().and_then(|present| present.get(run)).unwrap_or(&none);

@@ -334,7 +334,8 @@ fn what_has_to_stay_below_the_places_that_are_forgotten_pushes_no_confirmation_o
         balance(&books);
         assert!(above(&books) >= many.min(INTERVALS_MAX / 2), "{} of {many} in memory", above(&books));
         balance(&books.for_disk());
-        assert_eq!(above(&books.for_disk()), many.min(EXCEPTIONS_MAX), "on disk, of {many}");
+        // The newest stays beside those: its end may be in memory only.
+        assert_eq!(above(&books.for_disk()), many.min(EXCEPTIONS_MAX + 1), "on disk, of {many}");
     }
 }
 

@@ -4,7 +4,7 @@ use super::taken_back::Life;
 use super::*;
 use crate::spool::Cursor;
 use crate::spool::inner::WINDOW_BYTES;
-use crate::spool::ledger::INTERVALS_MAX;
+use crate::spool::ledger::{EXCEPTIONS_MAX, INTERVALS_MAX};
 use crate::spool::schema;
 
 /// A window of a second.
@@ -216,6 +216,69 @@ fn what_is_on_its_way_out_of_a_full_memory_is_not_dropped_before_what_is_not() {
     assert!(sent.is_disjoint(&lost) && waits.is_disjoint(&lost) && sent.is_disjoint(&waits));
     assert_eq!(lost.len() as u64, full.dropped());
     assert_eq!((sent.len() + waits.len() + lost.len()) as u64, full.seq, "each is one of the three");
+}
+
+#[test]
+fn a_full_memory_drops_what_was_confirmed_before_what_nobody_has() {
+    let mut full = Full::begin();
+    let mut from = Cursor::START;
+    while let Ok(Some(span)) = full.life.spool.span(from) {
+        let (batches, next) = full.piece(from);
+        full.confirm(&batches);
+        assert_eq!(span.next, next);
+        from = next;
+    }
+    // The server takes all but each 50th batch: a device that it refuses. Without a disk that cannot become a dead letter.
+    for _ in 0..80 {
+        let first = full.seq;
+        full.poll(100);
+        let mut from = Cursor::START;
+        let mut taken = Vec::new();
+        while let Ok(Some(span)) = full.life.spool.span(from) {
+            taken.extend(full.piece(from).0.into_iter().filter(|batch| batch.seq % 500 != 0));
+            from = span.next;
+        }
+        assert!(full.seq > first);
+        full.confirm(&taken);
+    }
+    // Then it is away.
+    let before = full.dropped();
+    full.poll(1_200);
+    assert_eq!(full.dropped(), before, "that much finds its place where the confirmed ones were");
+}
+
+#[test]
+fn a_hole_of_what_was_confirmed_costs_no_file_among_however_many_stretches() {
+    let mut full = Full::begin();
+    let (_, next) = full.piece(Cursor::START);
+    let (second, _) = full.piece(next);
+    full.confirm(&second[5..6]);
+    let before = full.dropped();
+    full.poll(1);
+    assert_eq!((full.dropped(), full.hole_follows_a_window().is_some()), (before, true));
+    full.heal();
+    full.life.settle();
+    // Stretches that are longer each.
+    for i in 0..3 * EXCEPTIONS_MAX {
+        let batches: Vec<_> = (0..3)
+            .map(|_| {
+                let batch = big(full.life.spool.run, full.seq, &full.shape);
+                full.seq += 10;
+                batch
+            })
+            .collect();
+        for batch in &batches {
+            full.life.spool.append(batch.clone(), full.life.now);
+        }
+        full.confirm(&batches[1..]);
+        if i % 50 == 49 {
+            full.life.now += Duration::from_secs(2);
+            full.life.turn();
+        }
+    }
+    full.life.now += Duration::from_secs(20);
+    full.life.settle();
+    after_a_power_cut(&full);
 }
 
 #[test]

@@ -57,6 +57,7 @@ use crate::status::Board;
 
 mod again;
 mod beside;
+mod blockless;
 mod bookless;
 mod cut_rescue;
 mod damage;

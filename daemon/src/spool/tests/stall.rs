@@ -99,3 +99,40 @@ async fn what_a_power_cut_would_have_cost_before_the_commit_is_shown_after_it() 
     let exposed = board.read(|status| (status.spool.open, status.spool.unstored_seconds));
     assert!(exposed.0 == 0 && exposed.1 > 0.2, "{exposed:?}");
 }
+
+#[tokio::test]
+async fn what_comes_and_is_confirmed_while_a_commit_is_under_way_makes_no_books() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let gate = Arc::new(Gate::default());
+    let passes = gate.clone();
+    let now = move || {
+        passes.set(|(_, came)| *came += 1);
+        passes.until(|(shut, _)| !shut);
+        stamp(0)
+    };
+    let patient = SpoolSettings { commit_every: Duration::from_secs(3_600), ..settings(directory.path()) };
+    let opened = Spool::open(patient, Board::default(), now);
+    let Opened { spool, run, .. } = opened.expect("opens");
+    let mut plant = Plant::new(run);
+    spool.append(plant.batch());
+    flush(&spool).await;
+    gate.set(|(shut, _)| *shut = true);
+    let before = gate.came();
+    let (first, second) = (plant.batch(), plant.batch());
+    spool.append(first.clone());
+    let flushing = tokio::spawn({
+        let spool = spool.clone();
+        async move { flush(&spool).await }
+    });
+    while gate.came() == before {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(spool.shared.lock().ring.len(), 0, "it is in the writer's hand");
+    spool.append(second.clone());
+    spool.confirm(&[Confirmed::from(&*first), Confirmed::from(&*second)]);
+    gate.set(|(shut, _)| *shut = false);
+    flushing.await.expect("stored");
+    let inner = spool.shared.lock();
+    assert_eq!((inner.ring.len(), inner.durable()), (1, second.end()), "settled, and still to be stored");
+    assert!(!inner.left_out && !inner.has_break(inner.ring.as_slices().0), "all of it will be");
+}

@@ -38,6 +38,7 @@ impl Writer {
         if self.rescue.is_some() {
             self.damaged_us = (self.shared.now)().wall_us;
             self.auditing = None;
+            self.shared.lock().ledger.lacks_blocks();
         }
     }
 

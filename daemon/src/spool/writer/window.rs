@@ -146,9 +146,7 @@ impl Writer {
                 let Some(kept) = inner.ring.pop_front() else { break };
                 inner.readings -= n;
                 let (run, first, next) = (kept.batch.run, kept.batch.seq, kept.batch.end());
-                if unsent && inner.ledger.settled(run, first, next) {
-                    inner.left_out = true;
-                } else {
+                if !unsent || !inner.leave_out(run, first, next) {
                     window.batches.push(kept.batch.clone());
                 }
                 window.kept.push(kept);
@@ -257,15 +255,13 @@ impl Writer {
             books.end = End::of_row(update.ended.into(), update.last_wall_us).or(books.end);
         }
         let before = books.settled.below(books.durable);
-        let stored = books.durable.max(end.unwrap_or_default());
-        let next_seq = books.settled_on(stored);
-        books.durable = next_seq;
+        books.durable = books.settled_on(books.durable.max(end.unwrap_or_default()));
+        let next_seq = books.durable;
         // What was confirmed before it was stored was no business of the disk until now.
         if books.settled.below(next_seq) > before {
             inner.dirty.insert(run);
         }
-        // The next block may begin behind what was dropped out of its turn: its commit has to say why nothing lies there.
-        inner.left_out |= next_seq > stored;
+        inner.taken_to = inner.taken_to.max(end.unwrap_or_default());
         let (waiting, records) = inner.waiting();
         drop(inner);
         self.shared.committed.send_modify(|committed| {
@@ -282,6 +278,7 @@ impl Writer {
             inner.ring.push_front(kept);
         }
         inner.in_hand = None;
+        inner.confirmed = true;
         // What this commit has made of losses and of records is made anew: a disk that fails for days would pile it up, and tell records
         // twice that are still there.
         for event in window.events.into_iter().take(window.came).rev() {
