@@ -6,8 +6,9 @@
 //! devices of a bus together cost at most [`SILENT_SHARE`] of its time (P6); a probe starts only if its whole timeout
 //! fits before the next due poll, or, where that can never be, once in [`PROBE_ANYWAY`].
 //!
-//! A damaged answer is no sign that a device is away while another of its groups was answered in its last poll: then this
-//! group has no values, and nothing else. Where none was it counts as silence. (Damage ends a poll long before its timeout.)
+//! A damaged answer is no sign that a device is away while another of its groups answers: then this group has no values, and
+//! nothing else. Where none does it counts as silence. (Damage ends a poll long before its timeout.) An answer counts for
+//! [`ANSWER_COUNTS`]; after that the group is asked out of its turn, so that an hourly one is no excuse for an hour.
 //!
 //! No clock is read here: every call takes `now`.
 
@@ -25,6 +26,10 @@ pub const PROBE_ANYWAY: Duration = Duration::from_secs(120);
 
 /// Probing time is saved up to this many probes, so that a long quiet spell is not followed by a burst of them.
 const PROBES_SAVED: f64 = 2.0;
+
+/// So long the answer of one group says that its device is there, while another group is damaged. Somewhat more than a minute:
+/// a group that is polled each minute is not to be asked more often.
+const ANSWER_COUNTS: Duration = Duration::from_secs(70);
 
 /// The longest wait, when nothing is due.
 const WAIT_MAX: Duration = Duration::from_secs(10);
@@ -68,8 +73,10 @@ struct Slot {
     turn: Instant,
     /// Not before then, although it is due: the line still owes an answer of equal shape.
     held: Option<Instant>,
-    /// Its last poll that said anything about the device was answered.
-    answered: bool,
+    /// It is asked now, beside its grid: see [`ANSWER_COUNTS`].
+    out_of_turn: bool,
+    /// When its last poll that said anything about the device was answered; `None` if it was not.
+    answered: Option<Instant>,
 }
 
 /// The schedule of one bus.
@@ -97,8 +104,9 @@ impl Due {
         for (device, d) in spec.devices.iter().enumerate() {
             for (group, g) in d.groups.iter().enumerate() {
                 let limit = timeout * requests(device, group).max(1);
-                let (period, held, answered) = (g.period, None, false);
-                slots.push(Slot { device, group, period, limit, due: now, turn: now, held, answered });
+                let (period, held, answered) = (g.period, None, None);
+                let (due, turn, out_of_turn) = (now, now, false);
+                slots.push(Slot { device, group, period, limit, due, turn, held, out_of_turn, answered });
             }
         }
         spread(&mut slots, timeout, now);
@@ -117,7 +125,8 @@ impl Due {
             if self.is_silent(slot.device) {
                 continue;
             }
-            let at = slot.held.map_or(slot.due, |held| slot.due.max(held));
+            let due = if slot.out_of_turn { now } else { slot.due };
+            let at = slot.held.map_or(due, |held| due.max(held));
             if at <= now {
                 if best.is_none_or(|(turn, _)| slot.turn < turn) {
                     let (device, group) = (slot.device, slot.group);
@@ -155,8 +164,6 @@ impl Due {
     ) -> Option<Edge> {
         let (device, group) = poll;
         let was_silent = self.is_silent(device);
-        let others = |slot: &Slot| slot.device == device && slot.group != group && slot.answered;
-        let is_there = !was_silent && self.slots.iter().any(others);
         if let Some(slot) = self.slots.iter_mut().find(|s| s.device == device && s.group == group) {
             if let Outcome::Held { until } = outcome {
                 slot.held = Some(*until);
@@ -169,28 +176,45 @@ impl Due {
             }
             slot.held = None;
             if *outcome != Outcome::LinkDown {
-                slot.answered = matches!(outcome, Outcome::Answered { .. });
+                slot.answered = matches!(outcome, Outcome::Answered { .. }).then_some(now);
             }
             slot.turn = started + slot.period;
-            if !was_silent {
+            let out_of_turn = std::mem::take(&mut slot.out_of_turn);
+            if !was_silent && !out_of_turn {
                 slot.due += slot.period;
             }
         }
         if was_silent {
             self.saved = self.saved.saturating_sub(now.saturating_duration_since(started));
         }
-        if *outcome == Outcome::Damaged && is_there {
+        if *outcome == Outcome::Damaged && !was_silent && self.is_excused(poll, now) {
             return None;
         }
         let edge = self.health.get_mut(device)?.note(outcome, now);
         match edge {
             Some(Edge::Answering) if was_silent => self.rejoin(poll, now),
             Some(Edge::Silent) => {
-                self.slots.iter_mut().filter(|s| s.device == device).for_each(|s| s.answered = false);
+                for slot in self.slots.iter_mut().filter(|s| s.device == device) {
+                    (slot.answered, slot.out_of_turn) = (None, false);
+                }
             }
             _ => {}
         }
         edge
+    }
+
+    /// Whether damage in one group says nothing about its device, because of the newest answer of another. One that is too old is
+    /// sought anew, and decides.
+    fn is_excused(&mut self, (device, group): (usize, usize), now: Instant) -> bool {
+        let others = self.slots.iter_mut().filter(|s| s.device == device && s.group != group);
+        let Some(newest) = others.filter(|s| s.answered.is_some()).max_by_key(|s| s.answered) else {
+            return false;
+        };
+        let age = newest.answered.map(|at| now.saturating_duration_since(at));
+        if age >= Some(ANSWER_COUNTS) && !newest.out_of_turn {
+            (newest.out_of_turn, newest.turn) = (true, newest.turn.min(now));
+        }
+        true
     }
 
     /// Polls of a device that were due and not made, since the last call.

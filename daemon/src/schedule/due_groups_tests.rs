@@ -169,3 +169,71 @@ fn a_device_that_goes_away_on_a_noisy_line_is_silent_once_its_other_groups_have_
     assert_eq!(edges.len(), 1, "{edges:?}");
     assert_eq!(edges[0].1, Edge::Silent);
 }
+
+#[test]
+fn a_device_of_which_everything_is_damaged_is_silent_soon_though_one_group_is_polled_each_hour() {
+    let answered = Outcome::Answered { turnaround: MS };
+    let gone = |slow, from| {
+        let outcome = |_, second| if second < from { answered } else { Outcome::Damaged };
+        let (edges, _) = run_two_groups(slow, 8_000, outcome);
+        let [(0, Edge::Answering), (gone, Edge::Silent)] = edges[..] else { panic!("{edges:?}") };
+        gone - from
+    };
+    for slow in [2, 10, 60, 3_600] {
+        for from in [10, 60, 500] {
+            assert!(gone(slow, from) <= 73, "{slow} {from}: {}", gone(slow, from));
+        }
+    }
+}
+
+#[test]
+fn a_group_that_is_damaged_beside_one_that_is_polled_each_hour_does_not_make_its_device_come_and_go() {
+    let answered = Outcome::Answered { turnaround: MS };
+    let outcome = |group, _| if group == 0 { Outcome::Damaged } else { answered };
+    for slow in [60, 120, 3_600] {
+        let (edges, [fast, other]) = run_two_groups(slow, 7_200, outcome);
+        let known: Vec<_> = edges.iter().filter(|(second, _)| *second > 3).collect();
+        assert!(known.is_empty() && edges.len() <= 2, "{slow}: {edges:?}");
+        assert!(fast >= 7_198, "{slow}: {fast}");
+        let at_most = if slow == 60 { 0 } else { 7_200 / ANSWER_COUNTS.as_secs() };
+        let on_its_grid = 7_200 / slow;
+        let other = other as u64;
+        assert!(
+            (on_its_grid..=on_its_grid + at_most + 2).contains(&other),
+            "asked about once a minute: {slow}: {other}"
+        );
+    }
+}
+
+#[test]
+fn a_group_asked_out_of_its_turn_keeps_its_grid() {
+    let start = Instant::now();
+    let mut spec = spec(1, 1000 * MS);
+    spec.devices[0].groups.push(Group { period: Duration::from_secs(300), points: vec![] });
+    let mut due = Due::new(&spec, |_, _| 1, TIMEOUT, start);
+    let (mut now, mut asked) = (start, Vec::new());
+    while now < start + Duration::from_secs(1_000) {
+        match due.next(now) {
+            Next::Wait(later) => now = later,
+            Next::Poll { device, group, .. } => {
+                let answered = Outcome::Answered { turnaround: MS };
+                let damaged = group == 0 && now >= start + Duration::from_secs(30);
+                if group == 1 {
+                    asked.push(now - start);
+                }
+                due.polled(
+                    (device, group),
+                    if damaged { &Outcome::Damaged } else { &answered },
+                    now,
+                    now + MS,
+                );
+                now += MS;
+            }
+        }
+    }
+    let (first, period) = (asked[0], Duration::from_secs(300));
+    for turn in 0..3 {
+        assert!(asked.iter().any(|at| at.abs_diff(first + period * turn) < TIMEOUT), "{turn}: {asked:?}");
+    }
+    assert!((12..=20).contains(&asked.len()) && due.take_missed(0) == 0, "{asked:?}");
+}
