@@ -3,7 +3,7 @@
 //! It asks nothing: [`reading`](super::reading) does, and tells here what came of it. A place that the plan does not
 //! have changes nothing.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::client::{Plan, Planned};
 use super::ignored::{Presence, Retries};
@@ -16,8 +16,6 @@ pub(super) struct Asked<'a> {
     pub(super) plan: &'a mut Plan,
     pub(super) presence: &'a mut Presence,
     pub(super) retries: &'a mut Retries,
-    /// The longest time that a request of this bus can take.
-    pub(super) longest: Duration,
     /// Of the bus and the device, for the log.
     pub(super) names: (&'a str, &'a str),
 }
@@ -35,9 +33,10 @@ impl Asked<'_> {
         cause
     }
 
-    /// The request whose retry has waited longest; none of a device that may not be there.
+    /// The request that is to be tried again first, if any may be; none of a device that may not be there.
     pub(super) fn longest_waiting(&self, now: Instant) -> Option<usize> {
-        let due = |(index, planned): (usize, &Planned)| Some((planned.ignored.due_since(now)?, index));
+        let due =
+            |(index, planned): (usize, &Planned)| Some((planned.ignored.due(self.retries, now)?, index));
         let waiting = self.plan.now.iter().enumerate().filter_map(due);
         waiting.min().map(|(_, index)| index).filter(|_| !self.presence.is_in_doubt())
     }
@@ -49,7 +48,7 @@ impl Asked<'_> {
         }
     }
 
-    /// A request was tried again since `began`, in vain. `None`: its points keep their reason.
+    /// A request was tried again since `began`, in vain. `None`: the line went down with it; its points keep their reason.
     pub(super) fn retried(&mut self, index: usize, cause: Option<Cause>, began: Instant) {
         if let Some(planned) = self.plan.now.get_mut(index) {
             planned.ignored.retried(cause, began, self.retries, Instant::now());
@@ -66,7 +65,7 @@ impl Asked<'_> {
     /// A request was answered.
     pub(super) fn answered(&mut self, index: usize) {
         if let Some(planned) = self.plan.now.get_mut(index) {
-            planned.ignored.answered();
+            planned.ignored.answered(self.retries);
         }
         self.presence.answered();
         self.say(index);

@@ -33,8 +33,6 @@ pub(crate) struct Client {
     /// By device.
     presence: Vec<Presence>,
     retries: Retries,
-    /// The longest time that a request can take.
-    longest: Duration,
 }
 
 /// How requests travel.
@@ -177,8 +175,8 @@ impl Client {
             .map(|device| requests_of(device, distinct).into_iter().map(Plan::new).collect())
             .collect();
         let presence = vec![Presence::default(); spec.devices.len()];
-        let longest = super::longest_request(&spec);
-        Self { spec, line, plans, presence, retries: Retries::default(), longest }
+        let retries = Retries::new(super::longest_request(&spec));
+        Self { spec, line, plans, presence, retries }
     }
 
     pub(crate) async fn poll(&mut self, device: usize, group: usize, deadline: Instant) -> Poll {
@@ -194,8 +192,7 @@ impl Client {
         let unit = modbus_device(spec).map_or(0, |device| device.unit_id);
         let mut reading = Reading::new(points, &scalings);
         let names = (&*self.spec.name, &*spec.name);
-        let (retries, longest) = (&mut self.retries, self.longest);
-        let mut asked = Asked { unit, plan, presence, retries, longest, names };
+        let mut asked = Asked { unit, plan, presence, retries: &mut self.retries, names };
         match sign {
             Some((_, ask)) => reading.look_for(&mut self.line, ask, &mut asked, deadline).await,
             None => reading.ask_all(&mut self.line, &mut asked, deadline).await,
@@ -212,7 +209,7 @@ impl Client {
             && let Some(plan) = self.plans.get_mut(device).and_then(|groups| groups.get_mut(group))
             && let Some(planned) = plan.now.get_mut(index)
         {
-            planned.ignored.answered();
+            planned.ignored.answered(&mut self.retries);
         }
         poll
     }
@@ -244,13 +241,12 @@ impl Client {
         let indices: Vec<u16> = (0..=u16::MAX).take(points.len()).collect();
         let scalings: Vec<Option<&Scaling>> = points.iter().map(|point| Some(&point.scaling)).collect();
         let mut reading = Reading::new(&indices, &scalings);
-        let (mut presence, mut retries) = (Presence::default(), Retries::default());
+        let (mut presence, mut retries) = (Presence::default(), Retries::new(self.retries.longest()));
         let asked = &mut Asked {
             unit: modbus.unit_id,
             plan: &mut plan,
             presence: &mut presence,
             retries: &mut retries,
-            longest: self.longest,
             names: ("", ""),
         };
         reading.ask_all(&mut self.line, asked, deadline).await;

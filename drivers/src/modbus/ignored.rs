@@ -5,11 +5,16 @@
 //! answer of the device to something else, it is left out, and tried again with growing pauses. It is back with its
 //! first answer.
 //!
-//! A retry in vain books the time of the next one on its bus: these times lie so far apart that all retries together
-//! cost at most one part in [`SHARE`] of the bus's time (but for the first of each request). The poll that comes next
-//! after that time makes it, so a request of a group that is polled seldom does not compete with those of groups that
-//! are polled often, and none is starved. What is late does not wait for others: retries of groups that are polled
-//! seldom may follow each other, one in the poll of each.
+//! A retry in vain books the time of the next one on its bus: these times lie so far apart that all retries in vain
+//! together cost at most one part in [`SHARE`] of the bus's time (but for the first each time that a request is left
+//! out). The poll that comes next after that time makes it, so a request of a group that is polled seldom does not
+//! compete with those of groups that are polled often, and none is starved. What is late does not wait for others:
+//! retries of groups that are polled seldom may follow each other, one in the poll of each.
+//!
+//! A request that is back does not need what it had booked. That becomes a spare turn: any other may be tried before its
+//! time, once the pause since its last retry is over. A turn is spent only in vain, so after a disturbance that many
+//! requests fell victim to, the first answer brings back the others with their next polls.
+//!
 //! A poll makes one retry at most, the one that has waited longest, after everything else: see
 //! [`reading`](super::reading).
 //!
@@ -28,6 +33,9 @@ const PAUSE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs
 
 /// A retry in vain takes so many times as long as it took from what the bus has for all of them.
 const SHARE: u32 = 50;
+
+/// So many turns that are not needed any more are kept for others.
+const SPARE_MAX: u32 = 10;
 
 /// What is known of a device as a whole.
 #[derive(Clone, Copy, Debug, Default)]
@@ -54,17 +62,35 @@ pub(super) struct Ignored {
 #[derive(Clone, Debug)]
 struct LeftOut {
     pause: Duration,
+    /// When the pause since its last retry is over: not before, even in a spare turn.
+    rested_at: Instant,
+    /// The time that it has booked.
     again_at: Instant,
     cause: Cause,
-    /// What its last retry cost.
+    /// What its last retry cost, and so what it has booked.
     cost: Duration,
+    /// Retries in vain.
+    tries: u32,
+}
+
+/// In which turn a request may be tried again. The least goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Turn {
+    /// In its own, since this time.
+    Booked(Instant),
+    /// In a spare one, after so many retries in vain: what was always ignored does not go before what is new.
+    Spare(u32),
 }
 
 /// The retries of one bus.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Retries {
+    /// The longest time that a request of this bus can take, so the most that a retry can cost.
+    longest: Duration,
     /// The end of what is booked.
     booked: Option<Instant>,
+    /// What retries in vain may cost before their time.
+    spare: Duration,
 }
 
 impl Presence {
@@ -97,9 +123,13 @@ impl Ignored {
         self.left_out.as_ref().map(|out| out.cause)
     }
 
-    /// Since when it waits for its retry.
-    pub(super) fn due_since(&self, now: Instant) -> Option<Instant> {
-        self.left_out.as_ref().map(|out| out.again_at).filter(|&at| at <= now)
+    /// `Some`: it may be tried again now.
+    pub(super) fn due(&self, retries: &Retries, now: Instant) -> Option<Turn> {
+        let out = self.left_out.as_ref()?;
+        if out.again_at <= now {
+            return Some(Turn::Booked(out.again_at));
+        }
+        (out.rested_at <= now && out.cost <= retries.spare).then_some(Turn::Spare(out.tries))
     }
 
     /// The device has answered something else since it was silent: that silence counts.
@@ -107,8 +137,8 @@ impl Ignored {
         let Some((_, cause)) = self.open.take_if(|(then, _)| presence.answers > *then) else { return };
         self.times = self.times.saturating_add(1);
         if self.times >= IGNORED_AFTER && self.left_out.is_none() {
-            let (pause, cost) = (PAUSE.0, Duration::ZERO);
-            self.left_out = Some(LeftOut { pause, again_at: now + pause, cause, cost });
+            let (pause, cost, at) = (PAUSE.0, Duration::ZERO, now + PAUSE.0);
+            self.left_out = Some(LeftOut { pause, rested_at: at, again_at: at, cause, cost, tries: 0 });
         }
     }
 
@@ -121,7 +151,8 @@ impl Ignored {
         self.open.get_or_insert((presence.answers, cause));
     }
 
-    /// It was tried again since `began`, in vain. `cause`: for its points; `None`: the one that they had.
+    /// It was tried again since `began`, in vain. `cause`: for its points; `None`: the line went down with it, and they
+    /// keep the one that they had.
     pub(super) fn retried(
         &mut self,
         cause: Option<Cause>,
@@ -130,15 +161,25 @@ impl Ignored {
         now: Instant,
     ) {
         let Some(out) = &mut self.left_out else { return };
+        // A process that was stopped meanwhile was not on the line; a line that went down is not there for others.
+        let took = now.saturating_duration_since(began).min(retries.longest);
+        let cost = if cause.is_some() { took } else { retries.longest };
         out.cause = cause.unwrap_or(out.cause);
-        out.cost = now.saturating_duration_since(began);
-        out.pause = (out.pause * 2).min(PAUSE.1);
-        out.again_at = retries.book(out.cost, out.pause, now);
+        (out.pause, out.tries) = ((out.pause * 2).min(PAUSE.1), out.tries.saturating_add(1));
+        out.rested_at = now + out.pause;
+        if began < out.again_at {
+            retries.spare = retries.spare.saturating_sub(cost);
+            out.again_at = out.again_at.max(out.rested_at);
+        } else {
+            out.cost = cost;
+            out.again_at = retries.book(cost, now).max(out.rested_at);
+        }
     }
 
     /// It may not be sent until then.
     pub(super) fn held(&mut self, until: Instant) {
         if let Some(out) = &mut self.left_out {
+            out.rested_at = out.rested_at.max(until);
             out.again_at = out.again_at.max(until);
         }
     }
@@ -147,12 +188,19 @@ impl Ignored {
     /// all of a bus would be due together when that is over.
     pub(super) fn put_off(&mut self, retries: &mut Retries, now: Instant) {
         if let Some(out) = self.left_out.as_mut().filter(|out| out.again_at <= now) {
-            out.again_at = retries.book(out.cost, out.pause, now);
+            if out.cost.is_zero() {
+                out.cost = retries.longest; // never tried yet
+            }
+            out.rested_at = now + out.pause;
+            out.again_at = retries.book(out.cost, now).max(out.rested_at);
         }
     }
 
     /// It was answered.
-    pub(super) fn answered(&mut self) {
+    pub(super) fn answered(&mut self, retries: &mut Retries) {
+        if let Some(out) = &self.left_out {
+            retries.give_back(out.cost);
+        }
         *self = Self { said: self.said, ..Self::default() };
     }
 
@@ -174,15 +222,34 @@ impl Ignored {
 }
 
 impl Retries {
-    /// When a request is tried again whose retry has cost so much; not before `pause` has passed.
+    pub(super) fn new(longest: Duration) -> Self {
+        Self { longest, booked: None, spare: Duration::ZERO }
+    }
+
+    /// The longest time that a request of this bus can take.
+    pub(super) fn longest(&self) -> Duration {
+        self.longest
+    }
+
+    /// The time of the next retry of a request whose last one has cost so much.
     ///
     /// Every call moves the end of what is booked on by [`SHARE`] times the cost, and returns no time before it. So the
     /// booked retries cost one part of the bus's time in the long run. And a request waits for one retry of each other
     /// request at most, for none books again before its own time has come.
-    fn book(&mut self, cost: Duration, pause: Duration, now: Instant) -> Instant {
+    fn book(&mut self, cost: Duration, now: Instant) -> Instant {
         let booked = self.booked.map_or(now, |booked| booked.max(now)) + cost * SHARE;
         self.booked = Some(booked);
-        booked.max(now + pause)
+        booked
+    }
+
+    /// A request that had booked the time for this cost does not need it: others may have it, and beyond a few turns
+    /// of that kind nobody waits for it.
+    fn give_back(&mut self, cost: Duration) {
+        if self.spare + cost <= self.longest * SPARE_MAX {
+            self.spare += cost;
+        } else {
+            self.booked = self.booked.and_then(|booked| booked.checked_sub(cost * SHARE));
+        }
     }
 }
 

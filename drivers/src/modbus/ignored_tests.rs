@@ -6,12 +6,12 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A bus on which nothing else is tried again.
 fn alone() -> Retries {
-    Retries::default()
+    Retries::new(TIMEOUT)
 }
 
 /// A retry in vain that took no time.
 fn retried(ignored: &mut Ignored, now: Instant) {
-    ignored.retried(None, now, &mut alone(), now);
+    ignored.retried(Some(Cause::Silent), now, &mut alone(), now);
 }
 
 /// A request that was silent three times while the device answered others.
@@ -33,15 +33,15 @@ fn ignored_requests_are_tried_again_with_growing_pauses_and_are_back_with_the_fi
     let mut ignored = left_out(&mut presence, now);
     for pause in [2, 4, 8, 16, 32, 60, 60] {
         let short = Duration::from_millis(pause * 1_000 - 1);
-        assert_eq!(ignored.due_since(now + short), None);
+        assert_eq!(ignored.due(&alone(), now + short), None);
         now += Duration::from_secs(pause);
-        assert_eq!(ignored.due_since(now), Some(now));
+        assert_eq!(ignored.due(&alone(), now), Some(Turn::Booked(now)));
         retried(&mut ignored, now);
         presence.answered();
         assert_eq!(ignored.leave_out(presence, now), Some(Cause::Silent));
         assert_eq!((ignored.edge(), ignored.edge()), ((pause == 2).then_some(true), None), "said once");
     }
-    ignored.answered();
+    ignored.answered(&mut alone());
     assert_eq!((ignored.edge(), ignored.edge()), (Some(false), None));
     assert_eq!(ignored.leave_out(presence, now), None);
 }
@@ -51,8 +51,8 @@ fn of_a_request_that_is_lost_three_times_on_a_bad_line_nothing_is_said() {
     let now = Instant::now();
     let mut ignored = left_out(&mut Presence::default(), now);
     assert_eq!(ignored.edge(), None);
-    assert_eq!(ignored.due_since(now + PAUSE.0), Some(now + PAUSE.0));
-    ignored.answered();
+    assert_eq!(ignored.due(&alone(), now + PAUSE.0), Some(Turn::Booked(now + PAUSE.0)));
+    ignored.answered(&mut alone());
     assert_eq!(ignored.edge(), None);
 }
 
@@ -70,15 +70,16 @@ fn silence_of_the_whole_device_is_held_against_no_request() {
         presence.answered();
     }
     assert_eq!(request.leave_out(presence, now), None, "two outages are two silences");
-    request.answered();
+    request.answered(&mut alone());
     assert_eq!(request.times, 0);
 }
 
 #[test]
 fn retries_that_were_put_off_while_a_line_was_down_do_not_follow_each_other_when_it_is_up() {
     let mut now = Instant::now();
-    let (mut presence, mut retries) = (Presence::default(), Retries::default());
+    let (mut presence, mut retries) = (Presence::default(), Retries::new(TIMEOUT));
     let mut requests: Vec<Ignored> = (0..10).map(|_| left_out(&mut presence, now)).collect();
+    now += PAUSE.0;
     for request in &mut requests {
         request.retried(None, now, &mut retries, now + TIMEOUT);
         now += TIMEOUT;
@@ -91,7 +92,7 @@ fn retries_that_were_put_off_while_a_line_was_down_do_not_follow_each_other_when
     }
     for seconds in 0..600 {
         let then = now + Duration::from_secs(seconds);
-        let due = requests.iter().filter(|request| request.due_since(then).is_some()).count();
+        let due = requests.iter().filter(|request| request.due(&retries, then).is_some()).count();
         assert!(due as u64 <= 1 + seconds / 50, "{due} within {seconds} s");
     }
 }
@@ -102,7 +103,10 @@ fn what_is_held_is_due_when_it_may_be_sent() {
     let mut ignored = left_out(&mut Presence::default(), now);
     let until = now + PAUSE.0 * 5;
     ignored.held(until);
-    assert_eq!((ignored.due_since(now + PAUSE.0 * 4), ignored.due_since(until)), (None, Some(until)));
+    assert_eq!(
+        (ignored.due(&alone(), now + PAUSE.0 * 4), ignored.due(&alone(), until)),
+        (None, Some(Turn::Booked(until)))
+    );
 }
 
 #[test]
@@ -119,7 +123,7 @@ fn what_stands_in_for_an_ignored_request_has_one_chance_and_nothing_is_said_twic
     assert_eq!(part.leave_out(presence, now), Some(Cause::Exception(11)));
     assert_eq!(part.edge(), None);
     let mut other = ignored.successor();
-    other.answered();
+    other.answered(&mut alone());
     assert_eq!(other.edge(), Some(false));
     assert_eq!(Ignored::default().successor().times, 0);
 }
@@ -140,7 +144,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// at the same moment of its period. Returns what retries cost, and how many polls of the neighbours were missed.
 fn day(meters: &mut [Meter], start: Instant) -> (Duration, u32) {
     let (mut now, mut due) = (start, start);
-    let (mut presence, mut retries) = (Presence::default(), Retries::default());
+    let (mut presence, mut retries) = (Presence::default(), Retries::new(TIMEOUT));
     let (mut cost, mut missed) = (Duration::ZERO, 0);
     while now < start + DAY {
         now += Duration::from_millis(100);
@@ -152,9 +156,9 @@ fn day(meters: &mut [Meter], start: Instant) -> (Duration, u32) {
             while meter.due <= now {
                 meter.due += meter.period;
             }
-            let due_since = |(request, ..): &&mut (Ignored, u32, Instant)| request.due_since(now);
-            let waiting = meter.ignored.iter_mut().filter(|request| due_since(request).is_some());
-            let Some((request, times, last)) = waiting.min_by_key(due_since) else { continue };
+            let due = |(request, ..): &&mut (Ignored, u32, Instant)| request.due(&retries, now);
+            let waiting = meter.ignored.iter_mut().filter(|request| due(request).is_some());
+            let Some((request, times, last)) = waiting.min_by_key(due) else { continue };
             meter.waited = meter.waited.max(now - *last);
             (*times, *last) = (*times + 1, now);
             request.retried(None, now, &mut retries, now + TIMEOUT);
@@ -217,4 +221,132 @@ fn many_meters_that_are_polled_each_two_minutes_cost_a_bounded_share_and_each_ha
         assert!(meter.waited <= TIMEOUT * SHARE * 30 + meter.period * 2, "{index}: {:?}", meter.waited);
         assert!(meter.ignored[0].1 >= 40, "{index}: {}", meter.ignored[0].1);
     }
+}
+
+/// Meters with requests that are left out since `start`, three each, polled in this period one after the other. The
+/// device answers the request with this number at this time if `answers` says so; what it never answers has been tried
+/// for long. Runs until `end`. Returns when each was back, and what retries in vain cost.
+fn disturbed(
+    meters: usize,
+    period: Duration,
+    end: Instant,
+    answers: impl Fn(usize, Instant) -> bool,
+) -> (Vec<Option<Instant>>, Duration) {
+    let mut now = Instant::now();
+    let (mut presence, mut retries) = (Presence::default(), Retries::new(TIMEOUT));
+    let mut requests: Vec<Ignored> = (0..meters * 3).map(|_| left_out(&mut presence, now)).collect();
+    for (_, request) in requests.iter_mut().enumerate().filter(|(number, _)| !answers(*number, end)) {
+        (0..5).for_each(|_| retried(request, now));
+    }
+    let (mut back, mut cost) = (vec![None; requests.len()], Duration::ZERO);
+    for meter in (0..meters).cycle() {
+        now += period / u32::try_from(meters).unwrap();
+        if now >= end {
+            break;
+        }
+        let of_meter = meter * 3..meter * 3 + 3;
+        let first = of_meter.filter_map(|r| Some((requests[r].due(&retries, now)?, r))).min();
+        let Some((_, request)) = first else { continue };
+        if answers(request, now) {
+            requests[request].answered(&mut retries);
+            back[request] = Some(now);
+        } else {
+            let began = now;
+            now += TIMEOUT;
+            cost += TIMEOUT;
+            requests[request].retried(None, began, &mut retries, now);
+        }
+    }
+    (back, cost)
+}
+
+#[test]
+fn after_a_disturbance_all_requests_of_a_bus_are_back_within_a_minute() {
+    for (seconds, period) in [(60, 1), (600, 1), (600, 10), (7_200, 10)] {
+        let over = Instant::now() + Duration::from_secs(seconds);
+        let (period, end) = (Duration::from_secs(period), over + Duration::from_secs(3_600));
+        let (back, cost) = disturbed(30, period, end, |_, now| now >= over);
+        // The first comes in its booked turn, at most 50 s later, and each meter has one retry in each poll.
+        let latest = over + TIMEOUT * SHARE + period * 4;
+        assert!(
+            back.iter().all(|back| back.is_some_and(|at| at <= latest)),
+            "{seconds} {period:?}: {back:?}"
+        );
+        assert!(cost <= Duration::from_secs(seconds) / SHARE + TIMEOUT * 92, "{seconds}: {cost:?}");
+    }
+}
+
+#[test]
+fn a_disturbance_that_some_requests_never_come_back_from_costs_its_bound_and_the_others_are_back_soon() {
+    let over = Instant::now() + Duration::from_secs(600);
+    let end = over + DAY;
+    // Of each meter one request was never there.
+    let (back, cost) = disturbed(30, Duration::from_secs(1), end, |r, now| now >= over && r % 3 != 1);
+    let last = back.iter().flatten().max().unwrap();
+    assert_eq!(back.iter().flatten().count(), 60);
+    assert!(*last <= over + TIMEOUT * SHARE + Duration::from_secs(10), "{:?}", *last - over);
+    assert!(cost <= (DAY + Duration::from_secs(600)) / SHARE + TIMEOUT * (90 + SPARE_MAX), "{cost:?}");
+}
+
+#[test]
+fn requests_that_come_and_go_do_not_make_the_others_cost_more_than_their_share() {
+    let start = Instant::now();
+    let (mut presence, mut retries) = (Presence::default(), Retries::new(TIMEOUT));
+    let mut never: Vec<Ignored> = (0..10).map(|_| left_out(&mut presence, start)).collect();
+    let mut sometimes: Vec<Ignored> = (0..10).map(|_| left_out(&mut presence, start)).collect();
+    let (mut now, mut cost, mut last) = (start, Duration::ZERO, vec![start; 10]);
+    let mut waited = Duration::ZERO;
+    while now < start + DAY {
+        now += Duration::from_secs(1);
+        for (request, last) in never.iter_mut().zip(&mut last) {
+            if request.due(&retries, now).is_some() {
+                waited = waited.max(now - *last);
+                *last = now;
+                request.retried(Some(Cause::Silent), now, &mut retries, now + TIMEOUT);
+                (now, cost) = (now + TIMEOUT, cost + TIMEOUT);
+            }
+        }
+        for request in &mut sometimes {
+            if request.due(&retries, now).is_none() {
+                continue;
+            }
+            // Each second retry is answered, and then it is ignored again.
+            if request.left_out.as_ref().is_some_and(|out| out.tries == 0) {
+                request.retried(Some(Cause::Silent), now, &mut retries, now + TIMEOUT);
+                now += TIMEOUT;
+            } else {
+                request.answered(&mut retries);
+                *request = left_out(&mut presence, now);
+            }
+        }
+    }
+    assert!(cost <= DAY / SHARE + TIMEOUT * 30, "{cost:?}");
+    assert!(waited <= TIMEOUT * SHARE * 20 + TIMEOUT * 60, "{waited:?}");
+}
+
+#[test]
+fn what_requests_had_booked_that_are_back_does_not_stand_before_others() {
+    let now = Instant::now();
+    let (mut presence, mut retries) = (Presence::default(), Retries::new(TIMEOUT));
+    let mut requests: Vec<Ignored> = (0..90).map(|_| left_out(&mut presence, now)).collect();
+    let now = now + PAUSE.0;
+    for request in &mut requests {
+        request.retried(Some(Cause::Silent), now, &mut retries, now + TIMEOUT);
+    }
+    requests.iter_mut().for_each(|request| request.answered(&mut retries));
+    let booked = retries.booked.unwrap() - now;
+    assert!(booked <= TIMEOUT * SHARE * (SPARE_MAX + 1), "{booked:?}");
+    assert_eq!(retries.spare, TIMEOUT * SPARE_MAX);
+}
+
+#[test]
+fn a_process_that_was_stopped_during_a_retry_books_no_more_than_a_request_can_take() {
+    let start = Instant::now();
+    let (mut presence, mut retries) = (Presence::default(), Retries::new(TIMEOUT));
+    let mut requests = [left_out(&mut presence, start), left_out(&mut presence, start)];
+    let now = start + DAY;
+    for request in &mut requests {
+        request.retried(Some(Cause::Silent), start + PAUSE.0, &mut retries, now);
+    }
+    assert!(requests.iter().all(|request| request.due(&retries, now + TIMEOUT * SHARE * 2).is_some()));
 }

@@ -130,7 +130,7 @@ impl<'a> Reading<'a> {
     async fn try_again(&mut self, line: &mut Envelope, to: &mut Asked<'_>, deadline: Instant) {
         let began = Instant::now();
         let waiting = to.longest_waiting(began);
-        let in_time = began + to.longest / 2 <= deadline;
+        let in_time = began + to.retries.longest() / 2 <= deadline;
         to.plan.passed_over =
             if in_time || waiting.is_none() { 0 } else { to.plan.passed_over.saturating_add(1) };
         let Some(index) = waiting.filter(|_| in_time) else { return };

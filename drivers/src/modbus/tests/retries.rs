@@ -197,8 +197,7 @@ fn of_several_that_are_due_the_one_that_has_waited_longest_is_tried_and_none_of_
         unit: 1,
         plan: &mut plan,
         presence: &mut presence,
-        retries: &mut Retries::default(),
-        longest: Duration::from_secs(1),
+        retries: &mut Retries::new(Duration::from_secs(1)),
         names: ("hall", "meter"),
     };
     assert_eq!(asked.longest_waiting(now), None);
@@ -224,7 +223,7 @@ fn a_request_stays_narrowed_while_a_part_of_it_is_ignored() {
     plan.relearn(later);
     assert_eq!(addresses(&plan), [0, 50, 53], "its neighbour is not asked with it");
     assert!(plan.now[2].ignored.leave_out(presence, later).is_some());
-    plan.now[2].ignored.answered();
+    plan.now[2].ignored.answered(&mut Retries::new(Duration::from_secs(1)));
     plan.relearn(later + Duration::from_secs(3_601));
     assert_eq!(addresses(&plan), [0, 50]);
 }
