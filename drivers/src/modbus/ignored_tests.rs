@@ -236,7 +236,9 @@ fn disturbed(
     let (mut presence, mut retries) = (Presence::default(), Retries::new(TIMEOUT));
     let mut requests: Vec<Ignored> = (0..meters * 3).map(|_| left_out(&mut presence, now)).collect();
     for (_, request) in requests.iter_mut().enumerate().filter(|(number, _)| !answers(*number, end)) {
-        (0..5).for_each(|_| retried(request, now));
+        for _ in 0..5 {
+            retried(request, now);
+        }
     }
     let (mut back, mut cost) = (vec![None; requests.len()], Duration::ZERO);
     for meter in (0..meters).cycle() {
@@ -333,7 +335,9 @@ fn what_requests_had_booked_that_are_back_does_not_stand_before_others() {
     for request in &mut requests {
         request.retried(Some(Cause::Silent), now, &mut retries, now + TIMEOUT);
     }
-    requests.iter_mut().for_each(|request| request.answered(&mut retries));
+    for request in &mut requests {
+        request.answered(&mut retries);
+    }
     let booked = retries.booked.unwrap() - now;
     assert!(booked <= TIMEOUT * SHARE * (SPARE_MAX + 1), "{booked:?}");
     assert_eq!(retries.spare, TIMEOUT * SPARE_MAX);
