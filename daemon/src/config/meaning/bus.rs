@@ -10,7 +10,7 @@ use fieldspool_drivers::bus::{BusSpec, DeviceSpec, Link, Protocol};
 use super::device::{self, Inherited, Placed};
 use super::{Pointer, PointsTo, Reading};
 use crate::config::ConfiguredBus;
-use crate::config::document::Entry;
+use crate::config::document::{Data, Entry};
 use crate::config::fault::Place;
 use crate::config::table::{Table, join};
 use crate::config::words::{did_you_mean, either, nearest, quoted};
@@ -95,7 +95,7 @@ fn one(
             devices.extend(device::read(entry, device, protocol, inherited, reading));
         }
     }
-    if described.is_none() {
+    if described.as_ref().is_none_or(Table::is_empty) && table.is_whole() {
         let remedy = format!("add [{}.device]", table.path());
         table.warn("device", "no devices: nothing is polled here".to_owned(), remedy);
     }
@@ -114,8 +114,15 @@ fn one(
 
 /// The tag under `link`, and the link with the place and path of its table.
 fn link(table: &mut Table<'_>, reading: &mut Reading<'_>) -> (Option<String>, Option<(Link, Place, String)>) {
-    let mut links = table.table("link").map(|mut links| links.named()).unwrap_or_default();
-    if links.is_empty() && !table.has("link") {
+    if let Some(Data::Text(tag)) = table.value("link").map(|node| &node.data) {
+        return (link_as_text(tag, table).map(str::to_owned), None);
+    }
+    let all = table.table("link");
+    // What a syntax error has swallowed is not missing.
+    let none =
+        if table.has("link") { all.as_ref().is_some_and(Table::is_empty) && table.is_whole() } else { true };
+    let mut links = all.map(|mut links| links.named()).unwrap_or_default();
+    if none {
         let remedy = format!("add [{}.link.TAG] with one of {}", table.path(), Link::tags().join(", "));
         table.fault("link", "a bus without a link".to_owned(), remedy);
     }
@@ -143,6 +150,18 @@ fn link(table: &mut Table<'_>, reading: &mut Reading<'_>) -> (Option<String>, Op
     let placed = table.spot(if table.has("port") { "port" } else { "host" });
     table.finish();
     (Some((*tag).to_owned()), link.zip(placed).map(|(link, (place, key))| (link, place, key)))
+}
+
+/// `link = "modbus-tcp"`: the kind is right, its settings have no place. The tag that was meant.
+fn link_as_text(text: &str, table: &mut Table<'_>) -> Option<&'static str> {
+    let tags = Link::tags();
+    let tag = tags.iter().copied().find(|tag| *tag == text).or_else(|| nearest(text, tags.iter().copied()));
+    let remedy = match tag {
+        Some(tag) => format!("write [{}.link.{tag}], and its settings below it", table.path()),
+        None => format!("write [{}.link.TAG] with one of {}", table.path(), tags.join(", ")),
+    };
+    table.fault("link", format!("{} is a text, a table is needed", quoted(text)), remedy);
+    tag
 }
 
 /// Two buses on one line would talk into each other's answers.

@@ -71,7 +71,8 @@ pub(super) fn read(
         period: table.duration("period", PERIOD).unwrap_or(inherited.period),
         heartbeat: table.duration("heartbeat", HEARTBEAT).unwrap_or(inherited.heartbeat),
     };
-    let points = points(&mut table, protocol, inherited);
+    let map = profile.as_ref().and_then(|name| reading.profiles.get(&**name)).map(|map| &map.file);
+    let points = points(&mut table, protocol, inherited, map);
     table.finish();
     let name = Arc::from(entry.key.as_str());
     let Points { specs, infos, reporting, places, groups, headline } = points;
@@ -173,7 +174,13 @@ struct Points {
     headline: Vec<u16>,
 }
 
-fn points(table: &mut Table<'_>, protocol: Protocol, inherited: Inherited) -> Points {
+/// `map`: the file of its profile.
+fn points(
+    table: &mut Table<'_>,
+    protocol: Protocol,
+    inherited: Inherited,
+    map: Option<&Arc<Path>>,
+) -> Points {
     let defaults = match table.table("defaults") {
         Some(mut defaults) => {
             let read = protocol.defaults(&mut defaults);
@@ -185,10 +192,8 @@ fn points(table: &mut Table<'_>, protocol: Protocol, inherited: Inherited) -> Po
     let mut all = table.table("points");
     let empty = all.as_ref().is_none_or(Table::is_empty);
     let mut described = all.as_mut().map(Table::named).unwrap_or_default();
-    // A profile that does not exist has had its own fault.
-    if empty && !table.has("profile") {
-        let remedy = "name a profile, or add points = { ... }".to_owned();
-        table.fault("points", "a device without points".to_owned(), remedy);
+    if empty && table.is_whole() {
+        no_points(table, map);
     }
     if described.len() > POINTS_MAX {
         table.fault(
@@ -208,6 +213,10 @@ fn points(table: &mut Table<'_>, protocol: Protocol, inherited: Inherited) -> Po
         }
     };
     known_points(table, "only", only.as_deref().unwrap_or_default());
+    if only.as_ref().is_some_and(Vec::is_empty) {
+        let remedy = "name the points that are wanted, or remove it: then all are polled".to_owned();
+        table.fault("only", "an empty list leaves no point".to_owned(), remedy);
+    }
     let headline = table.texts("headline").unwrap_or_default();
     known_points(table, "headline", &headline);
 
@@ -236,6 +245,23 @@ fn points(table: &mut Table<'_>, protocol: Protocol, inherited: Inherited) -> Po
     }
     points.groups = groups.into_iter().map(|(period, points)| Group { period, points }).collect();
     points
+}
+
+/// Nothing would be polled: the device would be said to be well for ever.
+fn no_points(table: &mut Table<'_>, map: Option<&Arc<Path>>) {
+    match map {
+        Some(file) => {
+            let place = Place { file: Arc::clone(file), line: 1, column: 1 };
+            let what = "a profile without points, and a device of it that has none of its own".to_owned();
+            table.fault_at(place, String::new(), what, "add [points]".to_owned());
+        }
+        // A profile that does not exist has had its own fault.
+        None if table.has("profile") => {}
+        None => {
+            let remedy = "name a profile, or add points = { ... }".to_owned();
+            table.fault("points", "a device without points".to_owned(), remedy);
+        }
+    }
 }
 
 /// Reports names that are no points of the device.

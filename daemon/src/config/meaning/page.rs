@@ -10,6 +10,9 @@ use crate::config::table::Table;
 use crate::config::words::quoted;
 use crate::page::{CertificateFiles, PageConfig};
 
+/// So many wrong names are told one by one.
+const NAMED_MAX: usize = 5;
+
 pub(super) fn read(top: &mut Table<'_>, reading: &mut Reading<'_>) -> Option<PageConfig> {
     match top.value("page").map(|node| &node.data) {
         Some(Data::Flag(on)) => return on.then(PageConfig::default),
@@ -22,12 +25,27 @@ pub(super) fn read(top: &mut Table<'_>, reading: &mut Reading<'_>) -> Option<Pag
     }
     let mut page = PageConfig::default();
     let Some(mut table) = top.table("page") else { return Some(page) };
-    if let Some(addresses) = table.texts("listen") {
+    if let Some(Data::Integer(port)) = table.value("listen").map(|node| &node.data) {
+        let port = if (1..=65_535).contains(port) { *port } else { 8480 };
+        let remedy = format!("write \"127.0.0.1:{port}\", with the address before the port");
+        table.fault("listen", "a number without an address".to_owned(), remedy);
+    } else if let Some(addresses) = table.texts("listen") {
         page.listen = listeners(&mut table, &addresses);
     }
     if let Some(names) = table.texts("names") {
-        if let Some(bad) = names.iter().find(|name| !is_host_name(name)) {
-            let what = format!("{} is not a host name", quoted(bad));
+        let mut bad: Vec<&String> = names.iter().filter(|name| !is_host_name(name)).collect();
+        bad.dedup();
+        let more = bad.len().saturating_sub(NAMED_MAX);
+        bad.truncate(NAMED_MAX);
+        let mut said: Vec<String> = bad.into_iter().map(|name| quoted(name)).collect();
+        if more > 0 {
+            said.push(format!("{more} more"));
+        }
+        if let Some(last) = said.pop() {
+            let what = match said.as_slice() {
+                [] => format!("{last} is not a host name"),
+                others => format!("{} and {last} are no host names", others.join(", ")),
+            };
             table.fault(
                 "names",
                 what,

@@ -134,6 +134,11 @@ impl<'a> Table<'a> {
         self.layers.iter().find_map(|layer| Some((layer, layer.get(key)?)))
     }
 
+    /// All files could be read to their end: what is missing here is missing.
+    pub(super) fn is_whole(&self) -> bool {
+        !self.findings.damaged.get()
+    }
+
     /// No layer has any key.
     pub(super) fn is_empty(&self) -> bool {
         self.layers.iter().all(|layer| layer.tree.entries.is_empty())

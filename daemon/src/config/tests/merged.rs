@@ -129,6 +129,29 @@ fn like_meters_share_one_list_and_one_that_differs_has_its_own() {
 }
 
 #[test]
+fn a_device_whose_profile_has_no_points_is_a_fault_unless_it_has_its_own() {
+    let device = |more: &str| {
+        format!(
+            "{LINK}[bus.hall.device]\na = {{ unit_id = 1, profile = \"p\"{more} }}\nb = {{ unit_id = 2, profile = \"p\"{more} }}\n"
+        )
+    };
+    for profile in ["", "[points]\n", "name = \"a meter\"\n"] {
+        assert_eq!(
+            messages(&[("a.toml", &device("")), ("profiles/p.toml", profile)]),
+            [
+                "profiles/p.toml:1:1: a profile without points, and a device of it that has none of its own; add [points]"
+            ],
+            "once: {profile}"
+        );
+        let own = device(", points.p = { input = 0 }");
+        assert_eq!(messages(&[("a.toml", &own), ("profiles/p.toml", profile)]), [""; 0]);
+    }
+    // What could not be read may have been the points.
+    let said = messages(&[("a.toml", &device("")), ("profiles/p.toml", "[points]\np = { input 0 }\n")]);
+    assert!(said.len() == 1 && !said[0].contains("without points"), "{said:?}");
+}
+
+#[test]
 fn a_profile_says_nothing_that_belongs_to_one_device() {
     let profile = format!("unit_id = 3\nsorce = \"x\"\n{METER}");
     let said = messages(&[("a.toml", PLANT), ("profiles/eastron-sdm630.toml", &profile)]);
