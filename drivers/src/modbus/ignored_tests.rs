@@ -344,6 +344,16 @@ fn what_requests_had_booked_that_are_back_does_not_stand_before_others() {
 }
 
 #[test]
+fn a_retry_with_which_the_line_goes_down_books_like_one_that_takes_its_whole_time() {
+    let start = Instant::now();
+    let (mut presence, mut retries) = (Presence::default(), Retries::new(TIMEOUT));
+    let (mut request, now) = (left_out(&mut presence, start), start + PAUSE.0);
+    request.retried(None, now, &mut retries, now + Duration::from_millis(1));
+    assert!(request.due(&retries, now + TIMEOUT * (SHARE - 1)).is_none());
+    assert!(request.due(&retries, now + TIMEOUT * (SHARE + 1)).is_some());
+}
+
+#[test]
 fn a_process_that_was_stopped_during_a_retry_books_no_more_than_a_request_can_take() {
     let start = Instant::now();
     let (mut presence, mut retries) = (Presence::default(), Retries::new(TIMEOUT));

@@ -2,7 +2,7 @@
 //! samples.
 //!
 //! Every point has a sample from the beginning, bad, so a poll can end at any time. A request that a device refuses is
-//! replaced by narrower ones at once. One that the device ignores is left out; when all others have been asked, one of
+//! replaced by narrower ones at once. One that the device ignores, or hangs up at, is left out; when all others have been asked, one of
 //! those is tried again if the poll has the time, so that a retry costs no point that the device answers for.
 
 use std::time::{Duration, Instant};
@@ -47,8 +47,10 @@ enum Next {
     Forward,
     /// It was replaced: ask what stands in its place.
     Again,
-    /// The poll is over.
+    /// The poll is over, and the next one begins with the request after it.
     Stop,
+    /// The poll is over, and the next one begins with it: it could not be sent.
+    NotSent,
 }
 
 impl<'a> Reading<'a> {
@@ -115,7 +117,8 @@ impl<'a> Reading<'a> {
                     index = (index + 1) % to.plan.now.len().max(1);
                 }
                 Next::Again => left = left + to.plan.now.len() - before,
-                Next::Stop => return Some(index + usize::from(!self.link_down)),
+                Next::Stop => return Some(index + 1),
+                Next::NotSent => return Some(index),
             }
             if left > 0 && Instant::now() >= deadline {
                 return Some(index);
@@ -158,7 +161,7 @@ impl<'a> Reading<'a> {
             Ok(answer) => answer.exception.map(Cause::Exception),
             Err(Failure::Silent) => Some(Cause::Silent),
             Err(Failure::Damaged | Failure::NeverQuiet) => Some(Cause::BadFrame),
-            Err(Failure::LinkDown) => {
+            Err(Failure::LinkDown | Failure::HungUp) => {
                 self.line_is_down();
                 None
             }
@@ -189,7 +192,7 @@ impl<'a> Reading<'a> {
                 to.presence.answered();
             }
             Err(Failure::Held(until)) => self.held_until = Some(until),
-            Err(Failure::LinkDown) => self.line_is_down(),
+            Err(Failure::LinkDown | Failure::HungUp) => self.line_is_down(),
             Err(Failure::Damaged) => (self.asked, self.damaged) = (true, true),
             Ok(_) | Err(Failure::Silent | Failure::NeverQuiet) => self.asked = true,
         }
@@ -245,6 +248,13 @@ impl<'a> Reading<'a> {
                 Next::Forward
             }
             Err(Failure::LinkDown) => {
+                self.line_is_down();
+                Next::NotSent
+            }
+            // As if it had been ignored: else each poll would begin with it, and none would come further.
+            Err(Failure::HungUp) => {
+                to.silent(index, Cause::Silent);
+                self.asked = true;
                 self.line_is_down();
                 Next::Stop
             }

@@ -84,13 +84,14 @@ impl Connection {
     pub(crate) async fn transact(&mut self, ask: Ask, deadline: Instant) -> Result<Answer, Failure> {
         loop {
             self.open(deadline).await?;
-            let reused = self.proven;
+            let (reused, requests) = (self.proven, self.counters.requests);
             match self.exchange(ask, deadline).await {
                 Ok(result) => return result,
                 Err(_closed) if reused => self.disconnect(),
                 Err(error) => {
                     self.fail(lost_words(&self.endpoint, &error));
-                    return Err(Failure::LinkDown);
+                    let sent = self.counters.requests > requests;
+                    return Err(if sent { Failure::HungUp } else { Failure::LinkDown });
                 }
             }
         }

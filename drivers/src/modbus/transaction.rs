@@ -53,6 +53,9 @@ pub(crate) enum Failure {
     NeverQuiet,
     /// Nothing was sent: an answer of equal shape may still come until then.
     Held(Instant),
-    /// The port or connection is down.
+    /// The port or connection is down; nothing was sent.
     LinkDown,
+    /// The port or connection went down while the answer was awaited. Some devices hang up at a request that they do not
+    /// like.
+    HungUp,
 }

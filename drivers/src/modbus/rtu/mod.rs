@@ -135,6 +135,7 @@ impl Line {
         // The runtime learns here what has arrived while nobody looked.
         tokio::task::yield_now().await;
         self.engine.begin(ask, Instant::now(), deadline).map_err(Failure::Held)?;
+        let requests = self.engine.counters.requests;
         let carried_out = match &mut self.stream {
             Some(Stream::Serial(port)) => carry_out(&mut self.engine, &mut self.timer, port, deadline).await,
             Some(Stream::Network(stream)) => {
@@ -151,7 +152,8 @@ impl Line {
             }
             Err(error) => {
                 self.close(&error);
-                Err(Failure::LinkDown)
+                let sent = self.engine.counters.requests > requests;
+                Err(if sent { Failure::HungUp } else { Failure::LinkDown })
             }
         }
     }

@@ -275,7 +275,7 @@ impl Run {
                     return;
                 }
                 Step::Done(Err(failure)) => {
-                    assert!(!matches!(failure, Failure::Held(_) | Failure::LinkDown));
+                    assert!(!matches!(failure, Failure::Held(_) | Failure::LinkDown | Failure::HungUp));
                     self.tally.failed += 1;
                     return;
                 }

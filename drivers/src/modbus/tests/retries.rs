@@ -167,6 +167,35 @@ async fn a_retry_at_which_the_device_hangs_up_is_one_in_vain_and_costs_no_good_p
     assert_eq!(meter.taken(), [0], "the pause has grown");
 }
 
+#[tokio::test]
+async fn a_request_at_which_the_device_hangs_up_does_not_take_the_others_with_it_and_is_left_out() {
+    for kind in [Kind::Tcp, Kind::RtuTcp] {
+        for points in [[0, 100], [100, 0]] {
+            let meter = Meter { mode: Arc::new(Mutex::new(Mode::Closes)), ..Meter::default() };
+            let points = points.map(|address| (Table::Holding, address, Type::U16));
+            let (mut bus, _) = meter.bus(kind, &points).await;
+            let good = usize::from(points[0].1 == 100);
+            let deadline = soon(60_000);
+            let (mut polls, mut hung_up, mut without) = (0, 0, 0);
+            while without < 3 {
+                assert!(Instant::now() < deadline, "{kind:?}: always asked");
+                let poll = bus.poll(0, 0, soon(2_000)).await;
+                bus.idle(soon(20)).await;
+                let asked = meter.taken();
+                if asked.is_empty() {
+                    continue; // the back-off
+                }
+                (polls, hung_up) = (polls + 1, hung_up + usize::from(asked.contains(&100)));
+                without = if asked.contains(&100) { 0 } else { without + 1 };
+                let is_good = samples(&poll)[good] == uints(&[0])[0];
+                assert!(is_good || polls <= 1, "{kind:?}: poll {polls} brought {poll:?} for {asked:?}");
+            }
+            assert!(hung_up <= 4, "{kind:?}: asked in {hung_up} polls");
+            assert!(bus.is_up(), "{kind:?}");
+        }
+    }
+}
+
 /// One-register requests at these addresses, or wider ones that hold some of them.
 fn plan(addresses: [u16; 4]) -> Plan {
     let item = |(slot, address)| Item {
