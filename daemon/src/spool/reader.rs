@@ -14,8 +14,8 @@ use super::ledger::Ledger;
 use super::shared::{Command, Shared};
 use super::source::{DamagedBlock, Source};
 use super::store::{StoreError, Trouble};
-use super::verify::Check;
-use crate::model::RunId;
+use super::verify::{Check, Unbooked};
+use crate::model::{Batch, RunId};
 
 /// Questions that wait; more than these wait at the asker.
 pub(super) const QUESTIONS_MAX: usize = 16;
@@ -77,7 +77,7 @@ impl Reader {
         }
     }
 
-    fn verify(&mut self, check: Option<Box<Check>>) -> Result<(Box<Check>, bool), SpoolError> {
+    pub(super) fn verify(&mut self, check: Option<Box<Check>>) -> Result<(Box<Check>, bool), SpoolError> {
         let (file, generation) = (self.file.clone(), self.shared.generation.load(Ordering::Acquire));
         if check.as_ref().is_some_and(|check| check.generation != generation) {
             return Err(SpoolError::Unavailable(
@@ -85,9 +85,10 @@ impl Reader {
             ));
         }
         self.ask(|source, shared| {
-            let books = |look: &mut dyn FnMut(&Ledger, u64, bool)| {
+            let books = |look: &mut dyn FnMut(&Ledger, u64, Unbooked<'_>)| {
                 let inner = shared.lock();
-                look(&inner.ledger, inner.floor, inner.in_hand.is_some());
+                let kept = |batch: &Batch| batch.run == inner.run && inner.in_memory(batch.seq).is_some();
+                look(&inner.ledger, inner.floor, &|batch| inner.in_hand.is_some() || kept(batch));
             };
             let (mut check, ended) = source.verify(check, &file, &books)?;
             check.generation = generation;

@@ -154,6 +154,19 @@ impl Stepped {
         self.shared.command(command);
     }
 
+    /// As [`Spool::verify`](super::Spool::verify).
+    #[cfg(test)]
+    pub(super) fn verify(&mut self) -> super::Verified {
+        let mut check = None;
+        loop {
+            let (going, ended) = self.reader.verify(check).expect("readable");
+            if ended {
+                return going.found;
+            }
+            check = Some(going);
+        }
+    }
+
     /// The writer waits so for a reader that is in its way.
     #[cfg(test)]
     pub(super) fn when_busy(&mut self, waits: impl FnMut(i32) -> bool + Send + 'static) {

@@ -45,6 +45,14 @@ fn what_landed_with_a_failed_commit_is_not_passed_over_and_waits_once() {
     let batch = plant.batch();
     life.store(&batch);
     land(&mut life, disk, Some(&|disk| put_block(disk, &batch)));
+    let found = life.spool.verify();
+    assert_eq!((found.readings, found.faults), (4, vec![]), "who looks at it before it is taken out");
+    // Of what memory does not bring again the books would have to know.
+    let stranger = Plant { seq: 90, ..Plant::new(plant.run) }.batch();
+    let disk = rusqlite::Connection::open(directory.path().join(store::FILE)).expect("opens");
+    put_block(&disk, &stranger);
+    let faults = life.spool.verify().faults;
+    assert!(faults.len() == 1 && faults[0].contains("it reaches to 92, the run only to 2"), "{faults:?}");
     life.settle();
     assert_eq!(
         life.waiting().0,

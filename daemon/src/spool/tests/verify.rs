@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::spool::schema;
-use crate::spool::verify::{Check, Unverified, Verified, file};
+use crate::spool::verify::{Check, Unbooked, Unverified, Verified, file};
 
 fn verified(directory: &Path) -> Verified {
     file(&directory.join(store::FILE), |_| {}).expect("readable")
@@ -204,7 +204,7 @@ async fn a_check_begins_without_walking_over_all_blocks_and_knows_how_far_it_is(
     }
     spool.close(true).await.expect("closes");
     let path = directory.path().join(store::FILE);
-    let none = |_: &mut dyn FnMut(&crate::spool::ledger::Ledger, u64, bool)| {};
+    let none = |_: &mut dyn FnMut(&crate::spool::ledger::Ledger, u64, Unbooked<'_>)| {};
     let connection = Connection::open(&path).expect("opens");
     let mut check = Check::begin(&path, &connection, &none, false).expect("readable");
     let mut entries = store::dictionary(&connection).expect("readable");

@@ -22,9 +22,13 @@ const STRETCHES_MAX: usize = 4096;
 /// Blocks read in one statement.
 const STEP: i64 = 32;
 
-/// The books as they are at this moment: the ledger, the number below which blocks are settled, and whether a commit is under
-/// way, whose block may be in the file and not yet in the books.
-pub(in crate::spool) type Books<'a> = &'a dyn Fn(&mut dyn FnMut(&Ledger, u64, bool));
+/// The books as they are at this moment: the ledger, the number below which blocks are settled, and what may be in the file and not
+/// yet in the books.
+pub(in crate::spool) type Books<'a> = &'a dyn Fn(&mut dyn FnMut(&Ledger, u64, Unbooked<'_>));
+
+/// Whether these readings are of a commit under way, or of one that failed and may have landed: then memory still has them, and the next
+/// commit brings them again.
+pub(in crate::spool) type Unbooked<'a> = &'a dyn Fn(&Batch) -> bool;
 
 /// A check under way.
 #[derive(Debug)]
@@ -317,7 +321,7 @@ impl Check {
     /// What the books say of a block.
     fn against(&mut self, number: u64, run: RunId, batches: &[Batch], books: Books<'_>) {
         let (waiting, found) = (self.waiting.entry(run).or_default(), &mut self.found);
-        books(&mut |ledger, floor, committing| {
+        books(&mut |ledger, floor, unbooked| {
             if ledger.is_folded(run) {
                 return;
             }
@@ -334,7 +338,7 @@ impl Check {
             if unseen > 0 {
                 found.fault(format!("block {number} of run {run}: {unseen} readings wait and lie where everything counts as settled"));
             }
-            if let Some(last) = batches.last().filter(|last| last.end() > books.durable && !committing) {
+            if let Some(last) = batches.last().filter(|last| last.end() > books.durable && !unbooked(last)) {
                 let (last, durable) = (last.end(), books.durable);
                 found.fault(format!(
                     "block {number} of run {run}: it reaches to {last}, the run only to {durable}"

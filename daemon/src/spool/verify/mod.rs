@@ -13,7 +13,7 @@
 
 mod check;
 
-pub(super) use check::{Books, Check};
+pub(super) use check::{Books, Check, Unbooked};
 
 use std::fs::{self, File};
 use std::io;
@@ -187,7 +187,7 @@ fn all(path: &Path, connection: &Connection, progress: &mut impl FnMut(f64)) -> 
         }
     }
     let (ledger, floor) = books(connection)?;
-    let look = |take: &mut dyn FnMut(&Ledger, u64, bool)| take(&ledger, floor, false);
+    let look = |take: &mut dyn FnMut(&Ledger, u64, Unbooked<'_>)| take(&ledger, floor, &|_| false);
     let mut entries = dictionary(connection)?;
     let mut check = Check::begin(path, connection, &look, false)?;
     check.found.structure = true;
