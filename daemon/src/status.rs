@@ -215,8 +215,8 @@ pub struct SpoolStatus {
     pub records_waiting: u64,
     /// Wall clock of the oldest waiting reading, µs; `None`: none waits, or it is not known.
     pub oldest_us: Option<i64>,
-    /// It is not known how old what waits is: a file that was set aside is being searched, or what was saved from one stands behind
-    /// newer readings.
+    /// It is not known how old what waits is: a file that was set aside is being searched, what was saved from one stands behind
+    /// newer readings, or readings are lost and the disk has no record of it yet.
     pub oldest_unknown: bool,
     /// Confirmed since the spool was made.
     pub confirmed: u64,

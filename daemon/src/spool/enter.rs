@@ -1,5 +1,5 @@
-//! Entering: a file that is open becomes that of this life. The ends of the runs before, what the file has forgotten, and the new run
-//! are one transaction, at a start and when another file comes up later.
+//! Entering: a file that is open becomes that of this life. The ends of the runs before, what the file has forgotten, the new run, and the
+//! records of what its books call lost are one transaction, at a start and when another file comes up later.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,13 +9,14 @@ use rusqlite::Connection;
 
 use super::block;
 use super::forgotten;
+use super::gaps::Gap;
 use super::inner::{Inner, salvage_of};
-use super::ledger::{End, Ledger, RunBooks};
+use super::ledger::{End, Intervals, Ledger, RunBooks};
 use super::records::Mark;
 use super::rescue::{Said, say_again};
 use super::ring;
 use super::shared::Shared;
-use super::store::{Found, RunUpdate, Store, StoreError, Work};
+use super::store::{self, Found, RunUpdate, Store, StoreError, Work};
 use crate::model::event::{Body, ClockCorrection, Event, GapCause};
 use crate::model::{RunId, Stamp};
 use crate::status::Salvage;
@@ -49,6 +50,74 @@ pub(super) struct Life<'a> {
     pub(super) salvaging: bool,
     /// What the file's copy knows beyond it, to be recorded.
     pub(super) report: Option<Body>,
+    /// Records of what its books call lost, where the file has none.
+    pub(super) untold: Vec<Arc<Event>>,
+}
+
+/// What of this life is lost, and in no record on the disk. Books that call it settled must not get there without: after a power cut they
+/// would tell of a run in which nothing is missing.
+#[derive(Debug, Default)]
+struct Untold {
+    /// Not made into records yet.
+    gaps: Vec<Gap>,
+    /// Said once more, because their rows went with another file.
+    events: Vec<Arc<Event>>,
+}
+
+impl Untold {
+    /// Out of memory. What is told of other runs stays there: their books do not go now.
+    fn take(inner: &mut Inner) -> Self {
+        let run = inner.run;
+        let own = |event: &Arc<Event>| Gap::told_by(&event.body).is_some_and(|gap| gap.of == run);
+        let (events, others): (Vec<_>, Vec<_>) = inner.events.drain(..).partition(own);
+        inner.events = others.into();
+        let (gaps, others) = inner.gaps.take().into_iter().partition(|gap| gap.of == run);
+        inner.gaps.put_back(others);
+        Self { gaps, events }
+    }
+
+    /// As records, numbered from `next_event` on; without what `told` says, which an attempt that failed has left in the file all the same.
+    fn records(
+        &self,
+        inner: &Inner,
+        (told, growing): (&[Event], &[Gap]),
+        stamp: Stamp,
+        next_event: &mut u64,
+    ) -> Vec<Arc<Event>> {
+        let known = |event: &&Arc<Event>| !told.iter().any(|told| told.number == event.number);
+        let mut records: Vec<_> = self.events.iter().filter(known).cloned().collect();
+        let mut settled = Intervals::default();
+        let mut parts = Vec::new();
+        for gap in told.iter().filter_map(|event| Gap::told_by(&event.body)) {
+            if gap.is_whole() {
+                settled.insert(gap.first, gap.next);
+            } else {
+                parts.push(inner.for_all(gap));
+            }
+        }
+        for gap in growing.iter().chain(&self.gaps).filter(|gap| gap.of == inner.run) {
+            let pieces = if gap.is_whole() {
+                let piece = |stretch| Gap::all(gap.of, stretch, gap.cause);
+                settled.missing(gap.first, gap.next).into_iter().map(piece).collect()
+            } else {
+                vec![inner.for_all(*gap)]
+            };
+            for piece in pieces.into_iter().filter(|piece| !parts.contains(piece)) {
+                let event = Event { run: inner.run, number: *next_event, stamp, body: piece.body() };
+                *next_event += 1;
+                records.push(Arc::new(event));
+            }
+        }
+        records
+    }
+
+    /// The file does not have it.
+    fn put_back(self, inner: &mut Inner) {
+        for event in self.events.into_iter().rev() {
+            inner.events.push_front(event);
+        }
+        inner.gaps.put_back(self.gaps);
+    }
 }
 
 /// Makes a file ours: ends the runs that nobody ended, enters this one, and says what the file has forgotten, in one transaction: until
@@ -56,7 +125,7 @@ pub(super) struct Life<'a> {
 pub(super) fn enter(
     store: &mut Store,
     found: Found,
-    Life { run, books: own, salvaging, report }: Life<'_>,
+    Life { run, books: own, salvaging, report, untold }: Life<'_>,
     stamp: Stamp,
     next_event: &mut u64,
 ) -> Result<Adopted, StoreError> {
@@ -86,7 +155,7 @@ pub(super) fn enter(
     updates.push(RunUpdate { run, ended: 0, last_wall_us: None, books: own.for_disk() });
     mark.counter = mark.counter.max(run.counter);
     let salvage = report.as_ref().and_then(|body| salvage_of(body, stamp)).or(found.salvage);
-    let mut events = Vec::new();
+    let mut events = untold;
     for body in bodies.into_iter().chain(report) {
         events.push(Arc::new(Event { run, number: *next_event, stamp, body }));
         *next_event += 1;
@@ -135,33 +204,43 @@ pub(super) fn last_of(
 }
 
 /// A file came up while we run: another one than before, or the first. What the old one held and nobody confirmed is
-/// lost, unless it is being salvaged.
+/// lost, unless it is being salvaged. `growing`: losses that a record in the old one may tell, or not.
 pub(super) fn adopt(
     shared: &Shared,
     store: &mut Store,
     mut found: Found,
     salvaging: bool,
+    growing: &[Gap],
 ) -> Result<(), StoreError> {
     // Of a start that could not open it.
     let report = forgotten::recall(&mut found, store.path(), false);
     let stamp = (shared.now)();
     let newest = found.newest_event;
+    let run = shared.lock().run;
+    let told = told_before(store, &found, run)?;
     let mut guard = shared.lock();
     let inner = &mut *guard;
     if !salvaging {
         lose_all(inner, stamp);
     }
-    let own = inner.ledger.runs.get(&inner.run).cloned().unwrap_or_default();
-    let run = inner.run;
-    // At most one record for each run of the file, and the report.
+    let own = inner.ledger.runs.get(&run).cloned().unwrap_or_default();
     let mut next_event = inner.next_event;
+    let taken = Untold::take(inner);
+    let untold = taken.records(inner, (&told, growing), stamp, &mut next_event);
+    // At most one record for each run of the file, and the report.
     let reserved = next_event + found.runs.len() as u64 + 1;
     inner.next_event = reserved;
     drop(guard);
     // Nobody who appends waits for the disk.
-    let life = Life { run, books: &own, salvaging, report };
-    let adopted = enter(store, found, life, stamp, &mut next_event)?;
+    let life = Life { run, books: &own, salvaging, report, untold };
+    let entered = enter(store, found, life, stamp, &mut next_event);
     let mut inner = shared.lock();
+    if entered.is_err() {
+        taken.put_back(&mut inner);
+    }
+    let adopted = entered?;
+    inner.recorded();
+    growing.iter().filter(|gap| gap.of != run).for_each(|gap| inner.gaps.push(*gap));
     if inner.next_event == reserved {
         inner.next_event = next_event;
     }
@@ -189,19 +268,34 @@ pub(super) fn adopt(
     Ok(())
 }
 
-/// The old file is gone and nothing will be saved from it.
+/// Records of this life in a file that it has not made its own: an attempt that failed has left them there all the same.
+fn told_before(store: &Store, found: &Found, run: RunId) -> Result<Vec<Event>, StoreError> {
+    if !found.runs.iter().any(|row| row.run == run) {
+        return Ok(Vec::new());
+    }
+    let records = store::records(store.connection())?;
+    Ok(records.into_iter().filter(|event| event.run == run && event.body.about() == Some(run)).collect())
+}
+
+/// What is said of a file that is gone.
+const REMOVED: &str = "the file was removed or replaced while it was in use";
+
+/// The old file is gone and nothing will be saved from it. Said once, however often the new one is tried.
 fn lose_all(inner: &mut Inner, stamp: Stamp) {
     let runs: Vec<_> = inner.ledger.runs.iter().map(|(run, books)| (*run, books.durable)).collect();
     let before = inner.ledger.sums().losses.damaged;
     if inner.events_waiting > 0 {
-        say_again(inner, &BTreeMap::new(), &Said::default(), stamp);
+        let mut said = Said::default();
+        inner.events.iter().for_each(|event| said.hear(&event.body));
+        say_again(inner, &BTreeMap::new(), &said, stamp);
     }
     for (run, durable) in runs {
         inner.lose(run, 0, durable, GapCause::Damaged);
     }
     let lost = inner.ledger.sums().losses.damaged - before;
-    if lost > 0 || inner.events_waiting > 0 {
-        let found = "the file was removed or replaced while it was in use".to_owned();
-        inner.record(Body::Corruption { found, saved: 0, lost }, stamp);
+    let is_said = |body: &Body| matches!(body, Body::Corruption { found, .. } if found == REMOVED);
+    let said = inner.events.iter().any(|event| is_said(&event.body));
+    if lost > 0 || (inner.events_waiting > 0 && !said) {
+        inner.record(Body::Corruption { found: REMOVED.to_owned(), saved: 0, lost }, stamp);
     }
 }

@@ -346,6 +346,11 @@ impl Inner {
         self.unrecorded.map_or(settled, |at| at.min(settled))
     }
 
+    /// Something is lost that a power cut would leave without a record.
+    pub(super) fn has_untold(&self) -> bool {
+        self.unrecorded.is_some() || !self.gaps.is_empty()
+    }
+
     /// A commit has recorded all losses but those that came while it was under way.
     pub(super) fn recorded(&mut self) {
         let own = self.gaps.iter().filter(|gap| gap.of == self.run);

@@ -361,7 +361,8 @@ impl Parts {
         let own = RunBooks::default();
         let salvaging = rescue::awaits(&settings.directory, known);
         let entered = begun.store.and_then(|(mut store, found)| {
-            let life = enter::Life { run, books: &own, salvaging, report: report.clone() };
+            let life =
+                enter::Life { run, books: &own, salvaging, report: report.clone(), untold: Vec::new() };
             enter::enter(&mut store, found, life, stamp(), &mut next_event).map(|entered| (store, entered))
         });
         let volatile = entered.is_err() && sidecar.is_err();

@@ -2,8 +2,8 @@
 //!
 //! Blocks lie in the order of storing, so the block at the floor tells it, unless what waits is older than that block: it lies in
 //! a file that was set aside, or was taken back from one and stored behind newer readings. The books show both: then a reading of an
-//! earlier run, or with a lower `seq`, waits. Not known is also what the disk does not give. It is never told too late a time,
-//! because a receiver takes everything before it for complete.
+//! earlier run, or with a lower `seq`, waits. Not known is also what the disk does not give, and anything while losses are in no record on
+//! the disk yet. It is never told too late a time, because a receiver takes everything before it for complete.
 
 use rusqlite::Connection;
 

@@ -197,9 +197,9 @@ impl Shared {
 
     /// For a writer that a system call holds: says on the board that the disk stands still, until it shows how it is again.
     pub(super) fn show_stalled(&self, now: Instant) {
-        let oldest = {
+        let (oldest, untold) = {
             let inner = self.lock();
-            inner.in_hand.or(inner.ring.front().map(|kept| kept.at))
+            (inner.in_hand.or(inner.ring.front().map(|kept| kept.at)), inner.has_untold())
         };
         self.board.update(|status| {
             let spool = &mut status.spool;
@@ -209,6 +209,9 @@ impl Shared {
             }
             spool.unstored_seconds =
                 oldest.map_or(0.0, |oldest| now.saturating_duration_since(oldest).as_secs_f64());
+            if untold {
+                (spool.oldest_us, spool.oldest_unknown) = (None, true);
+            }
         });
     }
 

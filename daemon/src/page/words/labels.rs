@@ -92,8 +92,8 @@ pub const LABELS: &[(&str, &str)] = &[
     ("oldest", "Oldest since"),
     (
         "oldest_unknown",
-        "not known now: the store cannot be read, a file that was set aside is searched, or what was saved from one waits \
-         behind newer readings",
+        "not known now: the store cannot be read, a file that was set aside is searched, what was saved from one waits \
+         behind newer readings, or a loss is not recorded yet",
     ),
     ("size", "Stored on this gateway"),
     ("size_value", "{used} of {max}"),

@@ -31,7 +31,7 @@ impl Said {
     }
 
     /// This need not be said again.
-    pub(super) fn hear(&mut self, body: &Body) {
+    pub(in crate::spool) fn hear(&mut self, body: &Body) {
         match *body {
             Body::RunEnd { ended, next_seq, .. } => self.end(ended, next_seq),
             Body::Gap { of, first, next, cause } => {

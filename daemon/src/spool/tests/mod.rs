@@ -23,6 +23,7 @@
 //! file removed under us         disk::a_file_removed_under_us_is_noticed_and_made_anew and the test after it
 //! commits that fail             disk::after_failed_commits_every_reading_is_stored_once
 //! ... and landed all the same   landed
+//! losses told by memory alone   untold
 //! clock set back, 50 years on   retention::a_clock_set_back_or_fifty_years_forward_expires_and_reorders_nothing
 //! old age                       retention
 //! gaps without number           gaps
@@ -83,6 +84,7 @@ mod storm;
 mod taken_back;
 mod turns;
 mod unread;
+mod untold;
 mod verify;
 
 /// A deadline for what takes milliseconds: long, because machines that test are busy.

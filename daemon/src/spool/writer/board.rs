@@ -50,11 +50,13 @@ impl Writer {
 
     /// The oldest waiting reading.
     fn oldest(&self) -> Oldest {
-        let (floor, first) = {
+        let (floor, first, untold) = {
             let inner = self.shared.lock();
-            (inner.floor, oldest::first_waiting(&inner.ledger))
+            (inner.floor, oldest::first_waiting(&inner.ledger), inner.has_untold())
         };
         match &self.store {
+            // Who takes a time for complete must have been told what is missing before it, or be sure to be.
+            _ if untold => Oldest::UNKNOWN,
             // Of runs whose books are still to be found nobody knows what waits.
             _ if self.rescue.is_some() => Oldest::UNKNOWN,
             Some(store) => Oldest::of(store.connection(), floor, first),

@@ -10,6 +10,8 @@ use crate::spool::SpoolError;
 use crate::spool::api::Confirmed;
 use crate::spool::aside::{self, QUARANTINE};
 use crate::spool::gaps::Gap;
+use crate::spool::inner::Inner;
+use crate::spool::ledger::Ledger;
 use crate::spool::store::{DeadLetter, StoreError, Trouble};
 use crate::spool::{copy, directory, enter, open, rescue, schema};
 
@@ -150,16 +152,12 @@ impl Writer {
             // Also what reached its folder only now, and what went back into a file that is gone.
             let why = arrived.and(self.broken.as_ref().map(|broken| broken.why.clone()));
             self.begin_rescue(why);
-            enter::adopt(&self.shared, &mut store, found, self.rescue.is_some())?;
-            (self.open_gap, self.emptying) = (None, Vec::new());
             // Their rows are in the other file.
-            let mut inner = self.shared.lock();
-            for (_, event) in self.growing.drain(..) {
-                if let Some(gap) = Gap::told_by(&event.body) {
-                    inner.gaps.push(gap);
-                }
-            }
-            drop(inner);
+            let growing: Vec<_> =
+                self.growing.iter().filter_map(|(_, event)| Gap::told_by(&event.body)).collect();
+            enter::adopt(&self.shared, &mut store, found, self.rescue.is_some(), &growing)?;
+            (self.open_gap, self.emptying) = (None, Vec::new());
+            self.growing.clear();
             if let Some(broken) = &mut self.broken {
                 broken.undo_from = None;
             }
@@ -241,8 +239,8 @@ impl Writer {
         if self.copied == Some(state) && self.now < self.copy_due {
             return;
         }
-        // Without the lock: appending must not wait for the disk.
-        let ledger = self.shared.lock().ledger.clone();
+        // Written without the lock: appending must not wait for the disk.
+        let ledger = recorded_books(&self.shared.lock());
         let head = (&self.mark, open, self.shared.schema.version);
         let written = copy::write(&self.file, head, store.dictionary(), &ledger);
         if let Err(error) = &written {
@@ -280,4 +278,13 @@ impl Writer {
         }
         Ok(())
     }
+}
+
+/// The books, of the present run no further than the records on the disk tell.
+fn recorded_books(inner: &Inner) -> Ledger {
+    let mut ledger = inner.ledger.clone();
+    if let Some((books, at)) = ledger.runs.get_mut(&inner.run).zip(inner.unrecorded) {
+        books.durable = books.durable.min(at);
+    }
+    ledger
 }
