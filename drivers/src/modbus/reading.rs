@@ -2,8 +2,9 @@
 //! samples.
 //!
 //! Every point has a sample from the beginning, bad, so a poll can end at any time. A request that a device refuses is
-//! replaced by narrower ones at once. One that the device ignores, or hangs up at, is left out; when all others have been asked, one of
-//! those is tried again if the poll has the time, so that a retry costs no point that the device answers for.
+//! replaced by narrower ones at once. One that the device ignores, or hangs up at, is left out; when all others have
+//! been asked, one of those is tried again if the poll has the time, so that a retry costs no point that the device
+//! answers for.
 
 use std::time::{Duration, Instant};
 
@@ -190,6 +191,8 @@ impl<'a> Reading<'a> {
             Ok(answer) if !answer.exception.is_some_and(is_of_a_gateway) => {
                 (self.at, self.turnaround) = (Some(answer.at), Some(answer.turnaround));
                 to.presence.answered();
+                // All of its polls may come while another group leaves the device in doubt.
+                self.try_again(line, to, deadline).await;
             }
             Err(Failure::Held(until)) => self.held_until = Some(until),
             Err(Failure::LinkDown | Failure::HungUp) => self.line_is_down(),
@@ -281,10 +284,13 @@ impl<'a> Reading<'a> {
     fn unanswered(&mut self, plan: &mut Plan, index: usize) -> Next {
         let Some(planned) = plan.now.get_mut(index) else { return Next::Stop };
         planned.silences = planned.silences.saturating_add(1);
-        if !planned.answered && planned.silences >= SILENCES_UNPROVEN && planned.request.has_guesses() {
-            plan.narrow(index, Instant::now());
+        let unproven = !planned.answered && planned.silences >= SILENCES_UNPROVEN;
+        let narrowed = unproven && planned.request.has_guesses() && plan.narrow(index, Instant::now());
+        match (self.turnaround, narrowed) {
+            (Some(_), true) => Next::Again,
+            (Some(_), false) => Next::Forward,
+            (None, _) => Next::Stop,
         }
-        if self.turnaround.is_some() { Next::Forward } else { Next::Stop }
     }
 
     /// The answer was an exception of the device itself.

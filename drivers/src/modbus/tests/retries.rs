@@ -196,6 +196,57 @@ async fn a_request_at_which_the_device_hangs_up_does_not_take_the_others_with_it
     }
 }
 
+#[tokio::test]
+async fn when_a_request_is_narrowed_by_silence_its_parts_and_what_is_behind_it_are_asked_in_the_same_poll() {
+    let link = device(Kind::Tcp, |_, asked: Asked| {
+        if asked.address == 100 && asked.count > 1 { Vec::new() } else { now(asked.counting(asked.address)) }
+    })
+    .await;
+    let points = [0, 100, 102, 200].map(|address| (Table::Holding, address, Type::U16));
+    let mut bus = Bus::open_lazily(spec(link, &[1], &points));
+    let (sound, silent) = (uints(&[0, 100, 102, 200]), Sample::bad(Cause::Silent));
+    for _ in 0..2 {
+        let poll = bus.poll(0, 0, soon(5_000)).await;
+        assert_eq!(samples(&poll), [&sound[0], &silent, &silent, &sound[3]].map(Clone::clone));
+    }
+    assert_eq!(samples(&bus.poll(0, 0, soon(5_000)).await), sound);
+}
+
+#[tokio::test]
+async fn a_group_that_is_always_polled_while_its_device_is_in_doubt_has_its_retries_too() {
+    let log: Arc<Mutex<Vec<u16>>> = Arc::default();
+    let heard = Arc::clone(&log);
+    let link = device(Kind::Tcp, move |_, asked: Asked| {
+        heard.lock().unwrap().push(asked.address);
+        match asked.address {
+            50 => now(Asked { count: asked.count + 1, ..asked }.counting(0)),
+            100 => Vec::new(),
+            _ => now(asked.counting(asked.address)),
+        }
+    })
+    .await;
+    let points = [50, 0, 100].map(|address| (Table::Holding, address, Type::U16));
+    let mut spec = spec(link, &[1], &points);
+    spec.devices[0].groups =
+        [0, 1, 2].map(|point| Group { period: Duration::from_secs(1), points: vec![point] }).to_vec();
+    let mut bus = Bus::open_lazily(spec);
+    for group in [2, 1].repeat(4) {
+        bus.poll(0, group, soon(5_000)).await;
+    }
+    let deadline = soon(30_000);
+    for tried in 0..2 {
+        log.lock().unwrap().clear();
+        while !log.lock().unwrap().contains(&100) {
+            assert!(Instant::now() < deadline, "tried again only {tried} times");
+            // The first is always damaged, and the third comes right behind it.
+            for group in [1, 0, 2] {
+                bus.poll(0, group, soon(5_000)).await;
+            }
+            bus.idle(soon(20)).await;
+        }
+    }
+}
+
 /// One-register requests at these addresses, or wider ones that hold some of them.
 fn plan(addresses: [u16; 4]) -> Plan {
     let item = |(slot, address)| Item {
