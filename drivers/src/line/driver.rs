@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::listener::{Listener, Taken};
+use super::patience::Patience;
 use super::settings::{Device, Link};
 use crate::bus::{Address, Counters, DeviceSpec, Group, Outcome, Poll};
 use crate::point::Point;
@@ -47,6 +48,7 @@ pub struct Driver {
     /// Until then bytes are stamped with their arrival.
     listened_until: Instant,
     last_query: Option<Query>,
+    patience: Patience,
     counters: Counters,
 }
 
@@ -86,7 +88,7 @@ impl Instrument {
 impl Driver {
     /// The line of `bus`, not open yet. Devices of another protocol are not asked.
     pub fn new(bus: Arc<str>, link: Link, devices: &[DeviceSpec]) -> Self {
-        let now = Instant::now();
+        let (now, patience) = (Instant::now(), Patience::new(link.timeout));
         Self {
             bus,
             link,
@@ -97,6 +99,7 @@ impl Driver {
             reopen_pause: REOPEN.0,
             listened_until: now,
             last_query: None,
+            patience,
             counters: Counters::default(),
         }
     }
@@ -223,7 +226,7 @@ impl Driver {
             return self.down(device, group);
         }
         if let Some(instrument) = self.instruments.get_mut(device) {
-            instrument.ears.asks(group, Instant::now());
+            instrument.ears.asks(group, &mut self.patience, Instant::now());
         }
         let asked = Instant::now() + self.link.port.character_time().saturating_mul(length);
         // Said before it is sent, and taken back by an answer: a poll that is dropped here leaves the line resting.
@@ -245,7 +248,7 @@ impl Driver {
         let Some(instrument) = self.instruments.get_mut(device) else { return nothing(Outcome::Silent) };
         let (speaks, whole) = (instrument.ears.has_spoken(), instrument.ears.is_answered(group, now));
         if !whole {
-            instrument.ears.waited(group, now);
+            instrument.ears.waited(group, &mut self.patience, now);
         } else if let Some(query) = &mut self.last_query {
             query.answered = true;
         }

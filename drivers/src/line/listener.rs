@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::fields;
 use super::framing::{Piece, Splitter};
+use super::patience::Patience;
 use super::sentence::{Heard, Sentence};
 use super::settings::Device;
 use crate::bus::{Counters, DeviceSpec};
@@ -27,8 +28,10 @@ pub struct Listener {
     sentences: Vec<Sentence>,
     /// Numbers the believed lines.
     heard: u64,
-    /// The query under way waits for sentences that are missing.
+    /// The query under way waits for sentences that are given up.
     trying: bool,
+    /// It does so in a spare turn.
+    spare: bool,
 }
 
 /// What a group needs, and what it has taken.
@@ -88,6 +91,7 @@ impl Listener {
             sentences,
             heard: 0,
             trying: false,
+            spare: false,
         }
     }
 
@@ -121,35 +125,57 @@ impl Listener {
     }
 
     /// A query for a group is about to be sent.
-    pub fn asks(&mut self, group: usize, now: Instant) {
+    pub fn asks(&mut self, group: usize, patience: &mut Patience, now: Instant) {
         self.forget();
-        self.trying = false;
-        for index in self.indices(group) {
-            self.trying |= self.sentences.get_mut(index).is_some_and(|sentence| sentence.is_tried_again(now));
+        let indices = self.indices(group);
+        for index in &indices {
+            if let Some(sentence) = self.sentences.get_mut(*index) {
+                sentence.asks(patience, now);
+            }
+        }
+        let is_due = |spare| {
+            indices.iter().any(|i| self.sentences.get(*i).is_some_and(|sentence| sentence.is_due(spare, now)))
+        };
+        let (own, spare) = (is_due(false), patience.has_spare_turn() && is_due(true));
+        (self.trying, self.spare) = (own || spare, !own && spare);
+        if self.trying {
+            // One wait is one for all.
+            for index in indices {
+                if let Some(sentence) = self.sentences.get_mut(index) {
+                    sentence.tries();
+                }
+            }
         }
     }
 
     /// Whether nothing is left to wait for after a query: each sentence of the group has come, or came damaged (nothing
-    /// better will come), or is missing, and the instrument has said another.
+    /// better will come), or is given up, and the instrument has said another.
     pub fn is_answered(&self, group: usize, now: Instant) -> bool {
         let lost = self.has_spoken() && !self.trying;
         self.groups.get(group).is_some_and(|wanted| {
             wanted.points.iter().all(|(_, s)| {
-                let given_up = |sentence: &Sentence| sentence.damaged || sentence.missing && lost;
+                let given_up = |sentence: &Sentence| sentence.damaged || sentence.given_up && lost;
                 self.sentences.get(*s).is_some_and(given_up) || self.fresh(wanted, *s, now).is_some()
             })
         })
     }
 
     /// The time of a query is over: what the group lacks was waited for in vain, if the instrument said anything.
-    pub fn waited(&mut self, group: usize, now: Instant) {
-        if !self.has_spoken() {
+    pub fn waited(&mut self, group: usize, patience: &mut Patience, now: Instant) {
+        let mut awaited = self.indices(group);
+        awaited.retain(|index| self.sentences.get(*index).is_some_and(Sentence::is_awaited));
+        if !self.has_spoken() || awaited.is_empty() {
             return;
         }
-        for index in self.indices(group) {
-            if let Some(sentence) = self.sentences.get_mut(index).filter(|s| s.newest.is_none() && !s.damaged)
-            {
-                sentence.waited_in_vain(now);
+        let turn_at = if self.spare {
+            patience.spend();
+            None
+        } else {
+            Some(patience.charge(now))
+        };
+        for index in awaited {
+            if let Some(sentence) = self.sentences.get_mut(index) {
+                sentence.waited_in_vain(turn_at, patience.is_spent(now), now);
             }
         }
     }

@@ -6,7 +6,8 @@
 //! Promises: a sentence is believed only if it is whole, not longer than 1 024 bytes, passes the checksum and
 //! begins as selected. An old sentence is never a new reading: each is used once a group, stamped with the
 //! arrival of its first byte. After a query without an answer the line rests until a late answer must have
-//! passed, and the answers of instruments that share a line must begin differently; a sentence that answers never bring is waited for three times, and then once a minute. Numbers are read
+//! passed, and the answers of instruments that share a line must begin differently; a sentence that answers never bring is waited for three times, and then once a minute, or more
+//! seldom where many are missing: together that costs a thirtieth of the line's time. Numbers are read
 //! strictly: what is not wholly understood is `unreadable`, never half a number. Memory is bounded whatever arrives;
 //! every poll has one total deadline, also while an instrument babbles.
 //!
@@ -15,7 +16,8 @@
 //! instrument that answers with two and has no `select`.
 //!
 //! Reading order: [`settings`], [`framing`] (bytes to lines), [`checksum`], [`fields`] and [`number`] (line to
-//! value), [`listener`] (which line counts) with `sentence` (what does not come), [`driver`] (the only file here that
+//! value), [`listener`] (which line counts) with `sentence` (what does not come) and [`patience`]
+//! (what waiting for it may cost), [`driver`] (the only file here that
 //! does I/O), [`plan`].
 
 pub mod checksum;
@@ -24,6 +26,7 @@ pub mod fields;
 pub mod framing;
 pub mod listener;
 pub mod number;
+pub mod patience;
 pub mod plan;
 mod sentence;
 pub mod settings;

@@ -1,17 +1,22 @@
 //! One sentence of an instrument: the newest line of it, its rhythm, and whether it is missing.
 //!
 //! A sentence of an instrument that talks by itself is missing when it stays away longer than its rhythm excuses; one of
-//! an instrument that is asked, when it did not come for several queries that were answered otherwise. Pure.
+//! an instrument that is asked, when it did not come for several queries that were answered otherwise. Such a one is given
+//! up: no query waits for it but in its turn, see [`patience`](super::patience). If it comes all the same its line counts,
+//! and it is waited for again when that can be afforded. Pure.
 
 use std::time::{Duration, Instant};
+
+use super::patience::Patience;
 
 /// The rhythm of a sentence excuses no longer absence than this.
 const LONGEST_RHYTHM: Duration = Duration::from_secs(3_600);
 
-/// So many queries in a row that were answered, but not with it, and it is not waited for any more ...
+/// So many queries in a row that were answered, but not with it, and it is given up. One is enough while the line has no
+/// time left for waiting.
 const IN_VAIN: u8 = 3;
 
-/// ... but with one query in so long a time.
+/// Shortest pause between two queries that wait for a sentence that is given up.
 const AGAIN_EVERY: Duration = Duration::from_secs(60);
 
 /// See the module.
@@ -34,8 +39,15 @@ pub(super) struct Sentence {
     said: bool,
     /// Queries in a row that were answered without it.
     in_vain: u8,
-    /// When a query waits for it although it is missing.
-    again_at: Instant,
+    /// Queries do not wait for it, but in its turn.
+    pub(super) given_up: bool,
+    /// It has come since it was given up.
+    came: bool,
+    /// The query under way waits for it although it is given up.
+    tried: bool,
+    /// When the pause since the last wait for it is over, and when it has its own turn.
+    rested_at: Instant,
+    turn_at: Instant,
 }
 
 /// A believed line.
@@ -59,7 +71,11 @@ impl Sentence {
             missing: false,
             said: false,
             in_vain: 0,
-            again_at: now,
+            given_up: false,
+            came: false,
+            tried: false,
+            rested_at: now,
+            turn_at: now,
         }
     }
 
@@ -79,7 +95,7 @@ impl Sentence {
             self.intervals = [interval, self.intervals[0]];
         }
         (self.heard, self.heard_at) = (true, now);
-        (self.missing, self.in_vain) = (false, 0);
+        (self.missing, self.in_vain, self.came) = (false, 0, true);
         self.newest = Some(heard);
     }
 
@@ -90,21 +106,43 @@ impl Sentence {
         self.heard_at.checked_add(oldest.max(excused))
     }
 
-    /// A query was answered, and waited for it in vain.
-    pub(super) fn waited_in_vain(&mut self, now: Instant) {
-        self.in_vain = self.in_vain.saturating_add(1);
-        if self.in_vain >= IN_VAIN && !self.missing {
-            (self.missing, self.again_at) = (true, now + AGAIN_EVERY);
+    /// A query that should bring it is about to be sent. What is given up and came since then is waited for again: if it
+    /// came in its turn, or if the line can afford it.
+    pub(super) fn asks(&mut self, patience: &mut Patience, now: Instant) {
+        if !self.given_up {
+            return;
+        }
+        let tried = std::mem::take(&mut self.tried);
+        if std::mem::take(&mut self.came) && (tried || !patience.is_spent(now)) {
+            self.given_up = false;
+            patience.give_back(now);
         }
     }
 
-    /// Whether a query waits for it although it is missing; takes note of it.
-    pub(super) fn is_tried_again(&mut self, now: Instant) -> bool {
-        let again = self.missing && now >= self.again_at;
-        if again {
-            self.again_at = now + AGAIN_EVERY;
+    /// Whether it is given up and may be tried now: in its own turn, or in a `spare` one.
+    pub(super) fn is_due(&self, spare: bool, now: Instant) -> bool {
+        self.given_up && now >= if spare { self.rested_at } else { self.turn_at }
+    }
+
+    /// The query that is about to be sent waits for it.
+    pub(super) fn tries(&mut self) {
+        self.tried = self.given_up;
+    }
+
+    /// Whether a query waits for it that has not brought it.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.newest.is_none() && !self.damaged && (self.tried || !self.given_up)
+    }
+
+    /// A query was answered, and waited for it in vain. `turn_at`: its next turn; `None`: the one that it had.
+    pub(super) fn waited_in_vain(&mut self, turn_at: Option<Instant>, spent: bool, now: Instant) {
+        self.tried = false;
+        self.in_vain = self.in_vain.saturating_add(1);
+        if self.in_vain >= IN_VAIN || spent || self.given_up {
+            (self.missing, self.given_up, self.came) = (true, true, false);
         }
-        again
+        self.rested_at = now + AGAIN_EVERY;
+        self.turn_at = turn_at.unwrap_or(self.turn_at).max(self.rested_at);
     }
 
     /// `Some(true)`: that it is missing is to be said now; `Some(false)`: that it has come again.
