@@ -75,6 +75,50 @@ fn an_expired_or_misnamed_broker_is_refused_in_its_own_words() {
 }
 
 #[test]
+fn a_broker_that_refuses_what_it_is_sent_is_not_said_to_receive() {
+    let plant = crate::support::peers::ModbusServer::tcp();
+    let mut broker = Broker::prepare(|_| {});
+    let topics = format!("fieldspool/{GATEWAY}");
+    let viewer = "user viewer\ntopic read fieldspool/#\n";
+    broker.allow(&format!(
+        "user {GATEWAY}\ntopic write {topics}/status\ntopic write {topics}/meta/#\n{viewer}"
+    ));
+    // Without a bound on what it queues, mosquitto 2.0.11 ends the connection after each refusal.
+    let conf = fs::read_to_string(broker.file("mosquitto.conf")).unwrap();
+    let conf = conf.replace("max_queued_messages 0", "max_queued_messages 100000");
+    fs::write(broker.file("mosquitto.conf"), conf).unwrap();
+    broker.run();
+    let receiver = Subscriber::start(&broker);
+    let mut gateway = Gateway::with_uplink(
+        &broker,
+        &format!(
+            "[bus.hall]\nperiod = \"200ms\"\n[bus.hall.link.modbus-tcp]\nhost = \"127.0.0.1\"\nport = {}\n\
+             [bus.hall.device.one]\nunit_id = 1\npoints = {{ value = {{ input = 1 }} }}\n",
+            plant.port
+        ),
+    );
+    gateway.start();
+    gateway.wait_status("the refusal of all readings", |s| {
+        (s["uplink"]["refused"]["what"] == "all" && s["spool"]["waiting"].as_u64() > Some(3)).then_some(())
+    });
+    let said = String::from_utf8(gateway.ask(&["status"]).stdout).unwrap().replace("\n            ", " ");
+    assert!(!said.contains("All is well") && !said.contains("server receives"), "{said}");
+    let server = said.lines().find(|line| line.starts_with("Server")).unwrap();
+    assert!(server.contains("TAKES NO READINGS") && server.contains("access list"), "{said}");
+    gateway.wait_log("the broker refuses what it is sent");
+
+    broker.allow(&format!("user {GATEWAY}\ntopic write {topics}/#\n{viewer}"));
+    gateway.wait_status("the end of the refusal", |s| s["uplink"]["refused"].is_null().then_some(()));
+    gateway.wait_log("the broker accepts again what it is sent");
+    assert_eq!(gateway.stop().code(), Some(0));
+    let log = gateway.log();
+    assert_eq!(log.matches("the broker refuses what it is sent").count(), 1, "an edge is said once: {log}");
+    assert!(!log.contains("PubAck"), "{log}");
+    let report = receiver.judge();
+    assert_eq!((&report["complete"], &report["missing"]), (&json!(true), &json!(0)), "{report}");
+}
+
+#[test]
 fn a_broker_that_comes_right_gets_everything() {
     let plant = crate::support::peers::ModbusServer::tcp();
     let broker = Broker::start();

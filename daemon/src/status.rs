@@ -177,6 +177,8 @@ pub struct UplinkStatus {
     pub since_us: Option<i64>,
     /// Why not connected, in words, with what to do.
     pub error: Option<String>,
+    /// What the broker refuses although the connection stands; `None` without one.
+    pub refused: Option<Refused>,
     /// Connections so far.
     pub connects: u64,
     /// Seconds to the next attempt.
@@ -195,6 +197,31 @@ pub struct UplinkStatus {
     pub dead_letters: u64,
     /// End of validity of the client certificate, wall clock µs.
     pub certificate_expires_us: Option<i64>,
+}
+
+/// A broker that is connected and does not take what it is sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Refused {
+    /// How much of it.
+    pub what: Refusing,
+    /// Wall clock of the first refusal, µs.
+    pub since_us: i64,
+    /// Why, in words, with what to do.
+    pub why: String,
+}
+
+/// How much a broker refuses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Refusing {
+    /// No reading is taken; one at a time is tried.
+    #[default]
+    All,
+    /// Readings that were refused wait, while others pass or may pass.
+    Some,
+    /// Only what tells of the gateway and its devices.
+    About,
 }
 
 /// The spool.

@@ -5,6 +5,8 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
@@ -130,6 +132,15 @@ impl Broker {
             TcpStream::connect(("127.0.0.1", self.port)).ok()
         });
         self.child = Some(child);
+    }
+
+    /// Replaces the access list, also of a broker that runs.
+    pub fn allow(&self, acl: &str) {
+        fs::write(self.file("acl"), acl).unwrap();
+        if let Some(child) = &self.child {
+            let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+            nix::sys::signal::kill(pid, Signal::SIGHUP).unwrap();
+        }
     }
 
     /// Kills mosquitto. What it held in memory is gone, as at a power cut.

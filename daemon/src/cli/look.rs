@@ -7,7 +7,9 @@ use crate::control::{PointNow, rows};
 use crate::page::problems::{Severity, summary};
 use crate::page::words::{self, State, bytes};
 use crate::spool::{Asked, Resent};
-use crate::status::{BusStatus, CounterStatus, Salvage, SpoolStatus, Status, UplinkStatus};
+use crate::status::{
+    BusStatus, CounterStatus, Refused, Refusing, Salvage, SpoolStatus, Status, UplinkStatus,
+};
 
 /// Everything on one screen: is all well, what is wrong and what to do, then the facts.
 pub(super) fn status(status: &Status, now_us: i64, width: Option<usize>) -> String {
@@ -55,6 +57,14 @@ fn server(uplink: &UplinkStatus, safe_mode: bool, now_us: i64) -> String {
     let since = uplink.since_us.map(|since| format!(" for {}", age(now_us, since))).unwrap_or_default();
     let mut fact =
         format!("{}connected to {}{since}", if uplink.connected { "" } else { "NOT " }, uplink.broker);
+    if let Some(Refused { what, since_us, why }) = uplink.refused.as_ref().filter(|_| uplink.connected) {
+        let what = match what {
+            Refusing::All => "TAKES NO READINGS",
+            Refusing::Some => "REFUSES some readings",
+            Refusing::About => "REFUSES what tells of this gateway and its devices",
+        };
+        let _ = write!(fact, ", but {what} for {}: {why}", age(now_us, *since_us));
+    }
     if let Some(expires) = uplink.certificate_expires_us {
         let days = expires.saturating_sub(now_us).div_euclid(86_400_000_000);
         let valid = if days < 0 { "" } else { "valid for " };

@@ -37,6 +37,9 @@ pub use words::escape;
 /// Fields of one event that reach the journal; the closed list has 18 names.
 const FIELDS_MAX: usize = 20;
 
+/// Warns of each PUBACK with a refusal; the uplink says once that the broker refuses, and why.
+const SAID_BY_US: &str = "rumqttc::v5::state";
+
 /// How much is said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Verbosity {
@@ -80,13 +83,18 @@ pub fn init(verbosity: Verbosity) -> Tail {
     tail
 }
 
-/// Ours at the chosen level, other people's crates from WARN up: their DEBUG prints payloads and keys.
+/// Ours at the chosen level, other people's crates from WARN up: their DEBUG prints payloads and keys. Of [`SAID_BY_US`] only
+/// errors.
 struct OwnWords(LevelFilter);
 
 impl<S> tracing_subscriber::layer::Filter<S> for OwnWords {
     fn enabled(&self, meta: &tracing::Metadata<'_>, _: &Context<'_, S>) -> bool {
-        let ours = meta.target().starts_with("fieldspool");
-        *meta.level() <= if ours { self.0 } else { LevelFilter::WARN }
+        let most = match meta.target() {
+            ours if ours.starts_with("fieldspool") => self.0,
+            SAID_BY_US => LevelFilter::ERROR,
+            _ => LevelFilter::WARN,
+        };
+        *meta.level() <= most
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {

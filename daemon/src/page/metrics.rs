@@ -6,7 +6,7 @@
 use std::fmt::{Display, Write as _};
 
 use crate::page::problems::{Severity, Summary};
-use crate::status::{BusStatus, DeviceStatus, Status};
+use crate::status::{BusStatus, DeviceStatus, Refusing, Status};
 
 /// The content type of the format.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -116,6 +116,11 @@ fn about_uplink(page: &mut Page, status: &Status) {
     let flag = |yes| u8::from(yes);
     page.one("uplink_configured", GAUGE, "1 if there is a broker to publish to.", flag(uplink.configured));
     page.one("uplink_connected", GAUGE, "1 while connected to the broker.", flag(uplink.connected));
+    let refused = uplink.refused.as_ref().filter(|_| uplink.connected).map(|refused| refused.what);
+    page.family("uplink_refused", GAUGE, "1 while the broker is connected and refuses it.");
+    for (word, what) in [("all", Refusing::All), ("some", Refusing::Some), ("about", Refusing::About)] {
+        page.sample(&[("what", word)], flag(refused == Some(what)));
+    }
     page.one("uplink_connects_total", COUNTER, "Connections made.", uplink.connects);
     page.one(
         "uplink_confirmed_readings_total",

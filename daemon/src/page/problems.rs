@@ -6,7 +6,7 @@
 use serde::Serialize;
 
 use crate::page::words::{self, Said, Told};
-use crate::status::{BusStatus, DeviceStatus, Status};
+use crate::status::{BusStatus, DeviceStatus, Refusing, Status};
 
 /// Wall clock below this was never set: 2024-01-01.
 pub const CLOCK_PLAUSIBLE_US: i64 = 1_704_067_200_000_000;
@@ -204,10 +204,16 @@ fn server(status: &Status, now_us: i64) -> Vec<Problem> {
     if !uplink.configured {
         return problems;
     }
+    let (waiting, room) = (status.spool.waiting, status.spool.hours_until_full);
     if !uplink.connected && !status.gateway.safe_mode {
-        let (waiting, room) = (status.spool.waiting, status.spool.hours_until_full);
         let said = words::server_away(&uplink.broker, uplink.error.as_deref(), waiting, room);
         problems.push(Problem::new(Severity::Fault, said).since(uplink.since_us));
+    }
+    if let Some(refused) = uplink.refused.as_ref().filter(|_| uplink.connected) {
+        let all = refused.what == Refusing::All;
+        let severity = if all { Severity::Fault } else { Severity::Warning };
+        let said = words::server_refuses(&uplink.broker, refused, waiting, room);
+        problems.push(Problem::new(severity, said).since(Some(refused.since_us)));
     }
     if let Some(days) = days_left(uplink.certificate_expires_us, now_us)
         && days < CERTIFICATE_DAYS
@@ -280,7 +286,8 @@ fn on_its_way(status: &Status, hours: f64, now_us: i64) -> bool {
     let (uplink, spool) = (&status.uplink, &status.spool);
     let waited = spool.oldest_us.map(|us| now_us.saturating_sub(us) as f64 / 3_600e6);
     let young = waited.is_none_or(|waited| waited < hours) && !spool.oldest_unknown;
-    uplink.configured && uplink.connected && young
+    let taken = uplink.refused.as_ref().is_none_or(|refused| refused.what != Refusing::All);
+    uplink.configured && uplink.connected && taken && young
 }
 
 /// Whether the server has taken what the records tell. Which of them told of a loss is not known here.

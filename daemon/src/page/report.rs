@@ -99,9 +99,18 @@ fn about_server(text: &mut String, status: &Status, now_us: i64) {
     } else {
         ("disconnected", "disconnected_since")
     };
-    let since = uplink.since_us.map(|us| label(since_word).replace("{since}", &when(us)));
+    let refused = uplink.refused.as_ref().filter(|_| uplink.connected);
+    let since = match refused {
+        Some(refused) => {
+            Some(label(words::refuses(refused.what)).replace("{since}", &when(refused.since_us)))
+        }
+        None => uplink.since_us.map(|us| label(since_word).replace("{since}", &when(us))),
+    };
     fact(text, "broker", &format!("{}, {}", uplink.broker, since.as_deref().unwrap_or(label(plain_word))));
-    if let Some(why) = &uplink.error {
+    if let Some(refused) = refused {
+        fact(text, "refuses_why", &plain(&refused.why));
+    }
+    if let Some(why) = uplink.error.as_ref().filter(|_| !uplink.connected) {
         fact(text, "why_not", &plain(why));
     }
     fact(text, "sent", &label("readings").replace("{n}", &grouped(uplink.confirmed)));

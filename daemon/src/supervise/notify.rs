@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
-use crate::status::{BusStatus, Status};
+use crate::status::{BusStatus, Refusing, Status};
 
 /// Tells systemd that start-up is complete.
 pub fn ready() {
@@ -106,7 +106,11 @@ fn work(status: &Status) -> String {
     let silent = devices().filter(|device| device.answering == Some(false)).count();
     let uplink = match (status.uplink.configured, status.uplink.connected) {
         (false, _) => "no server configured",
-        (true, true) => "connected",
+        (true, true) => match status.uplink.refused.as_ref().map(|refused| refused.what) {
+            None => "connected",
+            Some(Refusing::All) => "connected, but nothing is taken",
+            Some(Refusing::Some | Refusing::About) => "connected, but some messages are refused",
+        },
         (true, false) if status.gateway.safe_mode => "connection off",
         (true, false) => "not connected",
     };
@@ -185,6 +189,13 @@ mod tests {
         assert_eq!(
             status_line(&status),
             "3 devices, 1 silent; not connected; 42 readings waiting to be sent; storage full"
+        );
+        status.uplink.connected = true;
+        status.uplink.refused = Some(crate::status::Refused::default());
+        assert!(
+            status_line(&status).contains("; connected, but nothing is taken; "),
+            "{}",
+            status_line(&status)
         );
         let device = &mut status.buses[0].devices[0];
         (device.points, device.unusable) = (2, 2);

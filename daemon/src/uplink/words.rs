@@ -409,7 +409,11 @@ pub(super) const OFTEN_CLOSED: &str = "this has now happened several times: perh
 /// Why a message is refused, MQTT 5 3.4.2.1.
 pub(super) fn puback_words(code: u8) -> String {
     let why = match code {
-        0x10 => "nobody is subscribed to the topic",
+        // A success, which only nobody_listens = "hold" does not take for one.
+        0x10 => {
+            return "nobody is subscribed to the topic (0x10), and nobody_listens = \"hold\" is set: start a receiver"
+                .to_owned();
+        }
         0x80 => "no reason given",
         0x83 => "a rule of its own",
         0x87 => "we may not publish to this topic: check the broker's access list",

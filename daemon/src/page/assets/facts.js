@@ -110,8 +110,13 @@ const server = (uplink, now_us) => {
   const away = since ? fill(w.disconnected_since, { since }) : w.disconnected;
   const days = uplink.certificate_expires_us ? Math.floor((uplink.certificate_expires_us - now_us) / 86_400e6) : null;
   const certificate = days === null ? null : days_left(days);
+  const refused = uplink.connected ? uplink.refused : null;
+  const state = refused
+    ? [fill(w[`refuses_${refused.what}`], { since: time(refused.since_us) }), refused.what === "all" ? "fault" : "warning"]
+    : uplink.connected ? [connected, "well"] : [away, "fault"];
   return facts("server", [
-    ["", uplink.connected ? connected : away, uplink.connected ? "well" : "fault"],
+    ["", ...state],
+    [w.refuses_why, refused ? refused.why : null],
     [w.broker, uplink.broker],
     [w.why_not, uplink.connected ? null : uplink.error],
     [w.retry, uplink.connected || uplink.retry_in === null ? null : fill(w.retry_in, { n: uplink.retry_in })],

@@ -4,6 +4,7 @@ mod answers;
 mod files;
 mod past;
 mod preview;
+mod refused;
 mod scrape;
 mod states;
 mod store;

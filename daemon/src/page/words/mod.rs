@@ -19,7 +19,8 @@ pub use buses::{all_silent, bus_down, busy, foreign, misses, noisy, silent, unus
 pub use labels::{LABELS, label};
 pub use store::{
     Told, certificate, clock_unset, disk, full, lost, nearly_full, nobody_listens, not_durable, refused,
-    refused_before, salvage_waits, salvaged, salvaging, server_away, slow_disk, unsearched,
+    refused_before, refuses, salvage_waits, salvaged, salvaging, server_away, server_refuses, slow_disk,
+    unsearched,
 };
 
 /// Errors of the page itself.

@@ -3,16 +3,49 @@
 use std::borrow::Cow;
 
 use super::{Said, because, count, days, grouped, hours_in_words};
-use crate::status::SpoolStatus;
+use crate::status::{Refused, Refusing, SpoolStatus};
 
 /// No connection to the server.
 pub fn server_away(broker: &str, why: Option<&str>, waiting: u64, room: Option<f64>) -> Said {
-    let kept = match waiting {
-        0 => "Readings are kept here until it is back".to_owned(),
-        n => format!("Readings are kept here until it is back: {} waiting", grouped(n)),
-    };
+    let kept = kept("Readings are kept here until it is back", waiting, room);
+    Said(format!("No connection to the server {broker}"), because(why, &kept))
+}
+
+/// The server is connected, and does not take what it is sent.
+pub fn server_refuses(broker: &str, refused: &Refused, waiting: u64, room: Option<f64>) -> Said {
+    let why = Some(&*refused.why);
+    match refused.what {
+        Refusing::All => {
+            let kept = kept("Readings are kept here until it takes them", waiting, room);
+            Said(format!("The server {broker} is connected, but takes no readings"), because(why, &kept))
+        }
+        Refusing::Some => Said(
+            format!("The server {broker} refuses some of the readings"),
+            because(
+                why,
+                "If it takes others, what it refuses again and again is kept apart, and reported as lost.",
+            ),
+        ),
+        Refusing::About => Said(
+            format!("The server {broker} refuses what tells of this gateway and its devices"),
+            because(why, "Readings are sent all the same."),
+        ),
+    }
+}
+
+/// The key of the label that says it of the connection.
+pub fn refuses(what: Refusing) -> &'static str {
+    match what {
+        Refusing::All => "refuses_all",
+        Refusing::Some => "refuses_some",
+        Refusing::About => "refuses_about",
+    }
+}
+
+fn kept(until: &str, waiting: u64, room: Option<f64>) -> String {
+    let n = if waiting == 0 { String::new() } else { format!(": {} waiting", grouped(waiting)) };
     let room = room.map(|hours| format!(", room for about {}", hours_in_words(hours))).unwrap_or_default();
-    Said(format!("No connection to the server {broker}"), because(why, &format!("{kept}{room}.")))
+    format!("{until}{n}{room}.")
 }
 
 /// Room for waiting readings comes to its end.

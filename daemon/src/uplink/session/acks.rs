@@ -42,9 +42,9 @@ impl Session {
         if code < 0x80 && !held {
             self.accept(now, sent);
         } else if !sent.kind.is_data() {
-            self.trouble = Some(puback_words(code));
+            self.on_about(&sent, Some(&puback_words(code)));
         } else if held || matches!(code, 0x80 | 0x83 | 0x91 | 0x97) {
-            self.trouble = Some(puback_words(code));
+            self.why_refused(&puback_words(code));
             self.wait(now);
         } else {
             self.refused_in_a_row = self.refused_in_a_row.saturating_add(1);
@@ -58,12 +58,11 @@ impl Session {
 
     fn accept(&mut self, now: Instant, sent: Sent) {
         if !sent.kind.is_data() {
-            return;
+            return self.on_about(&sent, None);
         }
         self.accepted += 1;
         self.refused_in_a_row = 0;
         self.pause_step = Duration::ZERO;
-        self.trouble = None;
         if self.unreadable > 0 && self.line.as_ref().is_some_and(|line| line.acks >= READABLE_ACKS) {
             self.unreadable = 0;
             if let Some(granted) = self.line.as_ref().map(|line| line.granted) {
@@ -96,6 +95,12 @@ impl Session {
         self.pause(now);
     }
 
+    fn why_refused(&mut self, why: &str) {
+        if let Some(line) = &mut self.line {
+            line.refused.data(why);
+        }
+    }
+
     fn pause(&mut self, now: Instant) {
         let step = if self.pause_step.is_zero() { PAUSE_FIRST } else { (self.pause_step * 2).min(PAUSE_MAX) };
         // Of several refusals at once only the first counts.
@@ -110,7 +115,7 @@ impl Session {
     /// it goes to the dead letters. A broker that takes nothing at all (an access list that was forgotten) costs no
     /// reading: everything stays in the spool, tried ever more seldom.
     pub(super) fn refuse(&mut self, now: Instant, sent: &Sent, why: &str) {
-        self.trouble = Some(why.to_owned());
+        self.why_refused(why);
         let mut dead = Vec::new();
         for one in &sent.what {
             let refusal = self.backlog.refuse(now, *one, &sent.device, self.accepted);

@@ -161,6 +161,11 @@ impl Backlog {
         if self.fetch == Fetch::End { self.rewind } else { None }
     }
 
+    /// Something was refused, and is to be tried again.
+    pub(super) fn remembers_refused(&self) -> bool {
+        !self.refused.is_empty() || !self.crowded.is_empty()
+    }
+
     /// The item that goes next.
     pub(super) fn front(&self) -> Option<&Item> {
         self.items.front()

@@ -24,7 +24,7 @@ struct Ready {
 #[derive(Default)]
 struct Load {
     what: Vec<Confirmed>,
-    /// Of the first batch.
+    /// Of the first batch, or the one that is described.
     device: Arc<str>,
     /// Of the live lane.
     batches: Vec<Arc<Batch>>,
@@ -40,6 +40,7 @@ impl Session {
             if let Some(line) = &mut self.line {
                 line.status_at = now + STATUS_EVERY;
             }
+            self.describe_again();
             // A hole that nothing will fill (evicted readings) closes when the spool is asked, and says how far its books are.
             if self.settled.has_hole() {
                 self.backlog.rewind(now);
@@ -185,7 +186,8 @@ impl Session {
                 tracing::warn!(device = %device.device, count = payload.len(), "meta, of so many bytes, is too large for the broker");
                 continue;
             }
-            return Some(Ready { kind: Kind::Meta, topic, payload, load: Load::default() });
+            let load = Load { device: device.device.clone(), ..Load::default() };
+            return Some(Ready { kind: Kind::Meta, topic, payload, load });
         }
     }
 

@@ -55,6 +55,10 @@ impl Session {
             self.backoff.stable();
             self.young.clear();
         }
+        if let Some(why) = line.refused.why().filter(|_| end.cause == Cause::Closed) {
+            // mosquitto without a bound on its queues refuses, and closes.
+            return (Failure::Refused, format!("{}; just before, {why}", end.words));
+        }
         if line.acks == 0 {
             return (Failure::Refused, end.words);
         }

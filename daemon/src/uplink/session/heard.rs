@@ -7,6 +7,7 @@ use super::super::client::Granted;
 use super::super::pace::Pace;
 use super::super::words::{Cause, End};
 use super::super::{ClockCorrection, DeviceMeta};
+use super::refused::Refused;
 use super::{CLOCKS_MAX, CLOSE_WITHIN, Line, Phase, Session, Settings, UNREADABLE_MAX};
 use crate::model::{Batch, RunId};
 use crate::spool::{Committed, Confirmed, Span};
@@ -60,6 +61,7 @@ impl Session {
     pub(in crate::uplink) fn on_meta(&mut self, devices: Vec<DeviceMeta>) {
         if devices != self.devices {
             self.devices = devices;
+            self.forget_descriptions();
             if let Some(line) = &mut self.line {
                 line.meta = (0..self.devices.len()).collect();
             }
@@ -157,6 +159,7 @@ impl Session {
             status_at: now,
             meta: (0..self.devices.len()).collect(),
             pace: Pace::new(now),
+            refused: Refused::default(),
             useless,
         });
         self.live.keep_newest_only(false);

@@ -17,6 +17,7 @@ mod compose;
 mod ends;
 mod heard;
 mod next;
+mod refused;
 mod settled;
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
@@ -36,6 +37,7 @@ use super::pace::{Mark, Pace};
 use super::records::State;
 use super::words::End;
 use backlog::Backlog;
+use refused::Refused;
 use settled::Settled;
 
 /// Names a message in flight; never repeats in a session's life.
@@ -158,7 +160,7 @@ struct Sent {
     bytes: usize,
     mark: Mark,
     what: Vec<Confirmed>,
-    /// Of its first batch; empty, if it carries none.
+    /// Of its first batch, or the one that it describes; empty, if there is none.
     device: Arc<str>,
     /// Of the live lane: kept so that a device's newest batch survives the connection.
     batches: Vec<Arc<Batch>>,
@@ -176,6 +178,7 @@ struct Line {
     status_at: Instant,
     meta: VecDeque<usize>,
     pace: Pace,
+    refused: Refused,
     /// The CONNACK made the connection useless.
     useless: Option<End>,
 }
@@ -216,7 +219,7 @@ pub(super) struct Session {
     young: VecDeque<Instant>,
     unreadable: u32,
     numbers: Numbers,
-    /// Why there is no connection, or what is wrong with the one there is.
+    /// Why there is no connection.
     trouble: Option<String>,
 }
 

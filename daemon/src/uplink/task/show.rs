@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::super::session::Numbers;
 use super::{Task, now};
+use crate::status::{Refused, Refusing};
 
 /// The board is told at most so often, edges apart.
 const SHOW_EVERY: Duration = Duration::from_millis(900);
@@ -16,6 +17,7 @@ pub(super) struct Shown {
     pub(super) connected: bool,
     numbers: Numbers,
     trouble: Option<String>,
+    refused: Option<(Refusing, String)>,
 }
 
 impl Task {
@@ -36,8 +38,10 @@ impl Task {
     /// Writes the uplink's section of the board. Returns when it must be called again, if it put something off.
     pub(super) fn show(&mut self, at: Instant, at_once: bool) -> Option<Instant> {
         let connected = self.session.is_connected();
-        let edge =
-            connected != self.shown.connected || self.session.trouble() != self.shown.trouble.as_deref();
+        let refused = self.session.refused();
+        let edge = connected != self.shown.connected
+            || self.session.trouble() != self.shown.trouble.as_deref()
+            || refused != self.shown.refused.as_ref().map(|(what, why)| (*what, &**why));
         let changed = edge || *self.session.numbers() != self.shown.numbers || !connected;
         if !changed {
             return None;
@@ -49,13 +53,19 @@ impl Task {
         let flipped = connected != self.shown.connected || self.shown.at.is_none();
         let numbers = self.session.numbers().clone();
         let trouble = self.session.trouble().map(str::to_owned);
+        let refused = refused.map(|(what, why)| (what, why.to_owned()));
+        let taken_again = connected && self.shown.refused.is_some() && refused.is_none();
+        let begins = self.shown.refused.is_none() && refused.is_some();
+        let wall_us = (self.around.wall_us)();
         let retry_in = self.session.attempt_at().map(|next| next.saturating_duration_since(at).as_secs());
-        let us = flipped.then(self.around.wall_us);
+        let us = flipped.then_some(wall_us);
         self.around.board.update(|status| {
             let uplink = &mut status.uplink;
             uplink.connected = connected;
             uplink.since_us = us.or(uplink.since_us);
             uplink.error.clone_from(&trouble);
+            let since_us = uplink.refused.as_ref().map_or(wall_us, |refused| refused.since_us);
+            uplink.refused = refused.clone().map(|(what, why)| Refused { what, since_us, why });
             uplink.retry_in = retry_in;
             uplink.connects = numbers.connects;
             uplink.confirmed = numbers.confirmed;
@@ -65,7 +75,12 @@ impl Task {
             uplink.records_unheard = numbers.records_unheard;
             uplink.dead_letters = numbers.dead_letters;
         });
-        self.shown = Shown { at: Some(at), connected, numbers, trouble };
+        if let Some((_, error)) = refused.as_ref().filter(|_| begins) {
+            tracing::warn!(error, "the broker refuses what it is sent");
+        } else if taken_again {
+            tracing::info!("the broker accepts again what it is sent");
+        }
+        self.shown = Shown { at: Some(at), connected, numbers, trouble, refused };
         None
     }
 }

@@ -2,6 +2,8 @@
 
 use super::super::backlog::REFUSALS_MAX;
 use super::*;
+use crate::status::Refusing;
+use crate::uplink::DeviceMeta;
 
 #[test]
 fn a_refused_message_becomes_a_dead_letter_only_while_others_pass() {
@@ -87,13 +89,70 @@ fn a_broker_that_refuses_everything_costs_no_reading() {
     assert!(world.dead.is_empty() && world.confirmed.is_empty());
     assert_eq!(world.spool.len(), 50);
     assert!(refused < 100, "{refused} refused messages in an hour");
-    assert!(world.session.trouble().unwrap().contains("access list"));
+    let (what, why) = world.session.refused().unwrap();
+    assert!(what == Refusing::All && why.contains("access list"), "{what:?} {why}");
     // And when it is let in, all goes.
     for _ in 0..200 {
         world.ack_all();
         world.pass(Duration::from_secs(1));
     }
     assert_eq!(world.confirmed.len(), 50);
+    assert_eq!(world.session.refused(), None);
+}
+
+#[test]
+fn that_something_is_refused_is_said_without_a_break_until_nothing_refused_waits() {
+    let mut world = World::connected(&config(), Granted::default());
+    world.ack_all();
+    assert_eq!(world.session.refused(), None);
+    world.take("a", 0, 4);
+    world.store("denied", 4, 4);
+    world.run();
+    let mut said = Vec::new();
+    for _ in 0..60 {
+        deny(&mut world, 1);
+        let what = world.session.refused().map(|(what, _)| what);
+        if said.last() != Some(&what) {
+            said.push(what);
+        }
+    }
+    assert_eq!((said, world.dead.len()), (vec![Some(Refusing::Some), None], 1), "one beginning and one end");
+}
+
+#[test]
+fn a_broker_that_closes_after_a_refusal_is_not_said_to_close_without_a_reason() {
+    let mut world = World::connected(&config(), Granted::default());
+    world.ack_all();
+    world.take("denied", 0, 4);
+    world.run();
+    world.ack(0, 0x87);
+    world.end(End::new(Cause::Closed, "closed"));
+    assert!(
+        world.session.trouble().unwrap().contains("closed; just before, the broker refuses a message (0x87)")
+    );
+    assert_eq!(world.session.refused(), None, "there is no connection");
+}
+
+#[test]
+fn a_description_that_was_refused_is_sent_again_with_the_next_status() {
+    let device = |name: &str| DeviceMeta {
+        device: name.into(),
+        label: "".into(),
+        headline: Vec::new(),
+        points: [].into(),
+    };
+    let mut world = World::connected(&config(), Granted::default());
+    world.ack_all();
+    world.session.on_meta(vec![device("a"), device("denied")]);
+    world.run();
+    deny(&mut world, 1);
+    world.ack_all();
+    let what = |world: &World| world.session.refused().map(|(what, _)| what);
+    assert_eq!(what(&world), Some(Refusing::About));
+    world.pass(Duration::from_secs(61));
+    assert!(world.out.iter().any(|out| out.topic.ends_with("denied")), "{:?}", world.out);
+    world.ack_all();
+    assert_eq!(what(&world), None);
 }
 
 #[test]
