@@ -30,8 +30,8 @@ pub struct Listener {
     heard: u64,
     /// The query under way waits for sentences that are given up.
     trying: bool,
-    /// It does so in a spare turn.
-    spare: bool,
+    /// It does so before their turn.
+    early: bool,
 }
 
 /// What a group needs, and what it has taken.
@@ -91,7 +91,7 @@ impl Listener {
             sentences,
             heard: 0,
             trying: false,
-            spare: false,
+            early: false,
         }
     }
 
@@ -133,11 +133,11 @@ impl Listener {
                 sentence.asks(patience, now);
             }
         }
-        let is_due = |spare| {
-            indices.iter().any(|i| self.sentences.get(*i).is_some_and(|sentence| sentence.is_due(spare, now)))
+        let is_due = |early| {
+            indices.iter().any(|i| self.sentences.get(*i).is_some_and(|sentence| sentence.is_due(early, now)))
         };
-        let (own, spare) = (is_due(false), patience.has_spare_turn() && is_due(true));
-        (self.trying, self.spare) = (own || spare, !own && spare);
+        let (own, early) = (is_due(false), patience.allows_early() && is_due(true));
+        (self.trying, self.early) = (own || early, !own && early);
         if self.trying {
             // One wait is one for all.
             for index in indices {
@@ -167,12 +167,8 @@ impl Listener {
         if !self.has_spoken() || awaited.is_empty() {
             return;
         }
-        let turn_at = if self.spare {
-            patience.spend();
-            None
-        } else {
-            Some(patience.charge(now))
-        };
+        let booked = patience.charge(now);
+        let turn_at = (!self.early).then_some(booked);
         for index in awaited {
             if let Some(sentence) = self.sentences.get_mut(index) {
                 sentence.waited_in_vain(turn_at, patience.is_spent(now), now);

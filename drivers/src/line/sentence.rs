@@ -115,13 +115,15 @@ impl Sentence {
         let tried = std::mem::take(&mut self.tried);
         if std::mem::take(&mut self.came) && (tried || !patience.is_spent(now)) {
             self.given_up = false;
-            patience.give_back(now);
+            if self.turn_at <= self.heard_at {
+                patience.came();
+            }
         }
     }
 
-    /// Whether it is given up and may be tried now: in its own turn, or in a `spare` one.
-    pub(super) fn is_due(&self, spare: bool, now: Instant) -> bool {
-        self.given_up && now >= if spare { self.rested_at } else { self.turn_at }
+    /// Whether it is given up and may be tried now: in its own turn, or `early`.
+    pub(super) fn is_due(&self, early: bool, now: Instant) -> bool {
+        self.given_up && now >= if early { self.rested_at } else { self.turn_at }
     }
 
     /// The query that is about to be sent waits for it.
