@@ -139,6 +139,30 @@ fn a_broken_file_on_reload_is_one_line() {
 }
 
 #[test]
+fn each_refused_reload_is_one_line_with_the_first_fault_and_how_many_more_there_are() {
+    let plant = ModbusServer::tcp();
+    let good = format!("gateway = \"{GATEWAY}\"\n{}", bus(plant.port));
+    let mut gateway = Gateway::new(&good);
+    gateway.start();
+    // As somebody does who corrects one fault after the other.
+    for faults in (1..=8).rev() {
+        let wrong: String = (0..faults).map(|n| format!("wrong{n} = {faults}\n")).collect();
+        gateway.configure(&format!("{wrong}{good}"));
+        gateway.signal(Signal::SIGHUP);
+        gateway.wait_log(&format!("count={faults} error="));
+    }
+    assert_eq!(gateway.stop().code(), Some(0));
+    let log = gateway.log();
+    let told: Vec<&str> = log.lines().filter(|line| line.contains("the old one stays")).collect();
+    assert_eq!(told.len(), 8, "{log}");
+    assert!(
+        told[0].contains("fieldspool.toml:1:1") && told[0].contains("and 7 more: fieldspool check"),
+        "{log}"
+    );
+    assert!(!told[7].contains("more"), "{log}");
+}
+
+#[test]
 fn a_broker_that_wants_a_password_is_said_and_costs_nothing() {
     let plant = ModbusServer::tcp();
     let mut broker = Broker::prepare(|_| {});
@@ -152,7 +176,7 @@ fn a_broker_that_wants_a_password_is_said_and_costs_nothing() {
     ));
     gateway.start();
     let words = gateway.wait_status("the reason", |s| s["uplink"]["error"].as_str().map(str::to_owned));
-    assert!(words.contains("not authorized") && words.contains("check"), "{words}");
+    assert!(words.ends_with("(not authorized): it wants a user: set user and password_file"), "{words}");
     gateway.wait_status("readings kept", |s| (s["spool"]["waiting"].as_u64() > Some(5)).then_some(()));
     assert_eq!(gateway.stop().code(), Some(0));
 }

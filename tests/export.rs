@@ -72,6 +72,22 @@ fn an_export_is_whole_with_a_daemon_and_without_and_says_nothing_to_a_script() {
 }
 
 #[test]
+fn a_device_that_there_is_not_is_answered_with_those_of_the_daemon_and_not_of_another_folder() {
+    let (_plant, gateway) = stored();
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let folder = elsewhere.path().to_str().expect("text");
+    let output =
+        gateway.command(&["spool", "export", "--device", "nope", "--config", folder]).output().expect("runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(66), "{said}");
+    assert!(said.contains("configured are: "), "{said}");
+    let output = gateway.ask(&["spool", "resend"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(64), "{said}");
+    assert!(said.contains("4200-4299") && said.contains("--since 2h"), "{said}");
+}
+
+#[test]
 fn a_person_who_watches_sees_how_far_an_export_is() {
     let (_plant, gateway) = stored();
     let to = gateway.var("export.csv");

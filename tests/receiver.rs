@@ -1,5 +1,7 @@
 //! The reference receiver says "complete" only when it is: what it makes of copies, gaps, run ends and clock records.
 
+use std::process::{Command, Stdio};
+
 use serde_json::{Value, json};
 
 use crate::support::subscriber::{Message, judge};
@@ -50,6 +52,20 @@ fn a_hole_is_missing_until_a_copy_or_a_gap_fills_it() {
     let report = judge(&all);
     assert_eq!((&report["complete"], &report["readings"]), (&json!(true), &json!(3)), "{report}");
     assert_eq!((&report["duplicates"], &report["runs"][0]["gaps"]["evicted"]), (&json!(3), &json!(2)));
+}
+
+#[test]
+fn a_receiver_that_heard_of_no_reading_does_not_look_like_one_that_misses_none() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/receiver/receiver.py");
+    let output =
+        Command::new("python3").args([script, "--from-now"]).stdin(Stdio::null()).output().expect("python3");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.starts_with("NOTHING IS PROVED: no reading came"), "{said}");
+    assert_eq!(judge(&[])["complete"], json!(false));
+    // All that a run had is told of: that proves something, without a reading.
+    let gone = record(1, json!({"kind": "gap", "of": RUN, "first": 0, "next": 5, "cause": "evicted"}));
+    assert_eq!(judge(&[run_end(5), gone])["complete"], json!(true));
 }
 
 #[test]

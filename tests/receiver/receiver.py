@@ -22,7 +22,7 @@ The rules, in the order in which they are applied:
 6. Of a run without a run end, everything up to the highest reading held is expected.
 7. With --from-now, nothing is expected from before the first batch that arrived: somebody else received that.
 
-Exit code: 0 nothing is missing, 1 something is, 2 the input contradicts itself.
+Exit code: 0 nothing is missing, 1 something is, 2 the input contradicts itself, 3 it tells of no reading, so nothing is proved.
 
 It needs Python 3.9 and nothing else.
 """
@@ -266,8 +266,11 @@ class Receiver:
                 }
             )
         missing = sum(next_ - first for run in runs for first, next_ in run["missing"])
+        # Of nothing nothing is missing, which proves nothing: mostly the subscription did not stand.
+        proved = any(run["expected"] for run in runs)
         return {
-            "complete": missing == 0 and not self.faults,
+            "complete": missing == 0 and not self.faults and proved,
+            "proved": proved,
             "readings": self.readings,
             "backlog": self.backlog,
             "duplicates": self.duplicates,
@@ -289,6 +292,8 @@ def in_words(report):
             print(f"  missing: {first} to {next_ - 1}")
     for fault in report["faults"]:
         print(f"contradiction: {fault}")
+    if not report["proved"]:
+        print("NOTHING IS PROVED: no reading came, and no record of one. Did the subscription stand, on fieldspool/#?")
     print(f"{report['readings']} readings, {report['duplicates']} duplicates dropped, {report['missing']} missing")
 
 
@@ -316,7 +321,11 @@ def main():
         json.dump(report, sys.stdout)
     else:
         in_words(report)
-    return 2 if report["faults"] else 1 if report["missing"] else 0
+    if report["faults"]:
+        return 2
+    if not report["proved"]:
+        return 3
+    return 1 if report["missing"] else 0
 
 
 if __name__ == "__main__":

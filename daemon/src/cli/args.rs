@@ -131,7 +131,7 @@ pub enum Spool {
 )]
 pub struct Resend {
     /// The run, as the receiver names it: 00000017-9f3c2a10
-    #[arg(requires = "readings", required_unless_present = "since", conflicts_with = "since")]
+    #[arg(requires = "readings", conflicts_with = "since")]
     pub run: Option<String>,
     /// The first and the last reading, both included: 4200-4299
     #[arg(value_name = "FIRST-LAST")]

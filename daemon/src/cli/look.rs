@@ -166,7 +166,8 @@ pub(super) fn resent(resent: &Resent, asked: &Asked, running: bool) -> String {
         let _ = writeln!(text, "{what}");
     };
     let when = if running { "wait to be sent again" } else { "are sent again when the daemon starts" };
-    line(format!("{} readings in {} batches {when}", resent.readings, resent.batches));
+    let batches = if resent.batches == 1 { "batch" } else { "batches" };
+    line(format!("{} readings in {} {batches} {when}", resent.readings, resent.batches));
     let others = [
         (resent.records, "run ends, gaps and clock records with them"),
         (
@@ -195,7 +196,8 @@ pub(super) fn resent(resent: &Resent, asked: &Asked, running: bool) -> String {
     match (since, resent.oldest_us) {
         (Some(_), None) => line("the spool holds no reading".to_owned()),
         (Some(since), Some(oldest)) if oldest > since => {
-            line(format!("nothing from before {} is stored any more", rows::minute_text(oldest)));
+            // It may be that there never was anything older.
+            line(format!("the oldest that is stored is from {}", rows::minute_text(oldest)));
         }
         _ => {}
     }
@@ -362,6 +364,10 @@ mod tests {
             text.contains("readings 5000 to 6000 of run 00000017-9f3c2a10: the run ended before"),
             "{text}"
         );
+        let found = Resent { readings: 17, batches: 1, oldest_us: Some(2), ..Resent::default() };
+        let text = resent(&found, &Asked::Since { wall_us: 1 }, true);
+        assert!(text.starts_with("17 readings in 1 batch wait"), "{text}");
+        assert!(text.contains("the oldest that is stored is from ") && !text.contains("any more"), "{text}");
         let text = resent(&Resent { gone: 7, ..Resent::default() }, &asked, true);
         assert!(!text.contains("ended before"), "that has its own words: {text}");
     }

@@ -127,17 +127,27 @@ pub(super) fn export(export: &Export, out: &mut dyn Write) -> Result<Exit, Failu
     }
 }
 
+/// The devices that the daemon polls, or, if there is none, those of the configuration that this command finds: it may be another.
+fn devices(place: &Place) -> Option<Vec<String>> {
+    let running = ask_one(&socket(place), &Request::Status {}).ok();
+    if let Some(status) = running.and_then(|it| serde_json::from_value::<crate::status::Status>(it).ok()) {
+        let devices = status.buses.into_iter().flat_map(|bus| bus.devices);
+        return Some(devices.map(|device| device.name).collect());
+    }
+    let config = config(place)?;
+    let specs = config.buses.iter().flat_map(|bus| &bus.spec.devices);
+    Some(specs.map(|spec| spec.name.to_string()).collect())
+}
+
 /// Nothing was found of a device: that of one that is configured may be so, another name is a slip.
 fn nothing_of(device: &str, place: &Place) -> Result<Exit, Failure> {
-    let Some(config) = config(place) else { return Ok(Exit::Ok) };
-    let specs = config.buses.iter().flat_map(|bus| &bus.spec.devices);
-    let names: Vec<&str> = specs.map(|spec| &*spec.name).collect();
-    if names.contains(&device) {
+    let Some(names) = devices(place) else { return Ok(Exit::Ok) };
+    if names.iter().any(|name| name == device) {
         return Ok(Exit::Ok);
     }
-    let shown = names.iter().take(NAMES_SAID).copied().collect::<Vec<_>>().join(", ");
+    let shown = names.iter().take(NAMES_SAID).cloned().collect::<Vec<_>>().join(", ");
     let known = match names.len() {
-        0 => "no device is configured".to_owned(),
+        0 => "no device is configured here".to_owned(),
         n if n > NAMES_SAID => format!("configured are {shown} and {} more", n - NAMES_SAID),
         _ => format!("configured are: {shown}"),
     };
@@ -180,7 +190,11 @@ fn asked(resend: &Resend) -> Result<Asked, Failure> {
         return Ok(Asked::Since { wall_us: time(since)? });
     }
     let usage = |what: String| Failure::new(Exit::Usage, what);
-    let run = resend.run.as_deref().unwrap_or_default();
+    let Some(run) = resend.run.as_deref() else {
+        let what = "which readings? Name a run and its readings, as a receiver that misses them does: \
+                    fieldspool spool resend 00000017-9f3c2a10 4200-4299; or a time: fieldspool spool resend --since 2h";
+        return Err(usage(what.to_owned()));
+    };
     let run: RunId = run.parse().map_err(|fault: NotARun| usage(format!("{run:?} is not a run: {fault}")))?;
     let (first, last) = stretch(resend.readings.as_deref().unwrap_or_default()).map_err(usage)?;
     Ok(Asked::Stretch { run, first, next: last.saturating_add(1) })

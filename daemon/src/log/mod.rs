@@ -17,6 +17,7 @@ use std::fmt::Write as _;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -36,6 +37,10 @@ pub use words::escape;
 
 /// Fields of one event that reach the journal; the closed list has 18 names.
 const FIELDS_MAX: usize = 20;
+
+/// The target of a line that answers what a person asked for just now, as a reload: only the limit of all lines holds it back, never
+/// that its like was said before.
+pub const ANSWER: &str = "fieldspool::answer";
 
 /// Warns of each PUBACK with a refusal; the uplink says once that the broker refuses, and why.
 const SAID_BY_US: &str = "rumqttc::v5::state";
@@ -77,7 +82,8 @@ pub fn init(verbosity: Verbosity) -> Tail {
         Verbosity::Debug => LevelFilter::DEBUG,
         Verbosity::Trace => LevelFilter::TRACE,
     };
-    let log = Log { output, limiter: Arc::clone(&tail.limiter), hasher: RandomState::new() };
+    let limiter = Arc::clone(&tail.limiter);
+    let log = Log { output, limiter, hasher: RandomState::new(), answers: AtomicU64::new(0) };
     // A second subscriber in one process happens in tests only; the first one stays.
     let _ = tracing_subscriber::registry().with(log.with_filter(OwnWords(level))).try_init();
     tail
@@ -133,13 +139,17 @@ struct Log {
     output: Output,
     limiter: Arc<Mutex<Limiter>>,
     hasher: RandomState,
+    answers: AtomicU64,
 }
 
 impl Log {
-    /// One cause: the place in the code, and the bus and device it speaks of.
+    /// One cause: the place in the code, and the bus and device it speaks of. Each [`ANSWER`] is one of its own.
     fn cause(&self, event: &Event<'_>, words: &Words, around: &[(&'static str, String)]) -> u64 {
         let mut hasher = self.hasher.build_hasher();
         event.metadata().callsite().hash(&mut hasher);
+        if event.metadata().target() == ANSWER {
+            self.answers.fetch_add(1, Ordering::Relaxed).hash(&mut hasher);
+        }
         for name in ["bus", "device"] {
             let own = words.get(name);
             let outer = around.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str());

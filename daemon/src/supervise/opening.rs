@@ -95,5 +95,5 @@ pub(super) fn introduce(config: &Config, board: &Board, run: RunId, safe_mode: b
         status.gateway.warnings = warnings;
         status.uplink.configured = config.uplink.is_some();
     });
-    tracing::info!(count = config.buses.len(), "started with so many buses");
+    tracing::info!(count = config.buses.len(), "started; buses");
 }

@@ -1,7 +1,7 @@
 //! SIGHUP: the new configuration is read and checked whole; then only what changed is touched (P9).
 //!
-//! A faulty one leaves everything as it is: one line in the log for each fault, a sentence on the page and in `status`,
-//! and a record for the receivers. So does one whose folder or files are gone: that is a card that was pulled or a disk
+//! A faulty one leaves everything as it is: one line in the log for each reload, with the first fault and how many more there are, a
+//! sentence on the page and in `status`, and a record for the receivers. So does one whose folder or files are gone: that is a card that was pulled or a disk
 //! that is not mounted sooner than anybody's wish. Keys that cannot change while the daemon runs keep their value and are named;
 //! the rest is applied.
 
@@ -13,6 +13,7 @@ use super::opening;
 use super::{RunError, notify};
 use crate::config::{self, Change, Config};
 use crate::intake;
+use crate::log::ANSWER;
 use crate::model::event::Body;
 use crate::spool;
 
@@ -24,8 +25,6 @@ const READ_WITHIN: Duration = Duration::from_secs(10);
 const HALF_WRITTEN: Duration = Duration::from_millis(300);
 /// The end of every sentence about a key that cannot change while the daemon runs.
 const WAITS: &str = "until the next start (sudo systemctl restart fieldspool)";
-/// Faults that are logged one by one.
-const FAULTS_LOGGED: usize = 5;
 
 /// Why a configuration is not taken.
 #[derive(Debug)]
@@ -98,12 +97,10 @@ impl Gateway {
     }
 
     async fn refuse(&mut self, Refusal { faults, check_finds_it }: Refusal) {
-        for fault in faults.iter().take(FAULTS_LOGGED) {
-            tracing::error!(error = %fault, "the new configuration is refused, the old one stays");
-        }
         let first = faults.first().cloned().unwrap_or_default();
         let more = faults.len().saturating_sub(1);
         let why = if more == 0 { first } else { format!("{first} (and {more} more: fieldspool check)") };
+        tracing::error!(target: ANSWER, count = faults.len(), error = %why, "the new configuration is refused, the old one stays");
         self.common.board.update(|status| {
             status.gateway.config_refused = Some(why.clone());
             status.gateway.check_finds_it = check_finds_it;
@@ -150,7 +147,7 @@ impl Gateway {
             status.gateway.idle = self.config.is_idle();
         });
         self.record(Body::Config { hash, refused: why }).await;
-        tracing::info!(count = changes.len(), "configuration taken with so many changes");
+        tracing::info!(target: ANSWER, count = changes.len(), "the new configuration is in force; changes");
     }
 
     /// Whether the gateway id was used for nothing yet: an installation that idles under its host name gets its id with its first

@@ -45,6 +45,22 @@ impl End {
         Self { cause, words: words.into() }
     }
 
+    /// The end of a connection with a broker that does not let us in. Whether it knows us at all it does not say; what it was shown
+    /// tells where to look: a user, a certificate, or neither.
+    pub(super) fn of_one_not_let_in(self, user: bool, certificate: bool) -> Self {
+        if self.words != NOT_LET_IN {
+            return self;
+        }
+        let cure = match (user, certificate) {
+            (true, _) => "check user and password_file, then the broker's access list",
+            (false, true) => {
+                "see that it takes our certificate for a user and that its access list has it, or set user and password_file"
+            }
+            (false, false) => "it wants a user: set user and password_file",
+        };
+        Self::new(self.cause, format!("{NOT_LET_IN}: {cure}"))
+    }
+
     /// The end of a connection without TLS, before the broker had said a word of MQTT. Its TLS alert may be lost to the reset.
     pub(super) fn of_a_plain_stranger(self) -> Self {
         if self.cause != Cause::Closed {
@@ -330,13 +346,14 @@ fn date(seconds: u64) -> String {
     String::from_utf8_lossy(&text).chars().skip(1).take(10).collect()
 }
 
+/// CONNACK with "not authorized"; what to do about it comes from [`End::of_one_not_let_in`].
+const NOT_LET_IN: &str = "the broker does not let us in (not authorized)";
+
 /// CONNACK, MQTT 5 3.2.2.2.
 fn refused_v5(code: v5::mqttbytes::v5::ConnectReturnCode) -> End {
     use v5::mqttbytes::v5::ConnectReturnCode as C;
     let words = match code {
-        C::NotAuthorized => {
-            "the broker knows us and does not let us in (not authorized): check its access list"
-        }
+        C::NotAuthorized => NOT_LET_IN,
         C::BadUserNamePassword => "the broker refuses user or password: check user and password_file",
         C::ClientIdentifierNotValid | C::BadClientId => "the broker refuses the client id: check client_id",
         C::UnsupportedProtocolVersion | C::RefusedProtocolVersion => {
@@ -363,9 +380,7 @@ fn refused_v5(code: v5::mqttbytes::v5::ConnectReturnCode) -> End {
 fn refused_v4(code: rumqttc::ConnectReturnCode) -> End {
     use rumqttc::ConnectReturnCode as C;
     let words = match code {
-        C::NotAuthorized => {
-            "the broker knows us and does not let us in (not authorized): check its access list"
-        }
+        C::NotAuthorized => NOT_LET_IN,
         C::BadUserNamePassword => "the broker refuses user or password: check user and password_file",
         C::BadClientId => "the broker refuses the client id: check client_id",
         C::RefusedProtocolVersion => "the broker does not speak MQTT 3.1.1: set protocol = \"5\"",

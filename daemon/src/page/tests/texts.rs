@@ -181,6 +181,31 @@ fn an_instrument_that_talks_but_not_this_sentence_is_said_to_answer() {
 }
 
 #[test]
+fn an_instrument_that_talks_by_itself_is_not_searched_by_unit_id() {
+    let quiet = |devices: usize| {
+        said(|status| {
+            let bus = &mut status.buses[0];
+            bus.driver = "serial-line".into();
+            bus.devices.truncate(devices);
+            for device in &mut bus.devices {
+                (device.address, device.answering) = (String::new(), Some(false));
+                device.error = Some("no answer in time".into());
+            }
+        })
+        .1
+    };
+    let text = quiet(1);
+    assert!(text.starts_with("Nothing comes from Incomer (meter-01, bus hall) since"), "{text}");
+    assert!(text.contains("set to send") && text.ends_with("speed and format of the port."), "{text}");
+    for text in [text, quiet(2)] {
+        assert!(
+            !text.contains("unit id") && !text.contains("nswer in time") && !text.contains("A and B"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn check_is_recommended_only_for_what_it_can_find() {
     let refused = |check_finds_it| {
         said(|status| {

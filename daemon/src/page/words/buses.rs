@@ -21,6 +21,8 @@ pub fn all_silent(bus: &BusStatus) -> Said {
         format!("Something answers, but not what was asked. {}", misheard(bus))
     } else if is_network(bus) {
         format!("The connection to {} stands. Check the unit ids, then the line behind it.", bus.place)
+    } else if talks(bus) {
+        format!("Check the adapter and its cable at {}, then each as follows. {TALKS}", bus.place)
     } else {
         "Check the line first: power of the converter, A and B swapped, speed and format, terminators.".into()
     };
@@ -29,6 +31,10 @@ pub fn all_silent(bus: &BusStatus) -> Said {
 
 /// One device is silent.
 pub fn silent(bus: &BusStatus, device: &DeviceStatus, others_answer: bool) -> Said {
+    if talks(bus) {
+        // Nobody asks it, so what was not heard in time is no answer.
+        return Said(format!("Nothing comes from {}", who(bus, device)), TALKS.to_owned());
+    }
     let what = match (others_answer, is_network(bus)) {
         _ if device.misheard => misheard(bus),
         (true, true) => "Others on this bus answer: check its power, then its unit id.",
@@ -39,6 +45,14 @@ pub fn silent(bus: &BusStatus, device: &DeviceStatus, others_answer: bool) -> Sa
     // That it is silent has just been said.
     let why = device.error.as_deref().filter(|why| *why != "silent");
     Said(format!("{} does not answer", who(bus, device)), because(why, what))
+}
+
+/// What to look at where an instrument talks by itself, or to one query for all of it: it has no unit id, and mostly no A and B.
+const TALKS: &str = "Check its power and that it is set to send (by itself, or to the configured query), then its cable (RS-232: \
+    receive and transmit crossed, ground; RS-485: A/B), then speed and format of the port.";
+
+fn talks(bus: &BusStatus) -> bool {
+    bus.driver == "serial-line"
 }
 
 /// What to look at where something answers, but not what was asked.
@@ -61,10 +75,10 @@ pub fn unusable(bus: &BusStatus, device: &DeviceStatus) -> Said {
         Some(Cause::Exception(10 | 11)) => {
             "Check the line behind the gateway in between, then power and unit id."
         }
-        Some(Cause::Silent) if bus.driver == "serial-line" => {
+        Some(Cause::Silent) if talks(bus) => {
             "It says other things: see whether it is set to send that sentence, and compare how the sentence begins."
         }
-        Some(Cause::BadFrame) if bus.driver == "serial-line" => {
+        Some(Cause::BadFrame) if talks(bus) => {
             "Its lines arrive damaged: compare the setting of the checksum with its manual, then the format of the port."
         }
         Some(Cause::Silent | Cause::BadFrame) => {

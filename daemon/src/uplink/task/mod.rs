@@ -140,8 +140,13 @@ impl Task {
                     welcome |= matches!(event, Event::Connected(_));
                     self.on_event(&mut wire, event);
                 }
-                Err(end) if welcome || self.config.broker.tls => break end,
-                Err(end) => break end.of_a_plain_stranger(),
+                Err(end) if welcome => break end,
+                Err(end) if self.config.broker.tls => {
+                    break end.of_one_not_let_in(self.config.user.is_some(), self.config.identity.is_some());
+                }
+                Err(end) => {
+                    break end.of_one_not_let_in(self.config.user.is_some(), false).of_a_plain_stranger();
+                }
             }
         };
         for event in link.rest() {
