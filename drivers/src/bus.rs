@@ -241,8 +241,9 @@ pub struct Group {
     pub points: Vec<u16>,
 }
 
-/// What one poll of a group brought. Every point of the group has exactly one sample, in the group's order,
-/// unless the outcome is `Held`: then nothing was asked and `samples` is empty.
+/// What one poll of a group brought. Every point of the group has exactly one sample, in the group's order, with two
+/// exceptions: if the outcome is `Held`, nothing was asked and `samples` is empty; and of a group that is polled more
+/// often than a bus debt can last, points that could not be asked because of one have none while the device answers.
 #[derive(Clone, Debug)]
 pub struct Poll {
     /// (index of the point, its sample).

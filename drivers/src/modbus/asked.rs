@@ -16,8 +16,21 @@ pub(super) struct Asked<'a> {
     pub(super) plan: &'a mut Plan,
     pub(super) presence: &'a mut Presence,
     pub(super) retries: &'a mut Retries,
+    pub(super) if_held: IfHeld,
     /// Of the bus and the device, for the log.
     pub(super) names: (&'a str, &'a str),
+}
+
+/// What a poll does about a request that may not be sent yet, because an answer of its shape to another one is still owed.
+/// That says nothing about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum IfHeld {
+    /// Its points have no sample: the group is polled again before long.
+    SayNothing,
+    /// The poll begins later: the next one would be far.
+    ComeBack,
+    /// Its points are silent: nobody polls again.
+    SaySilent,
 }
 
 impl Asked<'_> {
@@ -59,6 +72,23 @@ impl Asked<'_> {
     pub(super) fn held(&mut self, index: usize, until: Instant) {
         if let Some(planned) = self.plan.now.get_mut(index) {
             planned.ignored.held(until);
+        }
+    }
+
+    /// A request that is not left out may not be sent before `until`. Whether that is so for the first time since it was
+    /// last asked, and then it was not silent: only what something else owes is no silence of its own, and what is held
+    /// again and again must not go unsaid.
+    pub(super) fn is_first_hold(&mut self, index: usize, until: Instant) -> bool {
+        let Some(planned) = self.plan.now.get_mut(index).filter(|planned| planned.silences == 0) else {
+            return false;
+        };
+        Instant::now() < *planned.held.get_or_insert(until)
+    }
+
+    /// A request was sent.
+    pub(super) fn sent(&mut self, index: usize) {
+        if let Some(planned) = self.plan.now.get_mut(index) {
+            planned.held = None;
         }
     }
 

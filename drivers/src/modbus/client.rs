@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::asked::Asked;
+use super::asked::{Asked, IfHeld};
 use super::ignored::{Ignored, Presence, Retries};
 use super::plan::{self, Item, Request};
 use super::reading::Reading;
@@ -62,11 +62,13 @@ pub(super) struct Planned {
     pub(super) answered: bool,
     pub(super) silences: u8,
     pub(super) ignored: Ignored,
+    /// It could not be sent before this, the first time since it was last asked.
+    pub(super) held: Option<Instant>,
 }
 
 impl Planned {
     fn new(request: Request, ignored: Ignored) -> Self {
-        Self { request, answered: false, silences: 0, ignored }
+        Self { request, answered: false, silences: 0, ignored, held: None }
     }
 }
 
@@ -192,7 +194,9 @@ impl Client {
         let unit = modbus_device(spec).map_or(0, |device| device.unit_id);
         let mut reading = Reading::new(points, &scalings);
         let names = (&*self.spec.name, &*spec.name);
-        let mut asked = Asked { unit, plan, presence, retries: &mut self.retries, names };
+        let period = spec.groups.get(group).map(|group| group.period).unwrap_or_default();
+        let if_held = if period <= self.line.hold_off() { IfHeld::SayNothing } else { IfHeld::ComeBack };
+        let mut asked = Asked { unit, plan, presence, retries: &mut self.retries, if_held, names };
         match sign {
             Some((_, ask)) => reading.look_for(&mut self.line, ask, &mut asked, deadline).await,
             None => reading.ask_all(&mut self.line, &mut asked, deadline).await,
@@ -247,6 +251,7 @@ impl Client {
             plan: &mut plan,
             presence: &mut presence,
             retries: &mut retries,
+            if_held: IfHeld::SaySilent,
             names: ("", ""),
         };
         reading.ask_all(&mut self.line, asked, deadline).await;
@@ -280,6 +285,22 @@ impl Envelope {
         match self {
             Self::Rtu(line) => line.transact(ask, deadline).await,
             Self::Tcp(connection) => connection.transact(ask, deadline).await,
+        }
+    }
+
+    /// Until when a request may not be sent.
+    pub(super) fn held(&mut self, ask: Ask) -> Option<Instant> {
+        match self {
+            Self::Rtu(line) => line.held(ask),
+            Self::Tcp(_) => None,
+        }
+    }
+
+    /// For how long one may not be sent, at most.
+    fn hold_off(&self) -> Duration {
+        match self {
+            Self::Rtu(line) => line.hold_off(),
+            Self::Tcp(_) => Duration::ZERO,
         }
     }
 

@@ -114,6 +114,11 @@ impl Engine {
         Ok(())
     }
 
+    /// From the end of a request until its answer can no longer come.
+    pub(crate) fn hold_off(&self) -> Duration {
+        self.timing.hold_off
+    }
+
     /// Until when a request of this shape would be refused.
     pub(crate) fn held(&mut self, ask: Ask, now: Instant) -> Option<Instant> {
         self.ledger.held(ask, now)

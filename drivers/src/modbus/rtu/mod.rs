@@ -158,6 +158,15 @@ impl Line {
         }
     }
 
+    /// Until when this may not be sent, and how long that can be at most.
+    pub(crate) fn held(&mut self, ask: Ask) -> Option<Instant> {
+        self.engine.held(ask, Instant::now())
+    }
+
+    pub(crate) fn hold_off(&self) -> Duration {
+        self.engine.hold_off()
+    }
+
     /// The data of the last believed answer.
     pub(crate) fn data(&self) -> &[u8] {
         self.engine.data()

@@ -3,6 +3,7 @@
 
 mod contract;
 mod foreign_servers;
+mod held;
 mod ignored;
 mod peer;
 mod retries;

@@ -248,7 +248,7 @@ async fn a_group_that_is_always_polled_while_its_device_is_in_doubt_has_its_retr
 }
 
 /// One-register requests at these addresses, or wider ones that hold some of them.
-fn plan(addresses: [u16; 4]) -> Plan {
+pub(super) fn plan(addresses: [u16; 4]) -> Plan {
     let item = |(slot, address)| Item {
         slot,
         source: Source { table: Table::Holding, address, kind: Type::U16, order: Order::BIG },
@@ -278,6 +278,7 @@ fn of_several_that_are_due_the_one_that_has_waited_longest_is_tried_and_none_of_
         plan: &mut plan,
         presence: &mut presence,
         retries: &mut Retries::new(Duration::from_secs(1)),
+        if_held: whom::IfHeld::SayNothing,
         names: ("hall", "meter"),
     };
     assert_eq!(asked.longest_waiting(now), None);

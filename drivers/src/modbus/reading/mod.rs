@@ -1,7 +1,8 @@
 //! A poll of a Modbus group while it happens: asks its requests one after the other, and puts the answers into the
 //! samples.
 //!
-//! Every point has a sample from the beginning, bad, so a poll can end at any time. A request that a device refuses is
+//! Every point has a sample from the beginning, bad, so a poll can end at any time; only those of a request that may not
+//! be sent yet can lose it again, for a retry must not make good points bad by what it owes. A request that a device refuses is
 //! replaced by narrower ones at once. One that the device ignores, or hangs up at, is left out; when all others have
 //! been asked, one of those is tried again if the poll has the time, so that a retry costs no point that the device
 //! answers for.
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio_modbus::ExceptionCode;
 
-use super::asked::Asked;
+use super::asked::{Asked, IfHeld};
 use super::client::{Envelope, Plan};
 use super::decode;
 use super::ignored::Presence;
@@ -37,6 +38,8 @@ pub(super) struct Reading<'a> {
     /// An answer came damaged; that of a retry does not count.
     damaged: bool,
     held_until: Option<Instant>,
+    /// Places of the samples that say nothing if the device answers.
+    unsaid: Vec<usize>,
     link_down: bool,
     /// A request was left out, or its silence was expected.
     left_out: bool,
@@ -65,6 +68,7 @@ impl<'a> Reading<'a> {
             asked: false,
             damaged: false,
             held_until: None,
+            unsaid: Vec::new(),
             link_down: false,
             left_out: false,
         }
@@ -73,6 +77,10 @@ impl<'a> Reading<'a> {
     pub(super) async fn ask_all(&mut self, line: &mut Envelope, to: &mut Asked<'_>, deadline: Instant) {
         to.plan.relearn(self.began);
         self.mark_left_out(to);
+        if let Some(until) = Self::begins_later(line, to) {
+            self.held_until = Some(until);
+            return;
+        }
         // Else it would never be made: its neighbours give up one poll for it.
         let passed_over = to.plan.passed_over >= PASSED_OVER;
         if passed_over {
@@ -90,6 +98,20 @@ impl<'a> Reading<'a> {
         if !stopped && !passed_over && self.held_until.is_none() {
             self.try_again(line, to, deadline).await;
         }
+    }
+
+    /// Until when a poll of a seldom polled group waits, so that all of it can be asked.
+    fn begins_later(line: &mut Envelope, to: &mut Asked<'_>) -> Option<Instant> {
+        if to.if_held != IfHeld::ComeBack || to.presence.is_in_doubt() {
+            return None;
+        }
+        let all = to.plan.now.len();
+        let held = |index: usize| {
+            let planned = to.plan.now.get(index).filter(|planned| !planned.ignored.is_left_out())?;
+            let until = line.held(Ask::new(to.unit, &planned.request))?;
+            to.is_first_hold(index, until).then_some(until)
+        };
+        (0..all).filter_map(held).max()
     }
 
     /// Asks so many requests, from a place on and round the end, but for those left out. Returns where the next poll
@@ -209,6 +231,9 @@ impl<'a> Reading<'a> {
         to: &mut Asked<'_>,
         index: usize,
     ) -> Next {
+        if !matches!(result, Err(Failure::Held(_) | Failure::LinkDown)) {
+            to.sent(index);
+        }
         match result {
             Ok(answer @ Answer { exception: Some(code), .. }) if is_of_a_gateway(code) => {
                 to.silent(index, Cause::Exception(code));
@@ -248,6 +273,10 @@ impl<'a> Reading<'a> {
             }
             Err(Failure::Held(until)) => {
                 self.held_until = Some(self.held_until.map_or(until, |held| held.min(until)));
+                if to.if_held == IfHeld::SayNothing && to.is_first_hold(index, until) {
+                    let items = to.plan.now.get(index).into_iter().flat_map(|planned| &planned.request.items);
+                    self.unsaid.extend(items.map(|item| item.slot));
+                }
                 Next::Forward
             }
             Err(Failure::LinkDown) => {
@@ -366,8 +395,11 @@ impl<'a> Reading<'a> {
             _ => Outcome::Silent,
         };
         let held = matches!(outcome, Outcome::Held { .. });
+        let answered = matches!(outcome, Outcome::Answered { .. });
+        let is_said = |slot: &usize| !(answered && self.unsaid.contains(slot));
+        let samples = self.samples.into_iter().enumerate().filter(|(slot, _)| is_said(slot));
         Poll {
-            samples: if held { Vec::new() } else { self.samples },
+            samples: if held { Vec::new() } else { samples.map(|(_, sample)| sample).collect() },
             at: self.at.unwrap_or(now),
             outcome,
             busy: if held || (self.link_down && !self.asked) { Duration::ZERO } else { now - self.began },

@@ -1,0 +1,122 @@
+//! What a retry that nobody answers costs good requests of its shape: on a line without transaction ids they may not be
+//! sent before its answer can no longer come.
+
+use std::sync::{Arc, Mutex};
+
+use super::peer::{Asked, HOLD_OFF, Kind, TIMEOUT, device, now};
+use super::*;
+use crate::modbus::asked::{Asked as Whom, IfHeld};
+use crate::modbus::client::Plan;
+use crate::modbus::ignored::{Presence, Retries};
+use crate::value::Cause;
+
+/// A device that takes holding registers one by one and ignores 4, on a bus that has learned it. One group of 0, 2 and 4
+/// and an input register.
+async fn learned(kind: Kind, period: Duration) -> (Bus, Arc<Mutex<Vec<u16>>>) {
+    let log: Arc<Mutex<Vec<u16>>> = Arc::default();
+    let heard = Arc::clone(&log);
+    let link = device(kind, move |_, asked: Asked| {
+        heard.lock().unwrap().push(asked.address);
+        let ignores = asked.function == 3 && (asked.count > 1 || asked.address == 4);
+        if ignores { Vec::new() } else { now(asked.counting(asked.address)) }
+    })
+    .await;
+    let mut points = [0, 2, 4, 100].map(|address| (Table::Holding, address, Type::U16));
+    points[3].0 = Table::Input;
+    let mut spec = spec(link, &[1], &points);
+    spec.devices[0].groups[0].period = period;
+    let mut bus = Bus::open_lazily(spec);
+    while !learns(&mut bus, &log).await {}
+    (bus, log)
+}
+
+/// Whether 0, 2 and 100 are asked and answered, and nothing else.
+async fn learns(bus: &mut Bus, log: &Mutex<Vec<u16>>) -> bool {
+    bus.idle(Instant::now() + HOLD_OFF).await;
+    log.lock().unwrap().clear();
+    let poll = bus.poll(0, 0, soon(5_000)).await;
+    is_answered(&poll) && *log.lock().unwrap() == [0, 2, 100]
+}
+
+/// The sample of a point, if it has one.
+fn sample(poll: &Poll, point: u16) -> Option<&Sample> {
+    poll.samples.iter().find(|(index, _)| *index == point).map(|(_, sample)| sample)
+}
+
+#[tokio::test]
+async fn a_retry_makes_no_good_point_of_a_group_bad_that_is_polled_often() {
+    for kind in [Kind::Rtu, Kind::RtuTcp] {
+        let (mut bus, log) = learned(kind, Duration::from_millis(100)).await;
+        let (sound, deadline) = (uints(&[0, 2, 100]), soon(60_000));
+        let (mut retries, mut unsaid, mut in_a_row) = (0, 0, 0);
+        while retries < 2 || unsaid == 0 || in_a_row > 0 {
+            assert!(
+                Instant::now() < deadline,
+                "{kind:?}: {retries} retries, {unsaid} polls without a sample"
+            );
+            log.lock().unwrap().clear();
+            let poll = bus.poll(0, 0, soon(5_000)).await;
+            retries += usize::from(log.lock().unwrap().contains(&4));
+            assert_eq!(sample(&poll, 2), Some(&Sample::bad(Cause::Silent)), "{kind:?}");
+            assert_eq!(sample(&poll, 3), Some(&sound[2]), "{kind:?}");
+            for point in [0, 1] {
+                let good = sample(&poll, point).is_none_or(|said| *said == sound[usize::from(point)]);
+                assert!(good, "{kind:?}: {poll:?}");
+            }
+            match poll.samples.len() {
+                4 => in_a_row = 0,
+                2 => (unsaid, in_a_row) = (unsaid + 1, in_a_row + 1),
+                _ => panic!("{kind:?}: {poll:?}"),
+            }
+            assert!(in_a_row <= 7, "{kind:?}: longer than the hold-off");
+            bus.idle(soon(100)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_group_that_is_polled_seldom_waits_until_all_of_it_can_be_asked() {
+    for kind in [Kind::Rtu, Kind::RtuTcp] {
+        let (mut bus, log) = learned(kind, Duration::from_secs(3_600)).await;
+        let (good, deadline) = (uints(&[0, 2, 100]), soon(60_000));
+        let good = [good[0].clone(), good[1].clone(), Sample::bad(Cause::Silent), good[2].clone()];
+        let mut held = 0;
+        while held < 2 {
+            assert!(Instant::now() < deadline, "{kind:?}: never held");
+            log.lock().unwrap().clear();
+            let poll = bus.poll(0, 0, soon(5_000)).await;
+            if let Outcome::Held { until } = poll.outcome {
+                assert!(poll.samples.is_empty() && log.lock().unwrap().is_empty(), "{kind:?}");
+                assert!(until <= Instant::now() + HOLD_OFF, "{kind:?}");
+                held += 1;
+                bus.idle(until).await;
+            } else {
+                assert_eq!(samples(&poll), good, "{kind:?}");
+                bus.idle(soon(20)).await;
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_held_again_when_its_hold_is_over_is_said_to_be_silent_until_it_has_been_asked() {
+    let mut plan = Plan::new(vec![retries::plan([0, 100, 200, 300]).now.remove(0).request]);
+    let mut asked = Whom {
+        unit: 1,
+        plan: &mut plan,
+        presence: &mut Presence::default(),
+        retries: &mut Retries::new(TIMEOUT),
+        if_held: IfHeld::SayNothing,
+        names: ("hall", "meter"),
+    };
+    let now = Instant::now();
+    assert!(asked.is_first_hold(0, now + HOLD_OFF * 1_000));
+    assert!(asked.is_first_hold(0, now + HOLD_OFF * 2_000));
+    asked.sent(0);
+    assert!(!asked.is_first_hold(0, now), "over");
+    assert!(!asked.is_first_hold(0, now + HOLD_OFF * 1_000), "and not asked since");
+    asked.sent(0);
+    assert!(asked.is_first_hold(0, now + HOLD_OFF * 1_000));
+    asked.plan.now[0].silences = 1;
+    assert!(!asked.is_first_hold(0, now + HOLD_OFF * 1_000), "its own silence");
+}
