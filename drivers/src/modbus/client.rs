@@ -2,9 +2,10 @@
 //!
 //! It keeps the plan of every group and learns in it: a request that a device refuses (exception 2 or 3) or never
 //! answers in its wide form is replaced by narrower ones, at once, until the point that the device does not have stands
-//! alone. What was learned is forgotten after an hour, in case the device was only starting. What a device ignores
-//! although it answers others is left out, and tried again now and then: [`ignored`](super::ignored) decides. While it
-//! is left out, the request that it was a part of stays narrowed: else its neighbours would be bad each hour.
+//! alone. What was learned is forgotten after an hour, in case the device was only starting; if it is learned again at
+//! once, after ever longer times, up to a day. What a device ignores although it answers others is left out, and tried
+//! again now and then: [`ignored`](super::ignored) decides. While it is left out, the request that it was a part of
+//! stays narrowed: else its neighbours would be bad each time.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,8 +21,12 @@ use super::{Device, RtuLink, RtuTcpLink, TcpLink};
 use crate::bus::{Address, BusSpec, Counters, DeviceSpec, Group, Link, Outcome, Poll};
 use crate::point::{Point, Scaling, Source};
 
-/// How long a plan that was narrowed stays so.
-const RELEARN_AFTER: Duration = Duration::from_secs(3_600);
+/// How long a plan that was narrowed stays so: the first time, and at most.
+const RELEARN_AFTER: (Duration, Duration) = (Duration::from_secs(3_600), Duration::from_secs(86_400));
+
+/// So many silences of a request that has never been answered, and it is asked without its guesses. One is enough if it was
+/// narrowed before and its parts were answered.
+const SILENCES_UNPROVEN: u8 = 3;
 
 /// The owner of a Modbus line.
 #[derive(Debug)]
@@ -48,8 +53,12 @@ pub(super) enum Envelope {
 pub(super) struct Plan {
     wide: Vec<Request>,
     pub(super) now: Vec<Planned>,
-    /// When the wide requests are tried again.
+    /// When the wide requests are tried again, ...
     relearn_at: Option<Instant>,
+    /// ... how long after they were narrowed, ...
+    relearn_after: Duration,
+    /// ... and when that was done last.
+    relearned: Option<Instant>,
     /// Which request goes first: after a silence the next one does, because a device may ignore one alone.
     pub(super) first: usize,
     /// Polls in a row that had no time for a retry that was due.
@@ -75,7 +84,8 @@ impl Planned {
 impl Plan {
     pub(super) fn new(wide: Vec<Request>) -> Self {
         let now = wide.iter().map(|request| Planned::new(request.clone(), Ignored::default())).collect();
-        Self { wide, now, relearn_at: None, first: 0, passed_over: 0 }
+        let relearn_after = RELEARN_AFTER.0;
+        Self { wide, now, relearn_at: None, relearn_after, relearned: None, first: 0, passed_over: 0 }
     }
 
     /// Replaces a request by narrower ones. `false`: nothing is left to cut.
@@ -84,8 +94,22 @@ impl Plan {
         let Some(parts) = planned.request.narrower() else { return false };
         let ignored = planned.ignored.successor();
         self.now.splice(index..=index, parts.into_iter().map(|part| Planned::new(part, ignored.clone())));
-        self.relearn_at.get_or_insert(now + RELEARN_AFTER);
+        if self.relearn_at.is_none() {
+            let in_vain = self.relearned.is_some_and(|at| now < at + self.relearn_after);
+            self.relearn_after =
+                if in_vain { (self.relearn_after * 2).min(RELEARN_AFTER.1) } else { RELEARN_AFTER.0 };
+            self.relearn_at = Some(now + self.relearn_after);
+        }
         true
+    }
+
+    /// Nothing came for a request. A device may ignore what it does not have of one that has never been answered. Whether
+    /// it was replaced by narrower ones.
+    pub(super) fn unanswered(&mut self, index: usize, now: Instant) -> bool {
+        let Some(planned) = self.now.get_mut(index) else { return false };
+        planned.silences = planned.silences.saturating_add(1);
+        let unproven = !planned.answered && planned.silences >= SILENCES_UNPROVEN;
+        unproven && planned.request.has_guesses() && self.narrow(index, now)
     }
 
     pub(super) fn relearn(&mut self, now: Instant) {
@@ -97,14 +121,18 @@ impl Plan {
             let (parts, others): (Vec<_>, Vec<_>) =
                 known.into_iter().partition(|part| part.request.shares_points_with(wide));
             known = others;
-            if parts.iter().any(|part| part.ignored.is_left_out()) {
+            let is_wide = parts.iter().any(|part| part.request == *wide);
+            if is_wide || parts.iter().any(|part| part.ignored.is_left_out()) {
                 self.now.extend(parts);
             } else {
-                self.now.push(Planned::new(wide.clone(), Ignored::default()));
+                let known = parts.iter().any(|part| part.answered);
+                let silences = if known { SILENCES_UNPROVEN - 1 } else { 0 };
+                self.now.push(Planned { silences, ..Planned::new(wide.clone(), Ignored::default()) });
+                self.relearned = Some(now);
             }
         }
-        let narrowed = self.now.len() > self.wide.len();
-        self.relearn_at = narrowed.then(|| now + RELEARN_AFTER);
+        let narrowed = self.now.iter().any(|planned| !self.wide.contains(&planned.request));
+        self.relearn_at = narrowed.then(|| now + self.relearn_after);
     }
 
     /// No retry of what is left out is due now.

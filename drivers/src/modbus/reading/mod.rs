@@ -1,34 +1,29 @@
 //! A poll of a Modbus group while it happens: asks its requests one after the other, and puts the answers into the
 //! samples.
 //!
-//! Every point has a sample from the beginning, bad, so a poll can end at any time; only those of a request that may not
-//! be sent yet can lose it again, for a retry must not make good points bad by what it owes. A request that a device refuses is
+//! Every point has a sample from the beginning, bad, so a poll can end at any time. A request that a device refuses is
 //! replaced by narrower ones at once. One that the device ignores, or hangs up at, is left out; when all others have
-//! been asked, one of those is tried again if the poll has the time, so that a retry costs no point that the device
-//! answers for.
+//! been asked, one of those is tried again if the poll has the time ([`retry`]), so that a retry costs no point that the
+//! device answers for. Nor do its debts: what may not be sent because of them is not said to be silent.
+
+mod retry;
 
 use std::time::{Duration, Instant};
 
 use tokio_modbus::ExceptionCode;
 
-use super::asked::{Asked, IfHeld};
-use super::client::{Envelope, Plan};
-use super::decode;
-use super::ignored::Presence;
-use super::plan::Request;
-use super::transaction::{Answer, Ask, Failure};
 use crate::bus::{Outcome, Poll};
+use crate::modbus::asked::{Asked, IfHeld};
+use crate::modbus::client::{Envelope, Plan};
+use crate::modbus::decode;
+use crate::modbus::ignored::Presence;
+use crate::modbus::plan::Request;
+use crate::modbus::transaction::{Answer, Ask, Failure};
 use crate::point::Scaling;
 use crate::value::{Cause, Sample};
 
-/// So many silences of a request that has never been answered, and it is asked without its guesses.
-const SILENCES_UNPROVEN: u8 = 3;
-
-/// So many polls in a row without the time for a retry that is due, and the next one begins with it.
-const PASSED_OVER: u8 = 10;
-
 /// A poll while it happens.
-pub(super) struct Reading<'a> {
+pub(in crate::modbus) struct Reading<'a> {
     scalings: &'a [Option<&'a Scaling>],
     samples: Vec<(u16, Sample)>,
     began: Instant,
@@ -58,7 +53,7 @@ enum Next {
 }
 
 impl<'a> Reading<'a> {
-    pub(super) fn new(points: &[u16], scalings: &'a [Option<&'a Scaling>]) -> Self {
+    pub(in crate::modbus) fn new(points: &[u16], scalings: &'a [Option<&'a Scaling>]) -> Self {
         Self {
             scalings,
             samples: points.iter().map(|&point| (point, Sample::bad(Cause::Silent))).collect(),
@@ -74,7 +69,12 @@ impl<'a> Reading<'a> {
         }
     }
 
-    pub(super) async fn ask_all(&mut self, line: &mut Envelope, to: &mut Asked<'_>, deadline: Instant) {
+    pub(in crate::modbus) async fn ask_all(
+        &mut self,
+        line: &mut Envelope,
+        to: &mut Asked<'_>,
+        deadline: Instant,
+    ) {
         to.plan.relearn(self.began);
         self.mark_left_out(to);
         if let Some(until) = Self::begins_later(line, to) {
@@ -82,7 +82,7 @@ impl<'a> Reading<'a> {
             return;
         }
         // Else it would never be made: its neighbours give up one poll for it.
-        let passed_over = to.plan.passed_over >= PASSED_OVER;
+        let passed_over = to.plan.passed_over >= retry::PASSED_OVER;
         if passed_over {
             self.try_again(line, to, deadline).await;
             if Instant::now() >= deadline {
@@ -150,79 +150,6 @@ impl<'a> Reading<'a> {
         None
     }
 
-    /// Tries one of the requests again that are left out, if there is time. Half of the longest time that a request can
-    /// take is enough: a poll has all of it only to the very millisecond, and a narrowed plan asks more requests in the
-    /// time of one.
-    async fn try_again(&mut self, line: &mut Envelope, to: &mut Asked<'_>, deadline: Instant) {
-        let began = Instant::now();
-        let waiting = to.longest_waiting(began);
-        let in_time = began + to.retries.longest() / 2 <= deadline;
-        to.plan.passed_over =
-            if in_time || waiting.is_none() { 0 } else { to.plan.passed_over.saturating_add(1) };
-        let Some(index) = waiting.filter(|_| in_time) else { return };
-        let Some(ask) = to.ask(index) else { return };
-        let before = to.plan.now.len();
-        let next = match line.transact(ask, deadline).await {
-            Ok(answer) if !answer.exception.is_some_and(is_of_a_gateway) => {
-                self.take(Ok(answer), line.data(), to, index)
-            }
-            vain => {
-                self.in_vain(vain, to, index, began);
-                Next::Forward
-            }
-        };
-        if let Next::Again = next {
-            let parts = to.plan.now.len() + 1 - before;
-            self.walk(line, to, (index, parts), deadline).await;
-        }
-    }
-
-    /// A retry brought nothing: that was expected, and says nothing about the device.
-    fn in_vain(&mut self, result: Result<Answer, Failure>, to: &mut Asked<'_>, index: usize, began: Instant) {
-        self.left_out = true;
-        let cause = match result {
-            Ok(answer) => answer.exception.map(Cause::Exception),
-            Err(Failure::Silent) => Some(Cause::Silent),
-            Err(Failure::Damaged | Failure::NeverQuiet) => Some(Cause::BadFrame),
-            Err(Failure::LinkDown | Failure::HungUp) => {
-                self.line_is_down();
-                None
-            }
-            Err(Failure::Held(until)) => {
-                self.held_until = Some(until);
-                to.held(index, until);
-                return;
-            }
-        };
-        to.retried(index, cause, began);
-        if let Some(cause) = cause {
-            self.mark(to.plan, index, cause);
-        }
-    }
-
-    /// Asks something else than the group, to see whether the device is there.
-    pub(super) async fn look_for(
-        &mut self,
-        line: &mut Envelope,
-        ask: Ask,
-        to: &mut Asked<'_>,
-        deadline: Instant,
-    ) {
-        self.mark_left_out(to);
-        match line.transact(ask, deadline).await {
-            Ok(answer) if !answer.exception.is_some_and(is_of_a_gateway) => {
-                (self.at, self.turnaround) = (Some(answer.at), Some(answer.turnaround));
-                to.presence.answered();
-                // All of its polls may come while another group leaves the device in doubt.
-                self.try_again(line, to, deadline).await;
-            }
-            Err(Failure::Held(until)) => self.held_until = Some(until),
-            Err(Failure::LinkDown | Failure::HungUp) => self.line_is_down(),
-            Err(Failure::Damaged) => (self.asked, self.damaged) = (true, true),
-            Ok(_) | Err(Failure::Silent | Failure::NeverQuiet) => self.asked = true,
-        }
-    }
-
     /// Puts the outcome of one request into the samples.
     fn take(
         &mut self,
@@ -259,7 +186,12 @@ impl<'a> Reading<'a> {
             Err(Failure::Silent) => {
                 to.silent(index, Cause::Silent);
                 self.asked = true;
-                self.unanswered(to.plan, index)
+                let narrowed = to.plan.unanswered(index, Instant::now());
+                match self.turnaround {
+                    Some(_) if narrowed => Next::Again,
+                    Some(_) => Next::Forward,
+                    None => Next::Stop,
+                }
             }
             Err(Failure::Damaged) => {
                 (self.asked, self.damaged) = (true, true);
@@ -307,19 +239,6 @@ impl<'a> Reading<'a> {
         (planned.answered, planned.silences) = (true, 0);
         self.decode(&planned.request, data);
         Next::Forward
-    }
-
-    /// Nothing came. A device may ignore what it does not have of a request that has never been answered.
-    fn unanswered(&mut self, plan: &mut Plan, index: usize) -> Next {
-        let Some(planned) = plan.now.get_mut(index) else { return Next::Stop };
-        planned.silences = planned.silences.saturating_add(1);
-        let unproven = !planned.answered && planned.silences >= SILENCES_UNPROVEN;
-        let narrowed = unproven && planned.request.has_guesses() && plan.narrow(index, Instant::now());
-        match (self.turnaround, narrowed) {
-            (Some(_), true) => Next::Again,
-            (Some(_), false) => Next::Forward,
-            (None, _) => Next::Stop,
-        }
     }
 
     /// The answer was an exception of the device itself.
@@ -381,7 +300,7 @@ impl<'a> Reading<'a> {
     }
 
     /// What the poll brought from a device of which this is known.
-    pub(super) fn poll(self, presence: Presence) -> Poll {
+    pub(in crate::modbus) fn poll(self, presence: Presence) -> Poll {
         let now = Instant::now();
         let outcome = match (self.turnaround, self.held_until) {
             (Some(turnaround), _) => Outcome::Answered { turnaround },

@@ -5,6 +5,7 @@ mod contract;
 mod foreign_servers;
 mod held;
 mod ignored;
+mod narrowed;
 mod peer;
 mod retries;
 mod settings;

@@ -258,7 +258,7 @@ pub(super) fn plan(addresses: [u16; 4]) -> Plan {
 }
 
 /// The request at this place has been silent three times, the last of them at `now`.
-fn leave_out(plan: &mut Plan, index: usize, presence: &mut Presence, now: Instant) {
+pub(super) fn leave_out(plan: &mut Plan, index: usize, presence: &mut Presence, now: Instant) {
     for _ in 0..3 {
         plan.now[index].ignored.silent(*presence, Cause::Silent);
         presence.answered();
@@ -290,21 +290,4 @@ fn of_several_that_are_due_the_one_that_has_waited_longest_is_tried_and_none_of_
     }
     asked.presence.silent();
     assert_eq!(asked.longest_waiting(later + Duration::from_secs(60)), None);
-}
-
-#[test]
-fn a_request_stays_narrowed_while_a_part_of_it_is_ignored() {
-    let mut plan = plan([0, 3, 50, 53]);
-    let (now, mut presence) = (Instant::now(), Presence::default());
-    assert!(plan.narrow(1, now) && plan.narrow(0, now));
-    let addresses = |plan: &Plan| plan.now.iter().map(|planned| planned.request.address).collect::<Vec<_>>();
-    assert_eq!(addresses(&plan), [0, 3, 50, 53]);
-    leave_out(&mut plan, 3, &mut presence, now);
-    let later = now + Duration::from_secs(3_601);
-    plan.relearn(later);
-    assert_eq!(addresses(&plan), [0, 50, 53], "its neighbour is not asked with it");
-    assert!(plan.now[2].ignored.leave_out(presence, later).is_some());
-    plan.now[2].ignored.answered(&mut Retries::new(Duration::from_secs(1)));
-    plan.relearn(later + Duration::from_secs(3_601));
-    assert_eq!(addresses(&plan), [0, 50]);
 }
