@@ -158,7 +158,7 @@ impl<'a> Reading<'a> {
         to: &mut Asked<'_>,
         index: usize,
     ) -> Next {
-        if !matches!(result, Err(Failure::Held(_) | Failure::LinkDown)) {
+        if !matches!(result, Err(Failure::Held(_) | Failure::NeverQuiet | Failure::LinkDown)) {
             to.sent(index);
         }
         match result {
@@ -204,11 +204,7 @@ impl<'a> Reading<'a> {
                 Next::Stop
             }
             Err(Failure::Held(until)) => {
-                self.held_until = Some(self.held_until.map_or(until, |held| held.min(until)));
-                if to.if_held == IfHeld::SayNothing && to.is_first_hold(index, until) {
-                    let items = to.plan.now.get(index).into_iter().flat_map(|planned| &planned.request.items);
-                    self.unsaid.extend(items.map(|item| item.slot));
-                }
+                self.held(to, index, until);
                 Next::Forward
             }
             Err(Failure::LinkDown) => {
@@ -222,6 +218,15 @@ impl<'a> Reading<'a> {
                 self.line_is_down();
                 Next::Stop
             }
+        }
+    }
+
+    /// A request could not be sent, and may not be before `until`.
+    fn held(&mut self, to: &mut Asked<'_>, index: usize, until: Instant) {
+        self.held_until = Some(self.held_until.map_or(until, |held| held.min(until)));
+        if to.if_held == IfHeld::SayNothing && to.is_first_hold(index, until) {
+            let items = to.plan.now.get(index).into_iter().flat_map(|planned| &planned.request.items);
+            self.unsaid.extend(items.map(|item| item.slot));
         }
     }
 
