@@ -112,21 +112,22 @@ pub async fn run(spec: Arc<BusSpec>, mut around: Surroundings) {
         let wake = match due.next(now) {
             Next::Poll { device, group, deadline } => {
                 let strange = gauge::strange(bus.counters());
-                let poll = tokio::select! {
+                let mut poll = tokio::select! {
                     biased;
                     () = around.stop.cancelled() => break,
                     poll = bus.poll(device, group, deadline) => poll,
                 };
+                let probed = due.is_silent(device);
                 let ended = Instant::now();
                 polled = true;
                 gauges.polled(device, &poll, gauge::strange(bus.counters()) > strange, ended);
                 let edge = due.polled((device, group), &poll.outcome, now, ended);
-                let again = edge == Some(Edge::Answering);
                 let turn = if due.is_silent(device) {
+                    in_vain(&mut poll, probed);
                     say_of_the_others(&spec, &around, (device, group), &poll);
                     None
                 } else {
-                    gauges.judge(device, &poll, again)
+                    gauges.judge(device, &poll, edge == Some(Edge::Answering))
                 };
                 hand_on(&spec, &mut around, (device, group), poll, edge);
                 say(&spec, device, turn);
@@ -207,6 +208,14 @@ fn unasked(poll: &Poll) -> Option<Sample> {
     match poll.outcome {
         Outcome::Damaged => Some(Sample::bad(Cause::Silent)),
         _ => poll.samples.first().map(|(_, sample)| sample.clone()),
+    }
+}
+
+/// A device that was silent before it was `probed` is silent also where that came back damaged: if each probe said damage of the points
+/// that it asked, and silence of the others, each would make a reading of all.
+fn in_vain(poll: &mut Poll, probed: bool) {
+    if probed && poll.outcome == Outcome::Damaged {
+        poll.samples.iter_mut().for_each(|(_, sample)| *sample = Sample::bad(Cause::Silent));
     }
 }
 
@@ -293,5 +302,23 @@ mod tests {
         assert_eq!(said(Outcome::Damaged, Cause::BadFrame), Some(Sample::bad(Cause::Silent)));
         let gateway = Cause::Exception(11);
         assert_eq!(said(Outcome::Silent, gateway), Some(Sample::bad(gateway)), "of the whole device");
+    }
+
+    #[test]
+    fn damaged_probes_of_one_group_and_another_say_the_same_of_each_point() {
+        // A device with two groups, of which everything is damaged: what its probes, in turn, say of a point of the first.
+        let said = (0..4).map(|probe| {
+            let samples = vec![(probe % 2, Sample::bad(Cause::BadFrame))];
+            let outcome = Outcome::Damaged;
+            let mut poll = Poll { samples, at: Instant::now(), outcome, busy: Duration::ZERO };
+            in_vain(&mut poll, true);
+            if probe % 2 == 0 {
+                poll.samples.first().map(|(_, sample)| sample.clone())
+            } else {
+                unasked(&poll)
+            }
+        });
+        let silent = Some(Sample::bad(Cause::Silent));
+        assert_eq!(said.collect::<Vec<_>>(), [silent.clone(), silent.clone(), silent.clone(), silent]);
     }
 }
