@@ -4,8 +4,8 @@
 //! groups have taken it. A line is taken once by each group, with the stamp of its own arrival, and only while it is
 //! younger than the group's period or the instrument's `silent_after`: an old sentence is not a new reading. A sentence
 //! that does not come for the longer of the two, and for twice its rhythm, is missing, however much else the
-//! instrument says. The rhythm is learned by hearing, as the smaller of the last two intervals: one long interval may be
-//! a fault, and must not excuse the next. So what comes each minute is missing in between until it came three times.
+//! instrument says. The rhythm is learned by hearing, as the second longest of the last four intervals: one long interval may
+//! be a fault, and must not excuse the next. So what comes each minute is missing in between until it came three times.
 
 use std::time::{Duration, Instant};
 

@@ -152,14 +152,29 @@ fn the_length_of_a_fault_is_not_taken_for_the_rhythm_of_a_sentence() {
 }
 
 #[test]
-fn a_rhythm_that_becomes_slower_is_learned_after_two_intervals_and_a_faster_one_after_one() {
+fn a_rhythm_that_becomes_slower_is_learned_after_two_intervals_and_a_faster_one_after_three() {
     let start = Instant::now();
     let mut ears = ears_of(start, 4, &[(1, &[1])]);
     let comes = |second| second % if (601..=1_200).contains(&second) { 60 } else { 10 } == 0;
-    let said = listen(&mut ears, start, 1_210, comes);
+    let said = listen(&mut ears, start, 1_230, comes);
     let known: Vec<_> = said.into_iter().filter(|(second, _)| *second > 100).collect();
     assert_eq!(known, [(620, true), (660, false), (680, true), (720, false)]);
-    assert_eq!(ears.overdue_at(0), Some(start + Duration::from_secs(1_230)));
+    assert_eq!(ears.overdue_at(0), Some(start + Duration::from_secs(1_250)));
+}
+
+#[test]
+fn a_sentence_that_comes_in_pairs_or_after_short_and_long_times_is_not_missing_between_them() {
+    let start = Instant::now();
+    let pairs: [&dyn Fn(u64) -> bool; 2] =
+        [&|second| second % 60 < 2, &|second| [0, 17].contains(&(second % 60))];
+    for comes in pairs {
+        let mut ears = ears_of(start, 4, &[(1, &[1])]);
+        let said = listen(&mut ears, start, 3_600, comes);
+        let last = said.iter().map(|(second, _)| *second).max();
+        assert!(last <= Some(180), "until it is known: {said:?}");
+        let stops = listen(&mut ears, start + Duration::from_secs(3_600), 600, |_| false);
+        assert!(matches!(stops[..], [(60..=120, true)]), "and it is missing when it stops: {stops:?}");
+    }
 }
 
 #[test]

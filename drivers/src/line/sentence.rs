@@ -29,8 +29,8 @@ pub(super) struct Sentence {
     heard_at: Instant,
     /// It has been heard since the port was opened.
     heard: bool,
-    /// The last two times between two of it, the newer first; zero is not known yet. Kept when the port is opened again.
-    intervals: [Duration; 2],
+    /// The last times between two of it, the newest first; zero is not known yet. Kept when the port is opened again.
+    intervals: [Duration; 4],
     /// A line of it was refused since the last forgetting: a checksum, or a length.
     pub(super) damaged: bool,
     /// A group has waited for it long enough, and it has not been heard since.
@@ -66,7 +66,7 @@ impl Sentence {
             newest: None,
             heard_at: now,
             heard: false,
-            intervals: [Duration::ZERO; 2],
+            intervals: [Duration::ZERO; 4],
             damaged: false,
             missing: false,
             said: false,
@@ -92,7 +92,8 @@ impl Sentence {
         let interval = now.saturating_duration_since(self.heard_at);
         // Two lines of one read came at times that nobody knows.
         if self.heard && !interval.is_zero() {
-            self.intervals = [interval, self.intervals[0]];
+            self.intervals.rotate_right(1);
+            self.intervals[0] = interval;
         }
         (self.heard, self.heard_at) = (true, now);
         (self.missing, self.in_vain, self.came) = (false, 0, true);
@@ -101,9 +102,16 @@ impl Sentence {
 
     /// When it is missing for a group that takes lines not older than `oldest`, without another line. `None`: never.
     pub(super) fn overdue_at(&self, oldest: Duration) -> Option<Instant> {
-        let [newer, older] = self.intervals;
-        let excused = newer.min(older).saturating_mul(2).min(LONGEST_RHYTHM);
-        self.heard_at.checked_add(oldest.max(excused))
+        self.heard_at.checked_add(oldest.max(self.rhythm().saturating_mul(2).min(LONGEST_RHYTHM)))
+    }
+
+    /// The second longest of the last intervals. The longest alone may be a fault; the shorter ones may be those within a
+    /// burst, or the short half of a rhythm of two.
+    fn rhythm(&self) -> Duration {
+        let mut intervals = self.intervals;
+        intervals.sort_unstable();
+        let [.., second, _longest] = intervals;
+        second
     }
 
     /// A query that should bring it is about to be sent. What is given up and came since then is waited for again: if it

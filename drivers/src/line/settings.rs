@@ -35,8 +35,8 @@ pub struct Device {
     /// Its numbers have a comma where others have a point.
     pub decimal_comma: bool,
     /// A free-running instrument counts as silent after this long without a sentence, 100 ms to 1 h; 10 s unless
-    /// said. One sentence that does not come for so long, and for its period, and for twice the smaller of the last two
-    /// times between two of it (at most 1 h), is missing.
+    /// said. One sentence that does not come for so long, and for its period, and for twice the second longest
+    /// of the last four times between two of it (at most 1 h), is missing.
     pub silent_after: Duration,
 }
 
