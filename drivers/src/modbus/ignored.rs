@@ -13,9 +13,10 @@
 //!
 //! A request that is back does not need what it had booked. That becomes a spare turn: any other may be tried before its
 //! time, once the pause since its last retry is over. A turn is spent only in vain, so after a disturbance that many
-//! requests fell victim to, the first answer brings back the others with their next polls.
+//! requests fell victim to, the first answer brings back the others with their next polls (as long as more of them
+//! answer than do not: else in their booked turns).
 //!
-//! A poll makes one retry at most, the one that has waited longest, after everything else: see
+//! A poll makes one retry at most, the first in the order of [`Turn`], after everything else: see
 //! [`reading`](super::reading).
 //!
 //! Pure: every call takes `now`. It says nothing about a device that is silent as a whole: that is the schedule's. Of
