@@ -78,6 +78,22 @@ fn a_configuration_that_is_missing_malformed_or_spoilt_by_a_drop_in_is_one_line(
 }
 
 #[test]
+fn a_state_directory_that_is_a_file_is_said_with_what_to_do() {
+    let mut gateway = Gateway::new("");
+    let state = gateway.dir.path().join("file");
+    fs::write(&state, "").unwrap();
+    gateway.configure(&format!("gateway = \"{GATEWAY}\"\nstate_directory = {state:?}\n{}", bus(502)));
+    let cure = "/file is not a directory; name a folder: state_directory = \"/var/lib/fieldspool\"";
+    let check = gateway.ask(&["check"]);
+    assert!(
+        String::from_utf8_lossy(&check.stdout).contains(cure) && check.status.code() == Some(78),
+        "{check:?}"
+    );
+    gateway.launch();
+    gateway.wait_log("file is not a directory; name a folder");
+}
+
+#[test]
 fn a_configuration_that_the_daemon_may_not_read_is_one_line_with_the_command() {
     let gateway = Gateway::new(&format!("gateway = \"{GATEWAY}\"\n{}", bus(502)));
     let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();

@@ -12,7 +12,11 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::fault::{Fault, Place};
+use super::slips::{self, Slip};
 use super::words::quoted;
+
+/// Most syntax errors that are told of one file; for each the text is searched.
+const SLIPS_MAX: usize = 200;
 
 /// One file, parsed.
 #[derive(Debug)]
@@ -92,11 +96,11 @@ pub(super) fn parse(file: &Arc<Path>, text: &str) -> Document {
     let (root, errors) = DeTable::parse_recoverable(text);
     let mut faults: Vec<Fault> = errors
         .iter()
+        .take(SLIPS_MAX)
         .map(|error| {
-            let place = error.span().map_or_else(|| lines.place(text.len()), |span| lines.place(span.start));
-            let line = lines.line_text(place.line);
-            let (what, remedy) = syntax_words(error.message(), line);
-            Fault { place: Some(place), key: String::new(), what, remedy, is_syntax: true }
+            let at = error.span().map_or(text.len(), |span| span.start);
+            let Slip { at, what, remedy } = slips::slip(error.message(), text, at);
+            Fault { place: Some(lines.place(at)), key: String::new(), what, remedy, is_syntax: true }
         })
         .collect();
     // One slip often makes the parser stumble several times on the same line: its first word on it is the useful one.
@@ -104,60 +108,6 @@ pub(super) fn parse(file: &Arc<Path>, text: &str) -> Document {
     faults.dedup_by_key(|fault| fault.place.as_ref().map(|place| place.line));
     let damaged = !faults.is_empty();
     Document { tree: tree(root.into_inner(), &lines), faults, damaged }
-}
-
-/// What a syntax error means to somebody who writes the file by hand.
-fn syntax_words(message: &str, line: &str) -> (String, String) {
-    if message.starts_with("duplicate key") {
-        return ("the same key twice".to_owned(), "keep one of the two".to_owned());
-    }
-    if line.contains(['\u{201c}', '\u{201d}', '\u{201e}']) {
-        return ("typographic quotes".to_owned(), "use the plain ones: \"".to_owned());
-    }
-    let value = line.split_once('=').map_or("", |(_, value)| value).split('#').next().unwrap_or("").trim();
-    let quotable = value.chars().next().is_some_and(|c| c.is_alphanumeric() || c == '/' || c == '.');
-    if message.starts_with("unquoted keys cannot be empty") {
-        return ("a value without a key".to_owned(), "write key = value".to_owned());
-    }
-    let lone = !value.contains(['"', '\'', ',', '{', '[']);
-    if quotable && lone && !matches!(value, "true" | "false") {
-        let what = format!(
-            "{} without quotes",
-            value.chars().take(60).flat_map(char::escape_debug).collect::<String>()
-        );
-        return match value {
-            "yes" | "on" | "Yes" | "True" => (what, "write true".to_owned()),
-            "no" | "off" | "No" | "False" => (what, "write false".to_owned()),
-            _ if message.contains("leading zero") => {
-                ("a number that begins with 0".to_owned(), "remove the 0".to_owned())
-            }
-            _ => (what, format!("write {}", quoted(value))),
-        };
-    }
-    if !line.contains('=') && line.contains(':') && !line.trim_start().starts_with('[') {
-        return ("a colon where an equals sign belongs".to_owned(), "write key = value".to_owned());
-    }
-    if message.starts_with("key with no value") || (value.is_empty() && line.trim_end().ends_with('=')) {
-        return ("a key without a value".to_owned(), "write key = value".to_owned());
-    }
-    let translated = [
-        (
-            "string values must be quoted",
-            "a text without quotes, or no comma",
-            "quote texts, separate keys with commas",
-        ),
-        ("invalid basic string", "a text without its closing quote", "end it with \""),
-        ("unclosed table", "a table's name without its closing bracket", "end it with ]"),
-        (
-            "missing escaped value",
-            "a backslash that means nothing",
-            "write \\\\ for a backslash, or use single quotes",
-        ),
-    ];
-    match translated.iter().find(|(theirs, ..)| message.starts_with(theirs)) {
-        Some((_, what, remedy)) => ((*what).to_owned(), (*remedy).to_owned()),
-        None => (message.to_owned(), "correct the syntax".to_owned()),
-    }
 }
 
 /// Takes the parser's tree apart as it goes: both at once would be the largest thing in the daemon's life.
@@ -230,10 +180,6 @@ impl<'a> Lines<'a> {
         let column = 1 + before.iter().filter(|byte| (**byte & 0xc0) != 0x80).count();
         let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Place { file: Arc::clone(self.file), line: small(line.max(1)), column: small(column) }
-    }
-
-    fn line_text(&self, line: u32) -> &'a str {
-        self.text.lines().nth(line.saturating_sub(1) as usize).unwrap_or("")
     }
 }
 

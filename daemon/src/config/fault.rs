@@ -3,9 +3,12 @@
 //! A message is always one line, whatever stood in the file: text taken from it is quoted, shortened, and its
 //! control characters are escaped.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use super::service::may_be_given;
+use super::words::one_line;
 
 /// A character in a file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,17 +55,18 @@ pub struct Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut words = String::new();
         if let Some(place) = &self.place {
-            write!(f, "{place}: ")?;
+            write!(words, "{place}: ")?;
         }
         if !self.key.is_empty() {
-            write!(f, "{}: ", self.key)?;
+            write!(words, "{}: ", self.key)?;
         }
-        write!(f, "{}", self.what)?;
+        words.push_str(&self.what);
         if !self.remedy.is_empty() {
-            write!(f, "; {}", self.remedy)?;
+            write!(words, "; {}", self.remedy)?;
         }
-        Ok(())
+        f.write_str(&one_line(&words))
     }
 }
 
@@ -77,7 +81,7 @@ pub struct Unchecked {
 
 impl fmt::Display for Unchecked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: not checked: {}", self.path.display(), self.why)
+        f.write_str(&one_line(&format!("{}: not checked: {}", self.path.display(), self.why)))
     }
 }
 
@@ -85,8 +89,11 @@ impl Unchecked {
     /// What to do about it where it is no check but the thing itself: the daemon runs as a user that may not read its configuration.
     pub fn denied(&self) -> String {
         let path = self.path.display();
-        format!(
-            "{path}: cannot be read by the user that this runs as; run: chgrp -R fieldspool {path} && chmod -R g+rX {path}"
-        )
+        let remedy = if may_be_given(&self.path) {
+            format!("run: chgrp -R fieldspool {path} && chmod -R g+rX {path}")
+        } else {
+            "put the configuration into a folder of its own: /etc/fieldspool".to_owned()
+        };
+        one_line(&format!("{path}: cannot be read by the user that this runs as; {remedy}"))
     }
 }

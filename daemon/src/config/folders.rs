@@ -6,7 +6,7 @@
 //! left out; what is too large or no plain text is a fault, and so is a folder that is there and cannot be listed, or that is a link
 //! to nowhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -74,6 +74,8 @@ pub(super) struct Reader<'a> {
     pub(super) unchecked: Vec<Unchecked>,
     /// Number of files read, profiles included.
     pub(super) files: usize,
+    /// Files of the configuration's folders that look like configuration and are not read, for their name.
+    pub(super) ignored: BTreeSet<PathBuf>,
     /// Folders of configuration files that are there.
     pub(super) from: Vec<Origin>,
     hash: digest::Context,
@@ -103,7 +105,7 @@ impl Profile {
 impl<'a> Reader<'a> {
     pub(super) fn new(findings: &'a Findings) -> Self {
         let hash = digest::Context::new(&digest::SHA256);
-        Self { findings, unchecked: Vec::new(), files: 0, from: Vec::new(), hash }
+        Self { findings, unchecked: Vec::new(), files: 0, ignored: BTreeSet::new(), from: Vec::new(), hash }
     }
 
     /// All configuration files of the folders, merged.
@@ -198,6 +200,9 @@ impl<'a> Reader<'a> {
         for entry in entries {
             match entry {
                 Ok(entry) if origin::is_configuration(&entry) => files.push(entry.path()),
+                Ok(entry) if origin::is_meant(&entry) => {
+                    self.ignored.insert(entry.path());
+                }
                 Ok(_) => {}
                 Err(error) => return self.not_read(folder, &error),
             }

@@ -15,6 +15,9 @@
 mod document;
 mod meaning;
 mod origin;
+mod service;
+mod slips;
+mod state_directory;
 mod surroundings;
 mod table;
 mod words;
@@ -145,11 +148,13 @@ impl Loaded {
     /// A look at what the configuration points to: files and ports. None of it makes the configuration invalid;
     /// each is one line for the log. `now_us` is the wall clock, µs since 1970.
     pub fn look_around(&self, now_us: i64) -> Vec<String> {
-        // The spool looks at its own directory when it is opened, and a bus says by itself what is wrong with its port.
+        // Of its directory the spool says later what is wrong, but not what to do. Whether it is durable it says by itself, and a
+        // bus what is wrong with its port.
+        let state = self.pointers.iter().filter_map(surroundings::state_for_us);
         let mut pointers = self.pointers.clone();
         pointers.retain(|pointer| !matches!(pointer.to, PointsTo::State { .. } | PointsTo::SerialPort(_)));
         let look = surroundings::look(&pointers, now_us);
-        look.faults.iter().chain(&look.warnings).map(ToString::to_string).collect()
+        look.faults.into_iter().chain(state).chain(look.warnings).map(|found| found.to_string()).collect()
     }
 }
 
@@ -174,6 +179,8 @@ struct Gathered {
     draft: Config,
     tree: Tree,
     files: usize,
+    /// Not read, for their name.
+    ignored: BTreeSet<PathBuf>,
     faults: Vec<Fault>,
     warnings: Vec<Fault>,
     unchecked: Vec<Unchecked>,
@@ -229,11 +236,12 @@ fn gather_with(
     };
     let draft = read(&tree, &mut reading);
     let (unchecked, pointers) = (reading.unchecked, reading.pointers);
-    let files = reader.files;
+    let (files, ignored) = (reader.files, std::mem::take(&mut reader.ignored));
     let draft = Config { from: std::mem::take(&mut reader.from), hash: reader.hash(), ..draft };
     let mut gathered = Gathered {
         draft,
         files,
+        ignored,
         faults: findings.faults.take(),
         warnings: findings.warnings.take(),
         unread: unchecked.iter().map(|unchecked| unchecked.path.clone()).collect(),

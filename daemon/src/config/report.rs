@@ -6,13 +6,13 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use fieldspool_drivers::bus::BusSpec;
+use fieldspool_drivers::bus::{BusSpec, Link};
 
 use super::document::Data;
-use super::fault::Fault;
+use super::fault::{Fault, Unchecked};
 use super::folders::Folders;
 use super::meaning::{self, Machine, Reading};
-use super::words::duration_words;
+use super::words::{duration_words, one_line};
 use super::{Gathered, gather, surroundings};
 
 /// Nothing is wrong.
@@ -22,6 +22,10 @@ const EXIT_NO_INPUT: u8 = 66;
 /// Where only files and ports have faults: `run` warns of each and starts.
 const STARTS_ALL_THE_SAME: &str =
     "the text is right: the daemon starts with it, reads what it can, and warns of the rest";
+
+/// Why a request of the plan may ask for more than its points.
+const WIDER: &str = "a Modbus RTU request may read registers between its points, and one or two (8 or 16 coils) beyond them: answers \
+                     of one length could be taken for each other";
 
 /// Something is wrong (sysexits EX_CONFIG).
 const EXIT_CONFIG: u8 = 78;
@@ -40,7 +44,7 @@ pub struct CheckReport {
 pub fn check(path: Option<&Path>, plan: bool, now_us: i64) -> CheckReport {
     let folders = Folders::of(path);
     if let Some(path) = path.filter(|path| !path.exists()) {
-        let text = format!("{}: there is no such file or folder\n", path.display());
+        let text = one_line(&format!("{}: there is no such file or folder", path.display())) + "\n";
         return CheckReport { text, exit: EXIT_NO_INPUT };
     }
     check_in(&folders, plan, now_us)
@@ -81,6 +85,10 @@ fn findings(gathered: &Gathered) -> String {
     for unchecked in &gathered.unchecked {
         line(&mut text, format_args!("{unchecked}"));
     }
+    for path in &gathered.ignored {
+        let hint = format!("{}: hint: this file is not read: its name does not end in .toml", path.display());
+        line(&mut text, format_args!("{}", one_line(&hint)));
+    }
     text
 }
 
@@ -116,16 +124,17 @@ fn summary(gathered: &Gathered, folders: &Folders, text: &mut String) {
         counted(devices, "device"),
         counted(points, "point"),
     );
-    let judged = match gathered.faults.len() {
-        0 => "ok".to_owned(),
-        faults => counted(faults, "fault"),
+    let nothing_seen = gathered.files == 0 && !gathered.unchecked.is_empty();
+    let mut verdict = match gathered.faults.len() {
+        0 if nothing_seen => Vec::new(),
+        0 => vec!["ok".to_owned()],
+        faults => vec![counted(faults, "fault")],
     };
-    let mut verdict = vec![judged];
     if !gathered.warnings.is_empty() {
         verdict.push(counted(gathered.warnings.len(), "warning"));
     }
     if !gathered.unchecked.is_empty() {
-        verdict.push(format!("{} not checked", counted(gathered.unchecked.len(), "file")));
+        verdict.push(not_checked(&gathered.unchecked));
     }
     if gathered.files == 0 && gathered.faults.is_empty() && gathered.unchecked.is_empty() {
         let looked: Vec<String> = folders.config.iter().map(|folder| folder.display().to_string()).collect();
@@ -133,6 +142,15 @@ fn summary(gathered: &Gathered, folders: &Folders, text: &mut String) {
         return;
     }
     line(text, format_args!("{counts}: {}", verdict.join(", ")));
+}
+
+/// Of a folder, all that lies in it is unknown.
+pub(super) fn not_checked(unchecked: &[Unchecked]) -> String {
+    let folders = unchecked.iter().filter(|unchecked| unchecked.path.is_dir()).count();
+    let counts = [(unchecked.len() - folders, "file"), (folders, "folder")];
+    let counts: Vec<String> =
+        counts.iter().filter(|(count, _)| *count > 0).map(|(count, one)| counted(*count, one)).collect();
+    format!("{} not checked", counts.join(" and "))
 }
 
 /// A file that is a profile is checked as one.
@@ -175,7 +193,8 @@ fn gathered_profile(
 
 /// What will be polled, and what it costs.
 fn plan_words(gathered: &Gathered, text: &mut String) {
-    for bus in &gathered.draft.buses {
+    let buses = &gathered.draft.buses;
+    for bus in buses {
         let spec = &bus.spec;
         line(text, format_args!("bus {}: {} {}", spec.name, spec.link.tag(), spec.link.place()));
         requests(spec, text);
@@ -197,6 +216,10 @@ fn plan_words(gathered: &Gathered, text: &mut String) {
         for (name, words) in gathered.factory.iter().filter(|(name, _)| used.contains(name.as_str())) {
             line(text, format_args!("  {name} comes from the factory with {words}"));
         }
+    }
+    let is_rtu = |spec: &BusSpec| matches!(spec.link, Link::ModbusRtu(_) | Link::ModbusRtuTcp(_));
+    if buses.iter().any(|bus| is_rtu(&bus.spec) && !bus.spec.devices.is_empty()) {
+        line(text, format_args!("{WIDER}"));
     }
 }
 

@@ -16,14 +16,13 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::fault::{Fault, Unchecked};
 use super::meaning::{Pointer, PointsTo};
+use super::service;
+use super::state_directory::{Writer, obstacle};
 use crate::page::words;
 use crate::spool::not_durable;
 
 /// A certificate that ends within so many days is worth a word.
 const EXPIRY_DAYS: i64 = 30;
-
-/// The user that the package's service runs as.
-const SERVICE_USER: &str = "fieldspool";
 
 /// What was found around a configuration.
 #[derive(Debug, Default)]
@@ -53,10 +52,19 @@ pub(super) fn look(pointers: &[Pointer], now_us: i64) -> Look {
             PointsTo::Identity { cert, key, client } => look.identity(pointer, (cert, key), *client, now_us),
             PointsTo::Secret(path) => look.secret(pointer, path),
             PointsTo::SerialPort(path) => look.serial_port(pointer, path),
-            PointsTo::State { directory, required } => look.state(pointer, directory, *required),
+            PointsTo::State { directory, required, named } => {
+                look.state(pointer, directory, *required, *named);
+            }
         }
     }
     look
+}
+
+/// What keeps this process from storing.
+pub(super) fn state_for_us(pointer: &Pointer) -> Option<Fault> {
+    let PointsTo::State { directory, named, .. } = &pointer.to else { return None };
+    let (what, remedy) = obstacle(directory, *named, &Writer::Us)?;
+    Some(found(pointer, "", what, remedy))
 }
 
 /// The common name of the first certificate in a file.
@@ -156,13 +164,13 @@ impl Look {
         }
         self.private(at, "key", key);
         let Some(bytes) = self.seen(at, "key", key, read(key)) else { return };
+        if is_locked(&bytes) {
+            let what = format!("{} is locked with a pass phrase", key.display());
+            return self.fault(at, "key", what, "unlock it: openssl pkey -in OLD -out NEW".to_owned());
+        }
         let Ok(private) = PrivateKeyDer::from_pem_slice(&bytes) else {
-            let words = if bytes.windows(20).any(|part| part == b"BEGIN ENCRYPTED PRIV") {
-                ("is locked with a pass phrase", "unlock it: openssl pkey -in OLD -out NEW")
-            } else {
-                ("holds no private key in PEM", "PKCS#8, PKCS#1 and SEC1 are understood")
-            };
-            return self.fault(at, "key", format!("{} {}", key.display(), words.0), words.1.to_owned());
+            let what = format!("{} holds no private key in PEM", key.display());
+            return self.fault(at, "key", what, "PKCS#8, PKCS#1 and SEC1 are understood".to_owned());
         };
         let Ok(signer) = rustls::crypto::ring::sign::any_supported_type(&private) else {
             let what = format!("{} holds a key of a kind that TLS here does not use", key.display());
@@ -234,10 +242,7 @@ impl Look {
     /// A file that only the service may read.
     fn private(&mut self, at: &Pointer, key: &str, path: &Path) {
         let Ok(metadata) = fs::metadata(path) else { return };
-        let cure = || {
-            let path = shell_word(path);
-            format!("run: sudo chown {SERVICE_USER}: {path} && sudo chmod 600 {path}")
-        };
+        let cure = || service::make_private(path, &at.place.file);
         let mode = metadata.mode() & 0o777;
         if mode & 0o007 != 0 {
             let what = format!("{} can be read by everybody (mode {mode:03o})", path.display());
@@ -245,8 +250,8 @@ impl Look {
         } else if mode & 0o020 != 0 {
             let what = format!("{} can be changed by its group (mode {mode:03o})", path.display());
             self.fault(at, key, what, cure());
-        } else if service_is_locked_out(&metadata) {
-            let what = format!("{} cannot be read by the service's user {SERVICE_USER}", path.display());
+        } else if service::is_locked_out(&metadata) {
+            let what = format!("{} cannot be read by the service's user {}", path.display(), service::USER);
             self.fault(at, key, what, cure());
         }
     }
@@ -268,7 +273,10 @@ impl Look {
 }
 
 impl Look {
-    fn state(&mut self, at: &Pointer, directory: &Path, required: bool) {
+    fn state(&mut self, at: &Pointer, directory: &Path, required: bool, named: bool) {
+        if let Some((what, remedy)) = obstacle(directory, named, &Writer::of_service()) {
+            return self.fault(at, "", what, remedy);
+        }
         // Before the first start it does not exist: it will lie where its parent does.
         let there = directory.ancestors().find(|path| path.exists()).unwrap_or(directory);
         let Some(why) = not_durable(there) else { return };
@@ -284,7 +292,7 @@ impl Look {
     fn port_fault(&mut self, at: &Pointer, path: &Path, fault: PortFault) {
         match fault.kind {
             // The daemon has it: that is what it is for.
-            PortFaultKind::Busy if fault.holders.iter().any(|holder| holder.name == SERVICE_USER) => {}
+            PortFaultKind::Busy if fault.holders.iter().any(|holder| holder.name == service::USER) => {}
             PortFaultKind::Absent => {
                 let present = ports_present();
                 let remedy = if present.is_empty() {
@@ -303,6 +311,12 @@ impl Look {
     }
 }
 
+/// A key behind a pass phrase: in PKCS#8, or in the older form with headers.
+fn is_locked(pem: &[u8]) -> bool {
+    let holds = |words: &[u8]| pem.windows(words.len()).any(|part| part == words);
+    holds(b"-----BEGIN ENCRYPTED PRIVATE KEY") || (holds(b"Proc-Type:") && holds(b",ENCRYPTED"))
+}
+
 fn found(at: &Pointer, key: &str, what: String, remedy: String) -> Fault {
     // A pointer to a pair stands at `cert`; the key has its own line in the message.
     let path = match at.key.strip_suffix("cert") {
@@ -310,22 +324,6 @@ fn found(at: &Pointer, key: &str, what: String, remedy: String) -> Fault {
         _ => at.key.clone(),
     };
     Fault { place: Some(at.place.clone()), key: path, what, remedy, is_syntax: false }
-}
-
-/// Whether the service's user, if there is one on this machine, cannot read a file of these owners and this mode.
-fn service_is_locked_out(metadata: &fs::Metadata) -> bool {
-    let Ok(Some(user)) = nix::unistd::User::from_name(SERVICE_USER) else { return false };
-    let mode = metadata.mode();
-    if metadata.uid() == user.uid.as_raw() {
-        return mode & 0o400 == 0;
-    }
-    let in_group = metadata.gid() == user.gid.as_raw()
-        || nix::unistd::Group::from_gid(metadata.gid().into())
-            .ok()
-            .flatten()
-            .is_some_and(|group| group.mem.iter().any(|member| member == SERVICE_USER));
-    let bit = if in_group { 0o040 } else { 0o004 };
-    mode & bit == 0
 }
 
 /// The name of a port that stays when adapters are plugged in another order.
@@ -349,11 +347,4 @@ fn ports_present() -> Vec<String> {
     names.sort_unstable();
     names.truncate(8);
     names
-}
-
-/// A path as a shell takes it.
-fn shell_word(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain = text.chars().all(|c| c.is_alphanumeric() || "/._-+:@".contains(c));
-    if plain { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }

@@ -11,6 +11,15 @@ pub(super) fn quoted(text: &str) -> String {
     format!("{shown}{more}\"")
 }
 
+/// A message as one line: names of files may hold anything.
+pub(super) fn one_line(words: &str) -> String {
+    let mut line = String::with_capacity(words.len());
+    for c in words.chars() {
+        if c.is_control() { line.extend(c.escape_debug()) } else { line.push(c) }
+    }
+    line
+}
+
 /// A list for a sentence: `"a", "b" or "c"`.
 pub(super) fn either(words: &[&str]) -> String {
     match words {

@@ -91,8 +91,8 @@ pub(super) enum PointsTo {
     Secret(PathBuf),
     /// A serial port.
     SerialPort(PathBuf),
-    /// The state directory, and whether it must survive a power cut.
-    State { directory: PathBuf, required: bool },
+    /// The state directory, whether it must survive a power cut, and whether a person named it.
+    State { directory: PathBuf, required: bool, named: bool },
 }
 
 /// Reads everything.
@@ -110,7 +110,8 @@ pub(super) fn config(tree: &Tree, reading: &mut Reading<'_>) -> Config {
     let spool = spool::read(&mut table, state_directory);
     if let Some((place, key)) = table.spot("state_directory").filter(|_| !tree.entries.is_empty()) {
         let (directory, required) = (spool.directory.clone(), spool.require_durable);
-        reading.pointers.push(Pointer { place, key, to: PointsTo::State { directory, required } });
+        let to = PointsTo::State { directory, required, named: table.has("state_directory") };
+        reading.pointers.push(Pointer { place, key, to });
     }
     let runtime_directory = path(&mut table, "runtime_directory");
     let runtime_directory = runtime_directory.unwrap_or_else(|| reading.machine.runtime_directory.clone());

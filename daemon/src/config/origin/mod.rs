@@ -92,6 +92,15 @@ pub(super) fn is_configuration(entry: &fs::DirEntry) -> bool {
     entry.path().extension().is_some_and(|extension| extension == "toml") && !hidden
 }
 
+/// It is named as configuration is elsewhere: somebody may think that it counts.
+pub(super) fn is_meant(entry: &fs::DirEntry) -> bool {
+    const ENDS: [&str; 7] = ["toml", "conf", "cfg", "ini", "yaml", "yml", "json"];
+    let (path, name) = (entry.path(), entry.file_name());
+    let end = path.extension().map(|end| end.to_string_lossy().to_ascii_lowercase());
+    let hidden = name.as_encoded_bytes().starts_with(b".");
+    !hidden && end.is_some_and(|end| ENDS.contains(&end.as_str())) && !path.is_dir()
+}
+
 impl Config {
     /// What of this configuration's folders is gone where `new` was read, or could not be: in words, with what to do; `None` if
     /// nothing is.

@@ -80,6 +80,37 @@ fn a_message_is_one_short_line_whatever_stood_in_the_file() {
 }
 
 #[test]
+fn a_character_that_nobody_sees_is_named_and_pointed_to() {
+    let cases = [
+        ("gateway = \"a\u{1b}b\"\n", "1:13: a control character (U+001B); remove it"),
+        ("gateway = \"a\0b\"\n", "1:13: a control character (U+0000); remove it"),
+        ("\u{0}\n", "1:1: a control character (U+0000); remove it"),
+        ("# a comment \u{7}\n", "1:13: a control character (U+0007); remove it"),
+        ("gateway\u{a0}= \"gw\"\n", "1:8: a no-break space (U+00A0); write a plain space instead"),
+        ("gateway =\u{a0}\"gw\"\n", "1:10: a no-break space (U+00A0); write a plain space instead"),
+        ("gate\u{200b}way = \"gw\"\n", "1:5: an invisible character (U+200B); remove it"),
+        (
+            "trust_rtc = true\rpage = false\r",
+            "1:17: a carriage return (U+000D) within a line; save the file with line ends of Unix (LF)",
+        ),
+        // In a text it is no fault, and not what is wrong with this line.
+        ("[page]\nnames = [\"a\u{a0}b\"\n", "2:"),
+    ];
+    for (text, expected) in cases {
+        let said = messages(&[("a.toml", text)]);
+        assert!(said[0].starts_with(&format!("a.toml:{expected}")), "{text:?}: {said:?}");
+        assert!(expected == "2:" || said.len() == 1, "{said:?}");
+        assert!(!said[0].contains("no-break") || text.starts_with('g'), "{said:?}");
+    }
+    let windows = messages(&[("a.toml", "trust_rtc = true\r\ngatway = \"x\"\r\n")]);
+    assert_eq!(
+        windows,
+        ["a.toml:2:1: unknown key \"gatway\"; did you mean \"gateway\"?"],
+        "these are line ends"
+    );
+}
+
+#[test]
 fn what_is_probably_not_meant_is_a_warning_and_leaves_a_configuration() {
     let bus = |period: &str, speed: u32| {
         format!(

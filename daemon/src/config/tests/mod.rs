@@ -3,6 +3,7 @@
 mod bad;
 mod merged;
 mod random;
+mod said;
 mod shipped;
 mod surroundings;
 

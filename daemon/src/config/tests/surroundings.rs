@@ -6,6 +6,7 @@ use std::path::Path;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 
+use crate::config::state_directory::{Writer, obstacle};
 use crate::config::{Folders, load, report};
 
 /// 2026-11-20, between the dates of the certificates made here.
@@ -91,6 +92,14 @@ fn every_bad_file_is_said_with_its_cure() {
             |folder| {
                 let locked =
                     "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
+                secret(&folder.join("tls/gateway.key"), locked);
+            },
+            "a.toml:4:8: uplink.key: tls/gateway.key is locked with a pass phrase; unlock it: openssl pkey -in OLD -out NEW",
+        ),
+        (
+            |folder| {
+                // openssl ec -aes256
+                let locked = "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nAAAA\n-----END EC PRIVATE KEY-----\n";
                 secret(&folder.join("tls/gateway.key"), locked);
             },
             "a.toml:4:8: uplink.key: tls/gateway.key is locked with a pass phrase; unlock it: openssl pkey -in OLD -out NEW",
@@ -191,4 +200,75 @@ fn an_empty_password_and_one_that_all_can_read_are_faults() {
         open.text
     );
     assert!(!open.text.contains("secret"), "a secret never reaches a message");
+}
+
+#[test]
+fn a_cure_never_changes_what_lies_outside_the_configuration() {
+    let text = |file: &str| {
+        format!(
+            "gateway = \"gw1\"\n[uplink]\nbroker = \"mqtts://b\"\nuser = \"u\"\npassword_file = \"{file}\"\n"
+        )
+    };
+    let named = report_after(&text("/etc/passwd"), |_| {});
+    let linked = report_after(&text("pw"), |folder| {
+        std::os::unix::fs::symlink("/etc/passwd", folder.join("pw")).unwrap();
+    });
+    for (report, file) in [(named, "/etc/passwd"), (linked, "pw")] {
+        let copy = format!("sudo install -o fieldspool -g fieldspool -m 600 {file} ");
+        assert!(report.text.contains(&copy), "{}", report.text);
+        assert!(!report.text.contains("chown") && !report.text.contains("chmod"), "{}", report.text);
+    }
+}
+
+/// What `check` says of a state directory below `folder`, and what the log of a start does.
+fn about_state(folder: &Path, state: &Path) -> (String, Vec<String>) {
+    fs::write(folder.join("a.toml"), format!("state_directory = {state:?}\n")).unwrap();
+    let folders = Folders { config: vec![folder.to_path_buf()], profiles: Vec::new(), named: true };
+    let report = report::check_in(&folders, false, NOW_US);
+    let first = report.text.lines().next().unwrap_or_default().to_owned();
+    assert_eq!(
+        report.exit == 78,
+        first.contains("state_directory: ") && !first.contains("warning: "),
+        "{first}"
+    );
+    (first, load(&folders).look_around(NOW_US))
+}
+
+#[test]
+fn a_state_directory_that_cannot_hold_a_spool_is_a_fault_and_a_line_of_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    fs::write(path("file"), "").unwrap();
+    std::os::unix::fs::symlink(path("not-mounted"), path("link")).unwrap();
+    let cases = [
+        ("file", "/file is not a directory; name a folder: "),
+        ("file/below", "/file is not a directory; name a folder: "),
+        ("link", "/link is a link that leads nowhere; mount its disk, or name a folder: "),
+        ("link/below", "/link is a link that leads nowhere; mount its disk, or name a folder: "),
+    ];
+    for (state, words) in cases {
+        let (check, start) = about_state(folder.path(), &path(state));
+        assert!(check.contains("a.toml:1:19: state_directory: ") && check.contains(words), "{check}");
+        assert_eq!(start, [check], "the start says the same");
+    }
+    for fine in ["", "new", "new/deeper"] {
+        let (check, start) = about_state(folder.path(), &path(fine));
+        assert!(!check.contains("cannot") && start.is_empty(), "{check} {start:?}");
+    }
+}
+
+#[test]
+fn a_state_directory_that_nobody_but_another_user_may_write_has_a_cure_that_changes_nothing_that_is_there() {
+    let words = |state: &str| {
+        let nobody = Writer::of("nobody").unwrap();
+        obstacle(Path::new(state), true, &nobody).map(|(what, remedy)| format!("{what}; {remedy}"))
+    };
+    let there = words("/etc").unwrap();
+    assert!(there.starts_with("/etc cannot be written by the service's user fieldspool; run: sudo install -d -o fieldspool -g fieldspool -m 750 /etc/fieldspool, and name that: state_directory = \"/etc/fieldspool\""), "{there}");
+    let made = words("/etc/no-such-folder/deep").unwrap();
+    assert!(made.starts_with("/etc/no-such-folder/deep does not exist, and cannot be made in /etc by the service's user fieldspool; run: sudo install -d -o fieldspool -g fieldspool -m 750 /etc/no-such-folder/deep"), "{made}");
+    assert!(made.contains("ReadWritePaths=/etc/no-such-folder/deep"), "{made}");
+    assert_eq!(words("/tmp"), None, "everybody may write there");
+    let unnamed = obstacle(Path::new("/etc/no-such-folder"), false, &Writer::of("nobody").unwrap());
+    assert_eq!(unnamed, None, "systemd makes it");
 }
