@@ -79,8 +79,8 @@ pub(super) struct Inner {
     pub(super) left_out: bool,
     /// One past the last reading of this run that a commit took.
     pub(super) taken_to: u64,
-    /// Something was confirmed since memory was last looked through for that.
-    pub(super) confirmed: bool,
+    /// Batches confirmed since memory was last looked through for them.
+    pub(super) confirmed: usize,
     /// Records confirmed, and not yet marked on disk.
     pub(super) sent: HashSet<(RunId, u64)>,
     /// Records on disk that wait.
@@ -132,7 +132,8 @@ impl Inner {
     /// Drops until the ring fits its bound again: what was confirmed, and then the oldest.
     pub(super) fn bound(&mut self) {
         let fits = self.bytes <= RING_BYTES_MAX;
-        if !fits {
+        // To look through all takes time, and memory may be full for days.
+        if !fits && self.confirmed * 64 > self.ring.len() {
             self.drop_confirmed();
         }
         while self.bytes > RING_BYTES_MAX {
@@ -140,6 +141,11 @@ impl Inner {
             let Some(kept) = self.ring.remove(at) else { break };
             self.bytes -= kept.bytes;
             self.readings -= kept.batch.readings.len();
+            if let Some(books) = self.ledger.runs.get_mut(&kept.batch.run)
+                && books.settled.covers(kept.batch.seq, kept.batch.end())
+            {
+                books.leave_out(kept.batch.seq, kept.batch.end());
+            }
             self.lose(kept.batch.run, kept.batch.seq, kept.batch.end(), GapCause::Overflow);
         }
         if !fits {
@@ -147,12 +153,10 @@ impl Inner {
         }
     }
 
-    /// Of what was confirmed nobody lacks anything. The oldest goes, and some more than need be: to look through all takes time.
+    /// Of what was confirmed nobody lacks anything. The oldest goes, and some more than need be.
     fn drop_confirmed(&mut self) {
-        let Some(books) = self.ledger.runs.get_mut(&self.run).filter(|_| std::mem::take(&mut self.confirmed))
-        else {
-            return;
-        };
+        let Some(books) = self.ledger.runs.get_mut(&self.run) else { return };
+        self.confirmed = 0;
         let enough = RING_BYTES_MAX - RING_BYTES_MAX / 8;
         let (run, mut bytes, mut readings) = (self.run, self.bytes, self.readings);
         self.ring.retain(|kept| {
@@ -161,7 +165,7 @@ impl Inner {
                 return true;
             }
             if bytes <= enough {
-                self.confirmed = true;
+                self.confirmed += 1;
                 return true;
             }
             bytes -= kept.bytes;
@@ -279,7 +283,7 @@ impl Inner {
         for one in confirmed {
             match *one {
                 Confirmed::Batch { run, seq, n } => {
-                    self.confirmed |= run == self.run;
+                    self.confirmed += usize::from(run == self.run);
                     if let Some(books) = self.ledger.runs.get_mut(&run) {
                         books.confirm(seq, seq.saturating_add(n));
                         self.dirty.insert(run);

@@ -410,6 +410,7 @@ impl Ledger {
             let mut books = RunBooks { durable: UNFOLDED, unfolded: true, ..RunBooks::default() };
             books.settled.insert(0, UNFOLDED);
             books.folded.insert(0, UNFOLDED);
+            books.blockless.all_below(UNFOLDED);
             self.runs.insert(run, books);
         }
         let Some(books) = self.runs.get_mut(&run) else { return 0 };

@@ -425,7 +425,7 @@ fn inner(settings: SpoolSettings, run: RunId, next_event: u64) -> Inner {
         unrecorded: None,
         left_out: false,
         taken_to: 0,
-        confirmed: false,
+        confirmed: 0,
         sent: HashSet::new(),
         events_waiting: 0,
         commands: VecDeque::new(),

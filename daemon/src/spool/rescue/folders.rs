@@ -1,9 +1,11 @@
 //! The folders of what was set aside: which are still to be searched, and what becomes of those that were.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use crate::model::RunId;
 use crate::spool::aside;
 use crate::spool::copy::Copy;
 use crate::spool::salvage::log_fault;
@@ -70,6 +72,12 @@ pub(super) struct Unfinished {
 impl Unfinished {
     pub(super) fn is_empty(&self) -> bool {
         self.folders.is_empty() && self.unclear.is_empty()
+    }
+
+    /// In which life each of them was set aside. `None`: there may be others.
+    pub(super) fn lives(&self) -> Option<HashSet<RunId>> {
+        let places = self.folders.iter().chain(self.unclear.iter().map(|(place, _)| place));
+        places.map(|place| aside::age(place).0.parse().ok()).collect()
     }
 }
 

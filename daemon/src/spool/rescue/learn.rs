@@ -33,7 +33,11 @@ impl Rescue {
         }
         self.present = Some(readings);
         for row in rows.iter().filter(|row| row.run != self.own && row.ended) {
-            self.said.whole(row.run, &row.books);
+            // The records of what a life had lost before it set a file aside lie in that file, and nowhere else.
+            match &self.lives {
+                Some(lives) if !lives.contains(&row.run) => self.said.whole(row.run, &row.books),
+                _ => self.said.end(row.run, row.books.durable),
+            }
         }
         self.taken.extend(records.iter().map(|event| (event.run, event.number)));
         self.hear(&records);

@@ -126,6 +126,8 @@ pub(super) struct Rescue {
     last_wall_us: BTreeMap<RunId, i64>,
     /// Up to where each run was durable.
     at_risk: BTreeMap<RunId, u64>,
+    /// Lives in which the files were set aside that were not searched when this began. `None`: the disk does not tell.
+    lives: Option<HashSet<RunId>>,
     /// Runs that files found here had folded away.
     folded: Vec<(RunId, RunId)>,
     floors: Floors,
@@ -172,6 +174,7 @@ impl Rescue {
             taken: records,
             last_wall_us: BTreeMap::new(),
             at_risk,
+            lives: unfinished.lives(),
             folded: Vec::new(),
             floors: Floors::default(),
             said: Said::default(),

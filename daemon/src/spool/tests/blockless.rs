@@ -3,7 +3,7 @@
 use super::taken_back::Life;
 use super::*;
 use crate::spool::blockless::BLOCKLESS_MAX;
-use crate::spool::ledger::{EXCEPTIONS_MAX, INTERVALS_MAX};
+use crate::spool::ledger::{EXCEPTIONS_MAX, INTERVALS_MAX, Ledger, RunBooks};
 use crate::spool::schema;
 
 fn unsent(directory: &Path) -> SpoolSettings {
@@ -83,6 +83,24 @@ fn a_link_that_flaps_for_long_leaves_nothing_that_waits_and_is_nowhere() {
         blockless.may_hold(last.seq, last.end()),
         "and what is confirmed in time is not stored, as before"
     );
+}
+
+#[test]
+fn a_folded_run_that_waits_again_forgets_nothing_without_a_block() {
+    let run = RunId { counter: 1, random: 1 };
+    let mut ledger = Ledger::default();
+    let mut books = RunBooks { durable: 200_000, ..RunBooks::default() };
+    books.settled.insert(0, 200_000);
+    books.leave_out(100_000, 100_010);
+    ledger.runs.insert(run, books);
+    ledger.fold(run);
+    ledger.wait_again(run, 0, 100_000);
+    ledger.wait_again(run, 100_010, 200_000);
+    let books = ledger.runs.get_mut(&run).expect("its books are back");
+    for at in 0..2 * EXCEPTIONS_MAX as u64 {
+        books.confirm(at * 40 + 5, at * 40 + 25);
+    }
+    assert!(books.for_disk().settled.covers(100_000, 100_010));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use super::taken_back::{Life, NEXT};
 use super::*;
 use crate::spool::schema::{self, Schema};
+use crate::spool::shared::Command;
 use crate::spool::verify;
 
 /// Searched in many small pieces.
@@ -178,4 +179,50 @@ fn a_file_that_is_taken_back_is_cut_off_anywhere_and_gives_each_reading_and_each
     book.live(directory.path(), &schema::CURRENT, 3);
     let directory = copy_whole(directory.path());
     cut_everywhere(directory.path(), &NEXT, &book, (false, 15));
+}
+
+/// The records of what a life had lost lie in the file that it sets aside. Its row in the next file tells of the loss, and nothing else does.
+#[test]
+fn a_loss_whose_record_went_with_the_file_is_told_whenever_the_rescue_is_cut_off() {
+    for how in ["not at all", "a power cut", "in order"] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut life = Life::begin(small(directory.path()), &schema::CURRENT);
+        let (run, shape) = (life.spool.run, big_shape());
+        let mut plant = Plant::new(run);
+        let batches: Vec<_> = (0..5).map(|_| plant.batch()).collect();
+        for batch in &batches {
+            life.store(batch);
+        }
+        for at in 1..60 {
+            life.store(&big(run, at * 10, &shape));
+        }
+        let now = life.now;
+        life.spool.dead_letter(vec![Confirmed::from(&*batches[1])], "no", now).expect("stored");
+        let file = rusqlite::Connection::open(directory.path().join(store::FILE)).expect("opens");
+        file.execute_batch("PRAGMA secure_delete = ON; DELETE FROM event").expect("gone");
+        let busy: i64 =
+            file.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).expect("a row");
+        assert_eq!(busy, 0, "no copy of it is left");
+        drop(file);
+        let generation = life.spool.generation();
+        life.spool.tell(Command::FileDamaged { generation, what: "damaged".into() });
+        life.turn();
+        assert!(life.spool.busy(), "searching");
+        let cut = copy_whole(directory.path());
+        let mut life = match how {
+            "a power cut" => Life::begin(small(cut.path()), &schema::CURRENT),
+            "in order" => {
+                life.close();
+                Life::begin(small(directory.path()), &schema::CURRENT)
+            }
+            _ => life,
+        };
+        life.settle();
+        life.now += Duration::from_secs(20);
+        life.settle();
+        let (waits, events) = life.waiting();
+        let told = gaps(&events, run, GapCause::DeadLetter);
+        assert_eq!(told, numbers(&batches[1..2]), "{how}: {events:?}");
+        assert_eq!(numbers(&waits).union(&told).count(), 600, "{how}");
+    }
 }

@@ -116,3 +116,24 @@ fn a_record_that_grew_with_a_failed_commit_tells_its_loss_once_whether_it_landed
     a_record_that_grows(true);
     a_record_that_grows(false);
 }
+
+#[test]
+fn who_has_read_what_landed_begins_anew_when_it_was_brought_again_with_more() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut life = Life::begin(settings(directory.path()), &schema::CURRENT);
+    let mut plant = Plant::new(life.spool.run);
+    let (first, landed, more) = (plant.batch(), plant.batch(), plant.batch());
+    life.store(&first);
+    let disk = block_commits(directory.path());
+    life.store(&landed);
+    put_block(&disk, &landed);
+    disk.execute_batch("COMMIT").expect("landed");
+    drop(disk);
+    let before = life.spool.committed().resends;
+    assert_eq!(life.waiting().0, [first.clone(), landed.clone()], "it can be read");
+    life.spool.append(more.clone(), life.now);
+    life.now += Duration::from_secs(2);
+    life.settle();
+    assert_eq!(life.waiting().0, [first, landed, more]);
+    assert!(life.spool.committed().resends > before);
+}

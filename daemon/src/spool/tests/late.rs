@@ -252,7 +252,7 @@ fn a_hole_of_what_was_confirmed_costs_no_file_among_however_many_stretches() {
     let mut full = Full::begin();
     let (_, next) = full.piece(Cursor::START);
     let (second, _) = full.piece(next);
-    full.confirm(&second[5..6]);
+    full.confirm(&second[5..60]);
     let before = full.dropped();
     full.poll(1);
     assert_eq!((full.dropped(), full.hole_follows_a_window().is_some()), (before, true));

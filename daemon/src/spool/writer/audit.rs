@@ -250,6 +250,8 @@ impl Writer {
         if !audit.bad.is_empty() {
             tracing::warn!(lost = readings, error = %found, "damage in the spool");
             inner.must_record(Body::Corruption { found, saved: 0, lost: readings }, (shared.now)());
+            // Confirmed readings lay in them too.
+            inner.ledger.lacks_blocks();
         }
         // With the commit that books the loss: emptied before it, and cut in between, they would make the file look as if it hid
         // what was in them.

@@ -40,6 +40,8 @@ pub(super) struct Window {
     pub(super) again: Vec<RunId>,
     /// Damaged blocks.
     pub(super) empty: Vec<Spot>,
+    /// Blocks go that wait to be sent.
+    pub(super) evicts: bool,
     /// The gap record that may still grow after this commit: its place in `events`.
     pub(super) open_gap: Option<usize>,
     /// Confirmations are written too.
@@ -98,10 +100,16 @@ impl Writer {
             }
             Ok(written) => {
                 let undone = self.undo_from().is_some();
+                // What a failed commit had brought to the disk may have been read: it lies elsewhere now, with more. And what is evicted
+                // may be with the sender, who has not sent it yet.
+                let begins_anew = undone || window.evicts;
                 let found = if undone { store::found(store.connection()).ok() } else { None };
                 self.store = Some(store);
                 self.proved();
                 self.committed(window, &written);
+                if begins_anew {
+                    self.shared.committed.send_modify(|committed| committed.resends += 1);
+                }
                 if let Some(found) = found {
                     // Which records the failed commit had marked as sent, the file knows.
                     self.shared.lock().events_waiting = found.events_waiting;
@@ -273,12 +281,12 @@ impl Writer {
     /// A commit failed: its window goes back to the front of the memory ring.
     fn put_back(&mut self, window: Window) {
         let mut inner = self.shared.lock();
+        inner.confirmed += window.kept.len();
         for kept in window.kept.into_iter().rev() {
             inner.readings += kept.batch.readings.len();
             inner.ring.push_front(kept);
         }
         inner.in_hand = None;
-        inner.confirmed = true;
         // What this commit has made of losses and of records is made anew: a disk that fails for days would pile it up, and tell records
         // twice that are still there.
         for event in window.events.into_iter().take(window.came).rev() {
