@@ -54,8 +54,8 @@ impl Writer {
         let (going, unread) = proved(store, &victims.unsettled)?;
         self.unread |= unread;
         let told = self.told(store, now_due)?;
-        window.evicts |= !going.is_empty();
-        let losing = window.evicts || !self.shared.lock().gaps.is_empty();
+        window.begins_anew |= !going.is_empty();
+        let losing = window.begins_anew || !self.shared.lock().gaps.is_empty();
         let many = if losing { self.many_gaps(store, window)? } else { Vec::new() };
         let stamp = (self.shared.now)();
         let shared = self.shared.clone();

@@ -40,8 +40,9 @@ pub(super) struct Window {
     pub(super) again: Vec<RunId>,
     /// Damaged blocks.
     pub(super) empty: Vec<Spot>,
-    /// Blocks go that wait to be sent.
-    pub(super) evicts: bool,
+    /// Who walks the backlog has to begin anew: blocks go that wait, and the sender may hold them without having sent them yet; or what a
+    /// failed commit had brought to the disk, and may have been read, comes again elsewhere, with more.
+    pub(super) begins_anew: bool,
     /// The gap record that may still grow after this commit: its place in `events`.
     pub(super) open_gap: Option<usize>,
     /// Confirmations are written too.
@@ -100,16 +101,11 @@ impl Writer {
             }
             Ok(written) => {
                 let undone = self.undo_from().is_some();
-                // What a failed commit had brought to the disk may have been read: it lies elsewhere now, with more. And what is evicted
-                // may be with the sender, who has not sent it yet.
-                let begins_anew = undone || window.evicts;
+                window.begins_anew |= undone;
                 let found = if undone { store::found(store.connection()).ok() } else { None };
                 self.store = Some(store);
                 self.proved();
                 self.committed(window, &written);
-                if begins_anew {
-                    self.shared.committed.send_modify(|committed| committed.resends += 1);
-                }
                 if let Some(found) = found {
                     // Which records the failed commit had marked as sent, the file knows.
                     self.shared.lock().events_waiting = found.events_waiting;
@@ -274,6 +270,7 @@ impl Writer {
         drop(inner);
         self.shared.committed.send_modify(|committed| {
             committed.commits += 1;
+            committed.resends += u64::from(window.begins_anew);
             (committed.next_seq, committed.waiting, committed.records) = (next_seq, waiting, records);
         });
     }
