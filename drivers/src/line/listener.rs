@@ -167,7 +167,7 @@ impl Listener {
         if !self.has_spoken() || awaited.is_empty() {
             return;
         }
-        let booked = patience.charge(now);
+        let booked = patience.charge(self.trying, now);
         let turn_at = (!self.early).then_some(booked);
         for index in awaited {
             if let Some(sentence) = self.sentences.get_mut(index) {

@@ -6,8 +6,9 @@
 //! Promises: a sentence is believed only if it is whole, not longer than 1 024 bytes, passes the checksum and
 //! begins as selected. An old sentence is never a new reading: each is used once a group, stamped with the
 //! arrival of its first byte. After a query without an answer the line rests until a late answer must have
-//! passed, and the answers of instruments that share a line must begin differently; a sentence that answers never bring is waited for three times, and then once a minute, or more
-//! seldom where many are missing: together that costs a thirtieth of the line's time. Numbers are read
+//! passed, and the answers of instruments that share a line must begin differently; a sentence that answers
+//! never bring is waited for three times, then once a minute, later once in two, or more seldom where many are
+//! missing: together that costs a thirtieth of the line's time. Numbers are read
 //! strictly: what is not wholly understood is `unreadable`, never half a number. Memory is bounded whatever arrives;
 //! every poll has one total deadline, also while an instrument babbles.
 //!

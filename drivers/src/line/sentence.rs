@@ -13,7 +13,7 @@ use super::patience::Patience;
 const LONGEST_RHYTHM: Duration = Duration::from_secs(3_600);
 
 /// So many queries in a row that were answered, but not with it, and it is given up. One is enough while the line has no
-/// time left for waiting.
+/// time left for what is not given up.
 const IN_VAIN: u8 = 3;
 
 /// Shortest pause between two queries that wait for a sentence that is given up.
