@@ -17,7 +17,7 @@ use crate::modbus::asked::{Asked, IfHeld};
 use crate::modbus::client::{Envelope, Plan};
 use crate::modbus::decode;
 use crate::modbus::ignored::Presence;
-use crate::modbus::plan::Request;
+use crate::modbus::plan::{Request, Shape};
 use crate::modbus::transaction::{Answer, Ask, Failure};
 use crate::point::Scaling;
 use crate::value::{Cause, Sample};
@@ -30,9 +30,11 @@ pub(in crate::modbus) struct Reading<'a> {
     at: Option<Instant>,
     turnaround: Option<Duration>,
     asked: bool,
-    /// An answer came damaged; that of a retry does not count.
-    damaged: bool,
+    /// Shapes whose answers came damaged; those of retries do not count.
+    damaged: Vec<Shape>,
     held_until: Option<Instant>,
+    /// What the next poll begins with: it could not be sent now, and it was its turn or a damaged one stands before it.
+    first_held: Option<usize>,
     /// Places of the samples that say nothing if the device answers.
     unsaid: Vec<usize>,
     link_down: bool,
@@ -61,8 +63,9 @@ impl<'a> Reading<'a> {
             at: None,
             turnaround: None,
             asked: false,
-            damaged: false,
+            damaged: Vec::new(),
             held_until: None,
+            first_held: None,
             unsaid: Vec::new(),
             link_down: false,
             left_out: false,
@@ -89,10 +92,12 @@ impl<'a> Reading<'a> {
                 return;
             }
         }
-        let first = if to.plan.first < to.plan.now.len() { to.plan.first } else { 0 };
         let all = to.plan.now.len();
-        let cut_off = self.walk(line, to, (first, all), deadline).await;
-        to.plan.first = cut_off.unwrap_or_default();
+        to.plan.first = if to.plan.first < all { to.plan.first } else { 0 };
+        let cut_off = self.walk(line, to, (to.plan.first, all), deadline).await;
+        // What goes before a damaged one keeps its place: behind it, it would be held.
+        let same = if self.damaged.is_empty() { 0 } else { to.plan.first };
+        to.plan.first = cut_off.or(self.first_held).unwrap_or(same);
         let stopped = cut_off.is_some() && Instant::now() < deadline;
         // What is held is still to be asked.
         if !stopped && !passed_over && self.held_until.is_none() {
@@ -188,13 +193,15 @@ impl<'a> Reading<'a> {
                 self.asked = true;
                 let narrowed = to.plan.unanswered(index, Instant::now());
                 match self.turnaround {
-                    Some(_) if narrowed => Next::Again,
+                    // Of a device that may not be there one request a poll is enough.
+                    _ if narrowed && !to.presence.is_in_doubt() => Next::Again,
                     Some(_) => Next::Forward,
                     None => Next::Stop,
                 }
             }
             Err(Failure::Damaged) => {
-                (self.asked, self.damaged) = (true, true);
+                self.asked = true;
+                self.damaged.extend(to.plan.now.get(index).map(|planned| planned.request.shape()));
                 self.mark(to.plan, index, Cause::BadFrame);
                 Next::Forward
             }
@@ -215,6 +222,7 @@ impl<'a> Reading<'a> {
             Err(Failure::HungUp) => {
                 to.silent(index, Cause::Silent);
                 self.asked = true;
+                to.plan.unanswered(index, Instant::now());
                 self.line_is_down();
                 Next::Stop
             }
@@ -224,6 +232,11 @@ impl<'a> Reading<'a> {
     /// A request could not be sent, and may not be before `until`.
     fn held(&mut self, to: &mut Asked<'_>, index: usize, until: Instant) {
         self.held_until = Some(self.held_until.map_or(until, |held| held.min(until)));
+        // One that is always damaged would else keep it from being asked for ever.
+        let shape = to.plan.now.get(index).map(|planned| planned.request.shape());
+        if index == to.plan.first || shape.is_some_and(|shape| self.damaged.contains(&shape)) {
+            self.first_held.get_or_insert(index);
+        }
         if to.if_held == IfHeld::SayNothing && to.is_first_hold(index, until) {
             let items = to.plan.now.get(index).into_iter().flat_map(|planned| &planned.request.items);
             self.unsaid.extend(items.map(|item| item.slot));
@@ -315,7 +328,7 @@ impl<'a> Reading<'a> {
             (None, None) if self.left_out && !self.asked && !presence.is_in_doubt() => {
                 Outcome::Answered { turnaround: Duration::ZERO }
             }
-            _ if self.damaged => Outcome::Damaged,
+            _ if !self.damaged.is_empty() => Outcome::Damaged,
             _ => Outcome::Silent,
         };
         let held = matches!(outcome, Outcome::Held { .. });

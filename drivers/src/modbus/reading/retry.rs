@@ -83,7 +83,10 @@ impl Reading<'_> {
             }
             Err(Failure::Held(until)) => self.held_until = Some(until),
             Err(Failure::LinkDown | Failure::HungUp) => self.line_is_down(),
-            Err(Failure::Damaged) => (self.asked, self.damaged) = (true, true),
+            Err(Failure::Damaged) => {
+                self.asked = true;
+                self.damaged.push((ask.function, ask.data_bytes));
+            }
             Ok(_) | Err(Failure::Silent | Failure::NeverQuiet) => self.asked = true,
         }
     }

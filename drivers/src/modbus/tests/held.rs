@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::peer::{Asked, HOLD_OFF, Kind, TIMEOUT, device, now};
+use super::peer::{Act, Asked, HOLD_OFF, Kind, TIMEOUT, device, now};
 use super::*;
 use crate::modbus::asked::{Asked as Whom, IfHeld};
 use crate::modbus::client::Plan;
@@ -94,6 +94,63 @@ async fn a_group_that_is_polled_seldom_waits_until_all_of_it_can_be_asked() {
                 assert_eq!(samples(&poll), good, "{kind:?}");
                 bus.idle(soon(20)).await;
             }
+        }
+    }
+}
+
+/// A device that takes holding registers one by one. Of 0 the answer is always damaged, and once it does not answer for 2.
+async fn damaged(kind: Kind, period: Duration) -> Bus {
+    let mut lost = 0;
+    let link = device(kind, move |_, asked: Asked| {
+        lost += usize::from((asked.address, asked.count) == (2, 1));
+        match (asked.function, asked.address, asked.count) {
+            (4, ..) => now(asked.counting(asked.address)),
+            (_, _, 2..) => now(asked.exception(2)),
+            // Two bytes that are not its check sum.
+            (_, 0, _) => vec![Act::Raw(Duration::ZERO, [asked.counting(0), vec![1, 2]].concat())],
+            (_, 2, _) if lost == 2 => Vec::new(),
+            _ => now(asked.counting(asked.address)),
+        }
+    })
+    .await;
+    let mut points = [0, 2, 4, 100].map(|address| (Table::Holding, address, Type::U16));
+    points[3].0 = Table::Input;
+    let mut spec = spec(link, &[1], &points);
+    spec.devices[0].groups[0].period = period;
+    Bus::open_lazily(spec)
+}
+
+#[tokio::test]
+async fn a_request_that_is_always_damaged_does_not_keep_others_of_its_shape_from_being_asked() {
+    for kind in [Kind::Rtu, Kind::RtuTcp] {
+        let mut bus = damaged(kind, Duration::from_millis(100)).await;
+        let (sound, deadline) = (uints(&[0, 2, 4, 100]), soon(60_000));
+        let (mut good, mut damaged) = ([0; 4], 0);
+        while good[1] < 4 || good[2] < 4 || damaged < 4 {
+            assert!(Instant::now() < deadline, "{kind:?}: good {good:?}, damaged {damaged}");
+            let poll = bus.poll(0, 0, soon(5_000)).await;
+            for place in 0..4 {
+                let said = sample(&poll, place).cloned();
+                good[usize::from(place)] += usize::from(said.as_ref() == sound.get(usize::from(place)));
+                damaged += usize::from(said == Some(Sample::bad(Cause::BadFrame)));
+            }
+            bus.idle(soon(100)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn of_a_group_that_is_polled_seldom_all_is_good_in_each_poll_but_what_is_always_damaged() {
+    for kind in [Kind::Rtu, Kind::RtuTcp] {
+        let mut bus = damaged(kind, Duration::from_secs(3_600)).await;
+        let good = uints(&[2, 4, 100]);
+        let (mut in_a_row, mut polls) = (0, 0);
+        while in_a_row < 4 {
+            polls += 1;
+            let poll = poll_unheld(&mut bus, 0, Duration::from_secs(5)).await;
+            in_a_row = if samples(&poll)[1..] == good { in_a_row + 1 } else { 0 };
+            assert!(polls <= 12, "{kind:?}: {poll:?}");
+            bus.idle(Instant::now() + HOLD_OFF).await;
         }
     }
 }

@@ -1,10 +1,16 @@
-//! For how long a request stays narrowed, in virtual time.
+//! For how long a request stays narrowed, in virtual time; and what a poll brings in which a silence narrows it.
 
-use super::peer::TIMEOUT;
+use std::sync::{Arc, Mutex};
+
+use super::peer::{Act, Asked, Kind, TIMEOUT, device, now};
 use super::retries::{leave_out, plan};
 use super::*;
-use crate::modbus::client::Plan;
+use crate::modbus::asked::{Asked as Whom, IfHeld};
+use crate::modbus::client::{Envelope, Plan};
 use crate::modbus::ignored::{Presence, Retries};
+use crate::modbus::reading::Reading;
+use crate::modbus::tcp::Connection;
+use crate::value::Cause;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -99,4 +105,100 @@ fn a_request_that_was_narrowed_to_one_is_tried_again_although_it_was_left_out_on
     plan.now[0].ignored.answered(&mut Retries::new(TIMEOUT));
     plan.relearn(now + HOUR * 2);
     assert_eq!(plan.now[0].request.count, 3);
+}
+
+/// What each of so many polls asks, and brings, of a device that answered until now. Its wide requests were narrowed an
+/// hour ago, and their parts were answered.
+async fn relearned(
+    addresses: [u16; 4],
+    polls: usize,
+    script: impl Fn(Asked) -> Vec<Act> + Send + 'static,
+) -> Vec<(Vec<(u16, u16)>, Vec<Sample>)> {
+    let log: Arc<Mutex<Vec<(u16, u16)>>> = Arc::default();
+    let heard = Arc::clone(&log);
+    let link = device(Kind::Tcp, move |_, asked: Asked| {
+        heard.lock().unwrap().push((asked.address, asked.count));
+        script(asked)
+    })
+    .await;
+    let Link::ModbusTcp(tcp) = &link else { panic!("{link:?}") };
+    let mut line = Envelope::Tcp(Connection::new(tcp));
+    let mut plan = plan(addresses);
+    let wide = plan.now.len();
+    let then = Instant::now();
+    (0..wide).rev().for_each(|index| assert!(plan.narrow(index, then) || plan.now[index].request.count == 1));
+    plan.now.iter_mut().for_each(|part| part.answered = true);
+    plan.relearn(then + HOUR);
+    assert_eq!(plan.now.len(), wide);
+    let scaling = Scaling::default();
+    let scalings = [Some(&scaling); 4];
+    let (mut presence, mut retries, mut all) = (Presence::default(), Retries::new(TIMEOUT), Vec::new());
+    presence.answered();
+    for _ in 0..polls {
+        let (plan, if_held) = (&mut plan, IfHeld::ComeBack);
+        let mut asked = Whom {
+            unit: 1,
+            plan,
+            presence: &mut presence,
+            retries: &mut retries,
+            if_held,
+            names: ("hall", "meter"),
+        };
+        let mut reading = Reading::new(&[0, 1, 2, 3], &scalings);
+        reading.ask_all(&mut line, &mut asked, soon(5_000)).await;
+        let poll = reading.poll(presence);
+        if poll.outcome == Outcome::Silent {
+            presence.silent();
+        }
+        all.push((std::mem::take(&mut *log.lock().unwrap()), samples(&poll)));
+    }
+    all
+}
+
+#[tokio::test]
+async fn when_the_first_request_of_a_group_is_tried_again_in_vain_its_parts_are_good_in_the_same_poll() {
+    let ignores_wide = |asked: Asked| {
+        if asked.count > 1 { Vec::new() } else { now(asked.counting(asked.address)) }
+    };
+    let polls = relearned([0, 2, 100, 200], 2, ignores_wide).await;
+    assert_eq!(polls[0].0, [(0, 3), (0, 1), (2, 1), (100, 1), (200, 1)]);
+    assert_eq!(polls[1].0, polls[0].0[1..]);
+    for (_, samples) in &polls {
+        assert_eq!(*samples, uints(&[0, 2, 100, 200]));
+    }
+}
+
+#[tokio::test]
+async fn a_device_that_is_gone_when_wide_requests_are_tried_again_costs_one_wait_more_and_not_one_for_each() {
+    let polls = relearned([0, 3, 50, 53], 5, |_| Vec::new()).await;
+    let asked: Vec<usize> = polls.iter().map(|(asked, _)| asked.len()).collect();
+    assert_eq!(asked, [2, 1, 1, 1, 1], "{polls:?}");
+}
+
+#[tokio::test]
+async fn a_wide_request_at_which_the_device_hangs_up_is_narrowed_as_if_it_were_ignored() {
+    for kind in [Kind::Tcp, Kind::RtuTcp] {
+        let wide: Arc<Mutex<usize>> = Arc::default();
+        let heard = Arc::clone(&wide);
+        let link = device(kind, move |_, asked: Asked| {
+            if asked.address < 100 || asked.count == 1 {
+                return now(asked.counting(asked.address));
+            }
+            *heard.lock().unwrap() += 1;
+            vec![Act::Close]
+        })
+        .await;
+        let points = [0, 100, 102].map(|address| (Table::Holding, address, Type::U16));
+        let mut bus = Bus::open_lazily(spec(link, &[1], &points));
+        let deadline = soon(20_000);
+        let mut poll = bus.poll(0, 0, soon(2_000)).await;
+        assert_eq!(samples(&poll)[1].quality, Quality::Bad(Cause::LinkDown), "{kind:?}");
+        while samples(&poll) != uints(&[0, 100, 102]) {
+            assert!(Instant::now() < deadline, "{kind:?}: never good: {poll:?}");
+            bus.idle(soon(20)).await;
+            poll = bus.poll(0, 0, soon(2_000)).await;
+        }
+        let wide = *wide.lock().unwrap();
+        assert!((3..=6).contains(&wide), "{kind:?}: {wide} times"); // a connection that has worked is tried twice
+    }
 }
