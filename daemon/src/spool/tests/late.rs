@@ -229,9 +229,9 @@ fn a_full_memory_drops_what_was_confirmed_before_what_nobody_has() {
         from = next;
     }
     // The server takes all but each 50th batch: a device that it refuses. Without a disk that cannot become a dead letter.
-    for _ in 0..80 {
+    for _ in 0..8 {
         let first = full.seq;
-        full.poll(100);
+        full.poll(1_000);
         let mut from = Cursor::START;
         let mut taken = Vec::new();
         while let Ok(Some(span)) = full.life.spool.span(from) {
@@ -325,7 +325,7 @@ fn a_power_cut_after_a_full_memory_has_dropped_out_of_turn_costs_no_file() {
         at_a_windows_end |= full.hole_follows_a_window().expect("a hole in memory");
         full.heal();
         // As far as the books of the first windows, and no further.
-        for _ in 0..40 {
+        for _ in 0..3 {
             full.life.now += Duration::from_millis(1);
             full.life.spool.turn(full.life.now);
             after_a_power_cut(&full);
