@@ -29,13 +29,8 @@ impl Gate {
     }
 }
 
-fn is_gap(item: &Item) -> bool {
-    matches!(item, Item::Event(event) if matches!(event.body, Body::Gap { .. }))
-}
-
-#[tokio::test]
-async fn while_a_commit_stands_still_nobody_waits_for_it() {
-    let directory = tempfile::tempdir().expect("a directory");
+/// A clock that stands still, and the writer who asks it, while the gate is shut.
+fn gated() -> (Arc<Gate>, impl Fn() -> Stamp + Send + Sync + 'static) {
     let gate = Arc::new(Gate::default());
     let passes = gate.clone();
     let now = move || {
@@ -43,6 +38,17 @@ async fn while_a_commit_stands_still_nobody_waits_for_it() {
         passes.until(|(shut, _)| !shut);
         stamp(0)
     };
+    (gate, now)
+}
+
+fn is_gap(item: &Item) -> bool {
+    matches!(item, Item::Event(event) if matches!(event.body, Body::Gap { .. }))
+}
+
+#[tokio::test]
+async fn while_a_commit_stands_still_nobody_waits_for_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (gate, now) = gated();
     let opened = Spool::open(settings(directory.path()), Board::default(), now);
     let Opened { spool, run, .. } = opened.expect("opens");
     let mut plant = Plant::new(run);
@@ -103,13 +109,7 @@ async fn what_a_power_cut_would_have_cost_before_the_commit_is_shown_after_it() 
 #[tokio::test]
 async fn what_comes_and_is_confirmed_while_a_commit_is_under_way_makes_no_books() {
     let directory = tempfile::tempdir().expect("a directory");
-    let gate = Arc::new(Gate::default());
-    let passes = gate.clone();
-    let now = move || {
-        passes.set(|(_, came)| *came += 1);
-        passes.until(|(shut, _)| !shut);
-        stamp(0)
-    };
+    let (gate, now) = gated();
     let patient = SpoolSettings { commit_every: Duration::from_secs(3_600), ..settings(directory.path()) };
     let opened = Spool::open(patient, Board::default(), now);
     let Opened { spool, run, .. } = opened.expect("opens");

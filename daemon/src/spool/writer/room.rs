@@ -55,7 +55,7 @@ impl Writer {
         self.unread |= unread;
         let told = self.told(store, now_due)?;
         window.begins_anew |= !going.is_empty();
-        let losing = window.begins_anew || !self.shared.lock().gaps.is_empty();
+        let losing = !going.is_empty() || !self.shared.lock().gaps.is_empty();
         let many = if losing { self.many_gaps(store, window)? } else { Vec::new() };
         let stamp = (self.shared.now)();
         let shared = self.shared.clone();
