@@ -264,7 +264,9 @@ pub(super) fn adopt(
     inner.events_waiting = adopted.events_waiting;
     inner.sent.clear();
     inner.floor = adopted.mark.floor;
-    shared.newest_event.store(newest.max(store.next().1 - 1), Ordering::Release);
+    let (block, event) = store.next();
+    shared.newest_event.store(newest.max(event - 1), Ordering::Release);
+    shared.newest_block.store(block - 1, Ordering::Release);
     Ok(())
 }
 

@@ -394,7 +394,9 @@ impl Parts {
     ) -> (Writer, Reader) {
         let bytes_max = open::bytes_max(&shared.lock().settings);
         if let Ok((store, _)) = &entered {
-            shared.newest_event.store(store.next().1 - 1, Ordering::Release);
+            let (block, event) = store.next();
+            shared.newest_event.store(event - 1, Ordering::Release);
+            shared.newest_block.store(block - 1, Ordering::Release);
         }
         let mut writer = Writer::new(shared.clone(), file.to_owned(), bytes_max, entered, now);
         writer.begin_rescue(damaged);

@@ -181,7 +181,9 @@ impl Reader {
             }
             if waiting > 0 {
                 let known = |run, first, next| settled(shared, run, first, next);
-                let (batches, at) = source.waiting(after, floor, &known)?;
+                // Asked now: the file is open, and if it is another one its numbers are others.
+                let newest = shared.newest_block.load(Ordering::Acquire);
+                let (batches, at) = source.waiting(after, (floor, newest), &known)?;
                 next.block = at;
                 items.extend(batches);
             }

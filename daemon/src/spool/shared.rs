@@ -102,6 +102,9 @@ pub(super) struct Shared {
     pub(super) committing: Mutex<()>,
     /// Row id of the newest record on disk.
     pub(super) newest_event: AtomicI64,
+    /// Number of the newest block that the writer knows to be on the disk. What a failed commit has left there all the same is behind it, and
+    /// given to nobody: it is taken out, and comes again or is told as lost.
+    pub(super) newest_block: AtomicU64,
     /// What this program knows.
     pub(super) schema: &'static Schema,
     /// Changes when the file is another one: the reader opens anew.
@@ -170,6 +173,7 @@ impl Shared {
             #[cfg(test)]
             committing: Mutex::new(()),
             newest_event: AtomicI64::new(0),
+            newest_block: AtomicU64::new(0),
             schema,
             generation: AtomicU64::new(0),
         }

@@ -98,11 +98,11 @@ impl Source {
         }))
     }
 
-    /// Waiting batches behind `after`, or from `floor` on, and where to go on.
+    /// Waiting batches behind `after`, or from `floor` on, up to the block `newest`, and where to go on.
     pub fn waiting(
         &mut self,
         after: Cursor,
-        floor: u64,
+        (floor, newest): (u64, u64),
         settled: Settled<'_>,
     ) -> Result<(Vec<Item>, u64), StoreError> {
         let started = Instant::now();
@@ -114,6 +114,9 @@ impl Source {
                 return Ok((items, at));
             }
             for heading in headings {
+                if heading.spot.number > newest {
+                    return Ok((items, at));
+                }
                 let done =
                     heading.header.is_some_and(|header| settled(header.run, header.first, header.next));
                 if !done {

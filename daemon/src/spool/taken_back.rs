@@ -80,7 +80,7 @@ impl TakenBack {
         }
         let ledger = &self.ledger;
         let settled = |run, first, next| ledger.settled(run, first, next);
-        let (items, at) = self.source.waiting(self.at, self.mark.floor, &settled)?;
+        let (items, at) = self.source.waiting(self.at, (self.mark.floor, u64::MAX), &settled)?;
         self.at.block = at;
         self.damaged += self.source.damaged.drain(..).count() as u64;
         let batch = |item| match item {

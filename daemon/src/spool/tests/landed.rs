@@ -118,22 +118,28 @@ fn a_record_that_grew_with_a_failed_commit_tells_its_loss_once_whether_it_landed
 }
 
 #[test]
-fn who_has_read_what_landed_begins_anew_when_it_was_brought_again_with_more() {
+fn what_landed_with_a_failed_commit_is_given_to_nobody_before_it_comes_again_or_is_told_as_lost() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut life = Life::begin(settings(directory.path()), &schema::CURRENT);
-    let mut plant = Plant::new(life.spool.run);
-    let (first, landed, more) = (plant.batch(), plant.batch(), plant.batch());
+    let run = life.spool.run;
+    let shape = big_shape();
+    let (first, landed) = (big(run, 0, &shape), big(run, 10, &shape));
     life.store(&first);
     let disk = block_commits(directory.path());
     life.store(&landed);
     put_block(&disk, &landed);
     disk.execute_batch("COMMIT").expect("landed");
     drop(disk);
-    let before = life.spool.committed().resends;
-    assert_eq!(life.waiting().0, [first.clone(), landed.clone()], "it can be read");
-    life.spool.append(more.clone(), life.now);
+    assert_eq!(numbers(&life.waiting().0), (0..10).collect(), "nobody has booked the other");
+    // It comes back to memory, which is full, and of all it is the oldest.
+    for i in 2..4000 {
+        life.spool.append(big(run, i * 10, &shape), life.now);
+    }
+    assert_eq!(numbers(&life.waiting().0), (0..10).collect());
     life.now += Duration::from_secs(2);
     life.settle();
-    assert_eq!(life.waiting().0, [first, landed, more]);
-    assert!(life.spool.committed().resends > before);
+    let (waits, events) = life.waiting();
+    let (waits, lost) = (numbers(&waits), gaps(&events, run, GapCause::Overflow));
+    assert!(lost.contains(&10) && lost.is_disjoint(&waits) && waits.contains(&0));
+    assert_eq!((waits.len() + lost.len()) as u64, 40_000, "each is given, or told as lost");
 }

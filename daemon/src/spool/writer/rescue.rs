@@ -188,6 +188,9 @@ impl Writer {
                 if let Some(newest) = written.event_ids.last() {
                     self.shared.newest_event.store(*newest, Ordering::Release);
                 }
+                if let Some((newest, _)) = written.blocks.last() {
+                    self.shared.newest_block.store(newest.number, Ordering::Release);
+                }
                 // The piece is on the disk, whatever becomes of the log: nothing has to be undone.
                 self.store.as_ref().map_or(Ok(()), bound_log).map_err(|error| (error, None))
             }

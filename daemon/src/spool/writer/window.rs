@@ -40,8 +40,8 @@ pub(super) struct Window {
     pub(super) again: Vec<RunId>,
     /// Damaged blocks.
     pub(super) empty: Vec<Spot>,
-    /// Who walks the backlog has to begin anew: blocks go that wait, and the sender may hold them without having sent them yet; or what a
-    /// failed commit had brought to the disk, and may have been read, comes again elsewhere, with more.
+    /// Who walks the backlog has to begin anew: blocks go that wait, and the sender may hold them without having sent them yet; or went
+    /// with a commit that failed, whose losses are booked all the same.
     pub(super) begins_anew: bool,
     /// The gap record that may still grow after this commit: its place in `events`.
     pub(super) open_gap: Option<usize>,
@@ -232,6 +232,9 @@ impl Writer {
         }
         if let Some(newest) = written.event_ids.last() {
             self.shared.newest_event.store(*newest, Ordering::Release);
+        }
+        if let Some((newest, _)) = written.blocks.last() {
+            self.shared.newest_block.store(newest.number, Ordering::Release);
         }
         if let Some(first) = window.kept.first() {
             self.meter.stored(self.now, self.now.saturating_duration_since(first.at));
