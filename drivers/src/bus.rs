@@ -289,7 +289,7 @@ pub struct Counters {
     pub answers: u64,
     /// Answers that were exceptions, by code 0 to 255 summed.
     pub exceptions: u64,
-    /// No answer in time.
+    /// No answer in time, or a gateway that hung up at this device.
     pub timeouts: u64,
     /// CRC or checksum errors.
     pub crc_errors: u64,

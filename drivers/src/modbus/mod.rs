@@ -2,7 +2,8 @@
 //!
 //! Reading order: [`settings`] and [`source`] (what the configuration says), [`plan`] (which requests), [`decode`]
 //! (what answers mean), [`transaction`], then the two envelopes, [`tcp`] and [`rtu`], and [`client`] with
-//! [`reading`], which join them, [`asked`] and [`ignored`] (what a device never answers).
+//! [`reading`], which join them, [`asked`] and [`ignored`] (what a device never answers), [`hang_ups`] (a gateway that
+//! closes the connection).
 //!
 //! Promises: no wrong value (an answer is believed only if everything the envelope offers says that it answers the
 //! request), one deadline for each transaction, bounded memory on any input, a line that stays usable after a cancelled
@@ -17,6 +18,7 @@ mod backoff;
 mod client;
 mod decode;
 mod faults;
+mod hang_ups;
 mod ignored;
 mod plan;
 mod reading;

@@ -3,7 +3,8 @@
 //! An answer is believed only if transaction id, protocol id, unit, function and length are right. A late answer
 //! carries an old transaction id and is skipped, so a silent unit behind a gateway costs its timeout and nothing more:
 //! no reconnection, no wait. The connection is dropped when its framing is lost, when the peer closes it, and
-//! after three unanswered requests in a row, because a cable pulled without a word looks just like that.
+//! after three unanswered requests in a row, because a cable pulled without a word looks just like that. A peer that closes
+//! it at one unit, and answers for others, says that this unit is silent: the next request connects at once.
 //!
 //! Its own framing, not the client of tokio-modbus: that one returns a stale transaction id as an error instead of
 //! skipping it, buffers up to 64 KiB on a peer's word, and checks the length of an answer in debug builds only.
@@ -16,6 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::backoff::Backoff;
+use super::hang_ups::HangUps;
 use super::settings::{Endpoint, TcpLink};
 use super::transaction::{Answer, Ask, Failure};
 use crate::bus::Counters;
@@ -46,6 +48,7 @@ pub(crate) struct Connection {
     /// This connection has brought an answer.
     proven: bool,
     unanswered: u32,
+    hang_ups: HangUps,
     up: bool,
     backoff: Backoff,
     counters: Counters,
@@ -71,6 +74,7 @@ impl Connection {
             writing: false,
             proven: false,
             unanswered: 0,
+            hang_ups: HangUps::default(),
             up: false,
             backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(30), true),
             counters: Counters::default(),
@@ -80,17 +84,28 @@ impl Connection {
     /// One request and its answer, by `deadline`. The data of a believed answer is in [`Connection::data`].
     ///
     /// A connection that has worked and turns out closed is replaced at once, one time: many devices close what
-    /// was idle for a few seconds.
+    /// was idle for a few seconds. So is one on which another answer is awaited: it may have been closed for that one.
     pub(crate) async fn transact(&mut self, ask: Ask, deadline: Instant) -> Result<Answer, Failure> {
         loop {
             self.open(deadline).await?;
-            let (reused, requests) = (self.proven, self.counters.requests);
+            let (reused, requests) = (self.proven || self.unanswered > 0, self.counters.requests);
             match self.exchange(ask, deadline).await {
-                Ok(result) => return result,
+                Ok(result) => {
+                    if result.is_ok() {
+                        self.hang_ups.answered(ask.unit);
+                    }
+                    return result;
+                }
                 Err(_closed) if reused => self.disconnect(),
                 Err(error) => {
-                    self.fail(lost_words(&self.endpoint, &error));
                     let sent = self.counters.requests > requests;
+                    if sent && is_hang_up(&error) && self.hang_ups.is_of_the_device(ask.unit, &self.endpoint)
+                    {
+                        self.counters.timeouts += 1;
+                        self.disconnect();
+                        return Err(Failure::Silent);
+                    }
+                    self.fail(lost_words(&self.endpoint, &error));
                     return Err(if sent { Failure::HungUp } else { Failure::LinkDown });
                 }
             }
@@ -344,10 +359,18 @@ fn connect_words(endpoint: &Endpoint, refused: &str, error: &io::Error) -> Strin
     }
 }
 
+/// Whether it is the peer that closed the connection.
+pub(super) fn is_hang_up(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+    )
+}
+
 /// An open connection was lost.
 pub(super) fn lost_words(endpoint: &Endpoint, error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+        _ if is_hang_up(error) => {
             format!("{endpoint} closed the connection; many devices allow only one or two clients at a time")
         }
         io::ErrorKind::InvalidData => format!("{endpoint} does not speak Modbus TCP"),

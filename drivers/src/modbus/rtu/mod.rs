@@ -1,8 +1,8 @@
 //! Modbus RTU on a serial port or through a terminal server: the [`engine`] decides, this carries out.
 //!
 //! A [`Line`] opens its port when it is first needed, drops it at the first error (holding a vanished adapter makes
-//! the kernel number the returning one anew), and opens it again with a back-off of 0.5 to 5 s. Before every decision
-//! it reads the input empty. It may be cancelled at any await: the engine then keeps the request as a debt.
+//! the kernel number the returning one anew), and opens it again with a back-off of 0.5 to 5 s; a connection that is
+//! closed while nobody asks, or at one unit only, without one. Before every decision it reads the input empty. It may be cancelled at any await: the engine then keeps the request as a debt.
 
 pub(crate) mod crc;
 pub(crate) mod engine;
@@ -25,6 +25,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::backoff::Backoff;
+use super::hang_ups::HangUps;
 use super::settings::{Endpoint, RtuLink, RtuTcpLink};
 use super::tcp;
 use super::transaction::{Answer, Ask, Failure};
@@ -97,6 +98,10 @@ pub(crate) struct Line {
     stream: Option<Stream>,
     timer: Option<PreciseTimer>,
     engine: Engine,
+    /// This connection has brought an answer.
+    proven: bool,
+    up: bool,
+    hang_ups: HangUps,
     backoff: Backoff,
 }
 
@@ -123,37 +128,49 @@ impl Line {
 
     fn new(place: Place, timing: Timing) -> Self {
         let backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(5), false);
-        Self { place, stream: None, timer: None, engine: Engine::new(timing), backoff }
+        let (engine, hang_ups) = (Engine::new(timing), HangUps::default());
+        Self { place, stream: None, timer: None, engine, proven: false, up: false, hang_ups, backoff }
     }
 
     /// One request and its answer, by `deadline`. The data of a believed answer is in [`Line::data`].
+    ///
+    /// A connection that has worked and turns out closed before the request is sent is replaced at once.
     pub(crate) async fn transact(&mut self, ask: Ask, deadline: Instant) -> Result<Answer, Failure> {
-        self.open(deadline).await?;
-        if let Some(until) = self.engine.held(ask, Instant::now()) {
-            return Err(Failure::Held(until));
-        }
-        // The runtime learns here what has arrived while nobody looked.
-        tokio::task::yield_now().await;
-        self.engine.begin(ask, Instant::now(), deadline).map_err(Failure::Held)?;
-        let requests = self.engine.counters.requests;
-        let carried_out = match &mut self.stream {
-            Some(Stream::Serial(port)) => carry_out(&mut self.engine, &mut self.timer, port, deadline).await,
-            Some(Stream::Network(stream)) => {
-                carry_out(&mut self.engine, &mut self.timer, stream, deadline).await
+        loop {
+            self.open(deadline).await?;
+            if let Some(until) = self.engine.held(ask, Instant::now()) {
+                return Err(Failure::Held(until));
             }
-            None => return Err(Failure::LinkDown),
-        };
-        match carried_out {
-            Ok(result) => {
-                if result.is_ok() {
-                    self.backoff.succeeded();
+            // The runtime learns here what has arrived while nobody looked.
+            tokio::task::yield_now().await;
+            self.engine.begin(ask, Instant::now(), deadline).map_err(Failure::Held)?;
+            let requests = self.engine.counters.requests;
+            let (engine, timer) = (&mut self.engine, &mut self.timer);
+            let carried_out = match &mut self.stream {
+                Some(Stream::Serial(port)) => carry_out(engine, timer, port, deadline).await,
+                Some(Stream::Network(stream)) => carry_out(engine, timer, stream, deadline).await,
+                None => return Err(Failure::LinkDown),
+            };
+            let sent = self.engine.counters.requests > requests;
+            match carried_out {
+                Ok(result) => {
+                    if result.is_ok() {
+                        self.proven = true;
+                        self.hang_ups.answered(ask.unit);
+                        self.backoff.succeeded();
+                    }
+                    return result;
                 }
-                result
-            }
-            Err(error) => {
-                self.close(&error);
-                let sent = self.engine.counters.requests > requests;
-                Err(if sent { Failure::HungUp } else { Failure::LinkDown })
+                Err(error) if !sent && self.proven && self.is_hang_up(&error) => self.let_go(),
+                Err(error) if sent && self.is_of_the_device(ask.unit, &error) => {
+                    self.engine.counters.timeouts += 1;
+                    self.let_go();
+                    return Err(Failure::Silent);
+                }
+                Err(error) => {
+                    self.close(&error);
+                    return Err(if sent { Failure::HungUp } else { Failure::LinkDown });
+                }
             }
         }
     }
@@ -180,8 +197,10 @@ impl Line {
             Some(Stream::Network(stream)) => listen(&mut self.engine, stream, until).await,
             None => Ok(()),
         };
-        if let Err(error) = listened {
-            self.close(&error);
+        match listened {
+            Ok(()) => {}
+            Err(error) if self.is_hang_up(&error) => self.let_go(),
+            Err(error) => self.close(&error),
         }
         tokio::time::sleep_until(until.into()).await;
     }
@@ -191,7 +210,7 @@ impl Line {
     }
 
     pub(crate) fn is_up(&self) -> bool {
-        self.stream.is_some()
+        self.up
     }
 
     async fn open(&mut self, deadline: Instant) -> Result<(), Failure> {
@@ -211,12 +230,14 @@ impl Line {
         match opened {
             Ok(stream) => {
                 self.stream = Some(stream);
+                (self.proven, self.up) = (false, true);
                 self.timer = PreciseTimer::new().ok();
                 self.engine.counters.opens += 1;
                 self.engine.counters.last_error = None;
                 Ok(())
             }
             Err(words) => {
+                self.up = false;
                 self.engine.counters.last_error = Some(words.into());
                 self.backoff.failed(Instant::now());
                 Err(Failure::LinkDown)
@@ -224,9 +245,26 @@ impl Line {
         }
     }
 
-    fn close(&mut self, error: &io::Error) {
+    /// Whether it is the peer that closed a connection.
+    fn is_hang_up(&self, error: &io::Error) -> bool {
+        matches!(self.place, Place::Network(_)) && tcp::is_hang_up(error)
+    }
+
+    /// Whether the peer hung up at this unit, and does not at others.
+    fn is_of_the_device(&mut self, unit: u8, error: &io::Error) -> bool {
+        let Place::Network(endpoint) = &self.place else { return false };
+        tcp::is_hang_up(error) && self.hang_ups.is_of_the_device(unit, endpoint)
+    }
+
+    /// Lets the connection go; whether the line is down shows when the next one is made.
+    fn let_go(&mut self) {
         self.stream = None;
         self.engine.closed();
+    }
+
+    fn close(&mut self, error: &io::Error) {
+        self.let_go();
+        self.up = false;
         self.backoff.failed(Instant::now());
         let words = match &self.place {
             Place::Serial(port) => {

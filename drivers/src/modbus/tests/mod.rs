@@ -3,6 +3,7 @@
 
 mod contract;
 mod foreign_servers;
+mod hang_ups;
 mod held;
 mod ignored;
 mod narrowed;

@@ -47,6 +47,8 @@ pub(super) enum Act {
     Raw(Duration, Vec<u8>),
     /// Closes the connection; nothing on a serial port.
     Close,
+    /// The same, so long after the request.
+    CloseAfter(Duration),
 }
 
 impl Asked {
@@ -102,6 +104,7 @@ fn act(kind: Kind, acts: Vec<Act>, transaction: [u8; 2], out: &mpsc::Sender<Out>
             Act::Send(delay, body) => (delay, Out::Bytes(envelope(kind, transaction, &body))),
             Act::Raw(delay, bytes) => (delay, Out::Bytes(bytes)),
             Act::Close => (Duration::ZERO, Out::Close),
+            Act::CloseAfter(delay) => (delay, Out::Close),
         };
         let out = out.clone();
         tokio::spawn(async move {

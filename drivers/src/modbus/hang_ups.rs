@@ -1,0 +1,81 @@
+//! Whether a peer that hangs up says something about one device behind it, or about itself.
+//!
+//! Some gateways close the connection when a unit behind them does not answer. That is this unit's silence: were it
+//! taken for a line that is down, each poll of the unit would cost its neighbours theirs. But a peer that hangs up at
+//! whatever it is asked is a line that is down. So it is the unit's own as long as another one was answered when it was last
+//! asked, and at most one unit that was answered before has been hung up at since the last answer. (A second one: the line.)
+//!
+//! Pure. It knows units by their id, and only what it is told: an answer, or a connection that was closed while one was
+//! awaited.
+
+use std::collections::BTreeSet;
+
+use super::settings::Endpoint;
+
+/// What is known of a peer with units behind it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct HangUps {
+    /// Units that were answered for when they were last asked. (Silence changes nothing.)
+    answered: BTreeSet<u8>,
+    /// Units that left them since the last answer of any.
+    lost: usize,
+}
+
+impl HangUps {
+    /// The peer answered for a unit.
+    pub(super) fn answered(&mut self, unit: u8) {
+        self.answered.insert(unit);
+        self.lost = 0;
+    }
+
+    /// The peer hung up when this unit was asked. `true`: that is the unit's own silence.
+    pub(super) fn is_of_the_device(&mut self, unit: u8, endpoint: &Endpoint) -> bool {
+        let was_answered = self.answered.remove(&unit);
+        self.lost += usize::from(was_answered);
+        let of_the_device = self.lost < 2 && !self.answered.is_empty();
+        if was_answered && of_the_device {
+            tracing::warn!(%endpoint, unit, "connection is closed when this unit is asked: taken for its silence");
+        }
+        of_the_device
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a peer with so many units does: for each that is asked, in this order, whether it answers. Returns
+    /// whether each hang-up was the device's.
+    fn hung_up(asked: &[(u8, bool)]) -> Vec<bool> {
+        let endpoint = Endpoint { host: "10.0.0.1".into(), port: 502 };
+        let mut hang_ups = HangUps::default();
+        let mut verdicts = Vec::new();
+        for &(unit, answers) in asked {
+            if answers {
+                hang_ups.answered(unit);
+            } else {
+                verdicts.push(hang_ups.is_of_the_device(unit, &endpoint));
+            }
+        }
+        verdicts
+    }
+
+    #[test]
+    fn a_unit_at_which_the_peer_hangs_up_is_silent_as_long_as_another_one_is_answered() {
+        assert_eq!(hung_up(&[(1, true), (2, false), (2, false), (2, false)]), [true; 3]);
+        // Two that fail one behind the other: the second is the line's once.
+        let round = [(1, true), (4, false), (5, false)];
+        let all = [&[(4, true), (5, true)][..], &round, &round, &round].concat();
+        assert_eq!(hung_up(&all), [true, false, true, true, true, true]);
+    }
+
+    #[test]
+    fn a_peer_that_hangs_up_at_all_is_a_line_that_is_down() {
+        assert_eq!(hung_up(&[(1, false), (2, false), (1, false)]), [false; 3], "from the beginning");
+        assert_eq!(hung_up(&[(1, true), (1, false), (1, false)]), [false; 2], "one unit alone");
+        let well = [(1, true), (2, true), (3, true), (9, true)];
+        let down = [(1, false), (2, false), (3, false), (1, false), (2, false)];
+        let all = [&well[..], &down].concat();
+        assert_eq!(hung_up(&all), [true, false, false, false, false], "9 is asked seldom, and no excuse");
+    }
+}
