@@ -2,6 +2,7 @@
 //!
 //! Nothing found there stops the gateway, except a second instance, and a directory that `require_durable` refuses.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,8 +21,12 @@ use super::schema::Schema;
 use super::store::{self, Found, Store, StoreError, Trouble, log_of};
 use crate::model::{Batch, RunId};
 
-/// So many blocks are looked at for a batch.
-const LOOK_FOR: usize = 4096;
+/// So many blocks are looked at for the batches of one refusal. A message of one slow device among many fast ones names
+/// batches that lie far apart.
+const LOOK_FOR: usize = 16 * LOOK_AT_ONCE;
+
+/// Headings in memory at a time.
+const LOOK_AT_ONCE: usize = 1024;
 
 /// The cap in force.
 pub(super) fn bytes_max(settings: &SpoolSettings) -> u64 {
@@ -226,26 +231,37 @@ pub(super) fn log_is_missing(file: &Path) -> bool {
     file.metadata().is_ok_and(|found| found.len() > 0) && !log_of(file).exists() && Copy::head(file).open
 }
 
-/// A waiting batch by its name: its block is looked for from the floor on, a bounded way.
-pub(super) fn find_batch(
+/// Waiting batches by their names, in one walk from the floor on, however far apart their blocks lie. What lies further
+/// away than [`LOOK_FOR`] blocks, cannot be read, or is gone, is not among them.
+pub(super) fn find_batches(
     store: &Store,
     floor: u64,
-    run: RunId,
-    seq: u64,
-) -> Result<Option<Arc<Batch>>, StoreError> {
-    let connection = store.connection();
-    let Some(from) = ring::locate(connection, floor)? else { return Ok(None) };
-    for heading in ring::headings(connection, from, LOOK_FOR)? {
-        let holds = |header: block::Header| header.run == run && header.first <= seq && seq < header.next;
-        if heading.header.is_some_and(holds)
-            && let Some(bytes) = ring::block(connection, heading.spot)?
-            && let Ok(batches) = block::decode(&bytes, store.dictionary())
-            && let Some(batch) = batches.into_iter().find(|batch| batch.seq == seq)
-        {
-            return Ok(Some(Arc::new(batch)));
+    mut wanted: BTreeSet<(RunId, u64)>,
+) -> Result<BTreeMap<(RunId, u64), Arc<Batch>>, StoreError> {
+    let (connection, mut found) = (store.connection(), BTreeMap::new());
+    let (mut next, mut left) = (floor, LOOK_FOR);
+    while left > 0 && !wanted.is_empty() {
+        let Some(from) = ring::locate(connection, next)? else { break };
+        let headings = ring::headings(connection, from, LOOK_AT_ONCE.min(left))?;
+        let Some(last) = headings.last() else { break };
+        (next, left) = (last.spot.number + 1, left - headings.len());
+        for heading in headings {
+            let Some(header) = heading.header else { continue };
+            let names = (header.run, header.first)..(header.run, header.next);
+            if wanted.range(names).next().is_some()
+                && let Some(bytes) = ring::block(connection, heading.spot)?
+                && let Ok(batches) = block::decode(&bytes, store.dictionary())
+            {
+                for batch in batches {
+                    let name = (batch.run, batch.seq);
+                    if wanted.remove(&name) {
+                        found.insert(name, Arc::new(batch));
+                    }
+                }
+            }
         }
     }
-    Ok(None)
+    Ok(found)
 }
 
 /// What is wrong with where the state lives, and whether that is refused.

@@ -4,7 +4,7 @@ use tokio::sync::watch;
 
 use super::taken_back::Life;
 use super::*;
-use crate::spool::{Asked, schema};
+use crate::spool::{Asked, open as opening, schema};
 
 #[tokio::test]
 async fn a_dead_letter_leaves_the_backlog_as_a_recorded_gap() {
@@ -103,6 +103,24 @@ async fn a_dead_letter_is_answered_when_it_is_stored_and_not_before() {
     let file = rusqlite::Connection::open(directory.path().join(store::FILE)).expect("opens");
     let dead: i64 = file.query_row("SELECT count(*) FROM dead", [], |row| row.get(0)).expect("readable");
     assert_eq!(dead, 1);
+}
+
+#[test]
+fn the_batches_of_one_refusal_are_found_however_many_blocks_of_others_lie_between() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut store, _) =
+        store::Store::open(&directory.path().join(store::FILE), 1 << 30, "x").expect("opens");
+    let run = RunId { counter: 1, random: 1 };
+    let first = Plant::new(run).batch();
+    // Ten numbers apart, so that each is a block of its own.
+    let batches: Vec<_> = (0..6_000).map(|n| Arc::new(Batch { seq: n * 10, ..(*first).clone() })).collect();
+    store.commit(&store::Work { batches: &batches, apart: true, ..store::Work::default() }).expect("stored");
+    let named = [0, 2_990, 5_999].map(|n| (run, batches[n].seq));
+    // One that is not there does not keep the others from being found.
+    let wanted = named.into_iter().chain([(run, 5)]).collect();
+    let found = opening::find_batches(&store, 0, wanted).expect("readable");
+    assert_eq!(found.keys().copied().collect::<Vec<_>>(), named);
+    assert!(found.iter().all(|((_, seq), batch)| *batch.readings == *first.readings && batch.seq == *seq));
 }
 
 /// A spool of which every other batch was refused for good, and the others were confirmed.

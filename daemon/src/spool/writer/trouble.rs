@@ -1,5 +1,6 @@
 //! Trouble: a disk that fails, a file that is damaged, a block or a batch that is. How it is said, healed and booked.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -255,16 +256,23 @@ impl Writer {
         let Some(store) = &self.store else {
             return Err(SpoolError::Unavailable("the disk fails; it stays in the backlog".to_owned()));
         };
+        let mut batches = BTreeMap::new();
+        let (floor, stored) = {
+            let inner = self.shared.lock();
+            let mut stored = BTreeSet::new();
+            for one in refused {
+                let Confirmed::Batch { run, seq, .. } = *one else { continue };
+                match inner.in_memory(seq).filter(|batch| batch.run == run) {
+                    Some(batch) => _ = batches.insert((run, seq), batch),
+                    None => _ = stored.insert((run, seq)),
+                }
+            }
+            (inner.floor, stored)
+        };
+        batches.extend(open::find_batches(store, floor, stored).unwrap_or_default());
         for one in refused {
             let (name, batch) = match *one {
-                Confirmed::Batch { run, seq, n } => {
-                    let (floor, own) = {
-                        let inner = self.shared.lock();
-                        (inner.floor, inner.in_memory(seq).filter(|batch| batch.run == run))
-                    };
-                    let stored = || open::find_batch(store, floor, run, seq).unwrap_or_default();
-                    ((run, seq, n), own.or_else(stored))
-                }
+                Confirmed::Batch { run, seq, n } => ((run, seq, n), batches.remove(&(run, seq))),
                 Confirmed::Event { run, number } => ((run, number, 0), None),
             };
             self.dead.push(DeadLetter { at_us, reason: reason.to_owned(), name, batch });
