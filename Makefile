@@ -18,6 +18,8 @@ STAGE := packaging/stage.sh
 SCRIPTS := .ci/run $(wildcard packaging/*.sh) tests/fuzz/fuzz.sh
 BUILD_NEEDS := gcc libc6-dev pkg-config libsystemd-dev
 TEST_NEEDS := $(BUILD_NEEDS) python3 python3-jsonschema python3-prometheus-client mosquitto mosquitto-clients libmodbus-dev socat iproute2 strace e2fsprogs chromium chromium-driver openssl
+# Most tests wait: for a time-out, a broker, a kill. Threads that wait cost no processor.
+export RUST_TEST_THREADS ?= $(shell expr 3 '*' $$(nproc))
 LINT_NEEDS := $(BUILD_NEEDS) shellcheck systemd git jq
 
 .PHONY: help demo test lint setup deb test-deb dist release audit bench crash fuzz
