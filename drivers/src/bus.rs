@@ -353,7 +353,8 @@ impl Bus {
         Self { name, driver, down: false }
     }
 
-    /// Asks for all points of a group and returns by `deadline`. May be dropped at any time: the line stays
+    /// Asks for all points of a group and returns by `deadline`, which has the time for its requests as planned. With more of
+    /// them, because a device refused one as a whole, it goes on while they are answered, for 20 s. May be dropped at any time: the line stays
     /// usable. While the line is down it returns at once, or tries to open it if its back-off has passed.
     ///
     /// A device or group that the spec does not have yields an empty poll.
@@ -377,7 +378,7 @@ impl Bus {
     }
 
     /// Asks once for points that need not be in the spec, of one device; samples name them by their index in
-    /// `points`. For commissioning: `fieldspool read`. Never [`Outcome::Held`] unless nothing could be asked.
+    /// `points`. For commissioning: `fieldspool read`. It goes on behind `deadline` like a poll. Never [`Outcome::Held`] unless nothing could be asked.
     pub async fn read(&mut self, device: usize, points: &[Point], deadline: Instant) -> Poll {
         match &mut self.driver {
             Driver::Modbus(client) => client.read(device, points, deadline).await,

@@ -65,7 +65,8 @@ struct Slot {
     device: usize,
     group: usize,
     period: Duration,
-    /// Longest time one poll of it may take: its requests times the line's timeout.
+    /// Longest time one poll of it may take: its requests times the line's timeout. Only while a device answers more
+    /// requests than were planned (it refused one as a whole) a poll goes on behind it.
     limit: Duration,
     due: Instant,
     /// One period after its last poll began. Of several due slots the one that has waited longest in its own measure

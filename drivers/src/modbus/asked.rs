@@ -3,12 +3,16 @@
 //! It asks nothing: [`reading`](super::reading) does, and tells here what came of it. A place that the plan does not
 //! have changes nothing.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::client::{Plan, Planned};
 use super::ignored::{Presence, Retries};
 use super::transaction::Ask;
 use crate::value::Cause;
+
+/// So long after its beginning a poll ends at the latest that asks more requests than its deadline has the time for: its
+/// neighbours wait for it, and the watchdog takes a bus for stuck after a minute.
+const GOES_ON_MAX: Duration = Duration::from_secs(20);
 
 /// Whom a poll asks, and what is known of it.
 pub(super) struct Asked<'a> {
@@ -52,6 +56,17 @@ impl Asked<'_> {
             |(index, planned): (usize, &Planned)| Some((planned.ignored.due(self.retries, now)?, index));
         let waiting = self.plan.now.iter().enumerate().filter_map(due);
         waiting.min().map(|(_, index)| index).filter(|_| !self.presence.is_in_doubt())
+    }
+
+    /// When a poll ends that began then and heard the device last then. Its deadline has the time for the requests as they
+    /// were planned; narrowed, they are more. So it goes on as long as they are answered, with one silence between: a
+    /// device that goes away meanwhile costs its neighbours two time-outs, and not one for each. (A read that nobody
+    /// repeats has the time of two requests, however many it takes.)
+    pub(super) fn ends(&self, began: Instant, heard: Option<Instant>, deadline: Instant) -> Instant {
+        let more = self.plan.is_narrowed() || self.if_held == IfHeld::SaySilent;
+        let heard = heard.filter(|_| more);
+        let goes_on = heard.map(|heard| (heard + self.retries.longest() * 2).min(began + GOES_ON_MAX));
+        goes_on.map_or(deadline, |until| until.max(deadline))
     }
 
     /// Nothing came for a request, or a gateway says so.

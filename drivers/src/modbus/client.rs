@@ -135,6 +135,11 @@ impl Plan {
         self.relearn_at = narrowed.then(|| now + self.relearn_after);
     }
 
+    /// Whether it asks more requests than were planned.
+    pub(super) fn is_narrowed(&self) -> bool {
+        self.relearn_at.is_some()
+    }
+
     /// No retry of what is left out is due now.
     fn put_off(&mut self, retries: &mut Retries, now: Instant) {
         for planned in &mut self.now {

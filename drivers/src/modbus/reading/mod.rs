@@ -29,6 +29,8 @@ pub(in crate::modbus) struct Reading<'a> {
     began: Instant,
     at: Option<Instant>,
     turnaround: Option<Duration>,
+    /// When the device answered last, or was found to ignore a request in its wide form only.
+    heard: Option<Instant>,
     asked: bool,
     /// Shapes whose answers came damaged; those of retries do not count.
     damaged: Vec<Shape>,
@@ -62,6 +64,7 @@ impl<'a> Reading<'a> {
             began: Instant::now(),
             at: None,
             turnaround: None,
+            heard: None,
             asked: false,
             damaged: Vec::new(),
             held_until: None,
@@ -88,7 +91,7 @@ impl<'a> Reading<'a> {
         let passed_over = to.plan.passed_over >= retry::PASSED_OVER;
         if passed_over {
             self.try_again(line, to, deadline).await;
-            if Instant::now() >= deadline {
+            if !self.has_time(to, deadline) {
                 return;
             }
         }
@@ -98,11 +101,18 @@ impl<'a> Reading<'a> {
         // What goes before a damaged one keeps its place: behind it, it would be held.
         let same = if self.damaged.is_empty() { 0 } else { to.plan.first };
         to.plan.first = cut_off.or(self.first_held).unwrap_or(same);
-        let stopped = cut_off.is_some() && Instant::now() < deadline;
+        let stopped = cut_off.is_some() && self.has_time(to, deadline);
         // What is held is still to be asked.
         if !stopped && !passed_over && self.held_until.is_none() {
             self.try_again(line, to, deadline).await;
         }
+    }
+
+    /// Whether another request may be sent. One that is cut off would count as silent, and on a line without transaction
+    /// ids it would be owed. Half of the longest time that a request can take is enough: a poll has all of it only to the very
+    /// millisecond.
+    fn has_time(&self, to: &Asked<'_>, deadline: Instant) -> bool {
+        Instant::now() + to.retries.longest() / 2 <= to.ends(self.began, self.heard, deadline)
     }
 
     /// Until when a poll of a seldom polled group waits, so that all of it can be asked.
@@ -136,7 +146,8 @@ impl<'a> Reading<'a> {
                 self.mark(to.plan, index, cause);
                 Next::Forward
             } else {
-                let result = line.transact(to.ask(index)?, deadline).await;
+                let until = to.ends(self.began, self.heard, deadline);
+                let result = line.transact(to.ask(index)?, until).await;
                 self.take(result, line.data(), to, index)
             };
             match next {
@@ -148,7 +159,7 @@ impl<'a> Reading<'a> {
                 Next::Stop => return Some(index + 1),
                 Next::NotSent => return Some(index),
             }
-            if left > 0 && Instant::now() >= deadline {
+            if left > 0 && !self.has_time(to, deadline) {
                 return Some(index);
             }
         }
@@ -182,6 +193,7 @@ impl<'a> Reading<'a> {
                 self.asked = true;
                 self.at.get_or_insert(answer.at);
                 self.turnaround = self.turnaround.max(Some(answer.turnaround));
+                self.heard = Some(Instant::now());
                 to.answered(index);
                 match answer.exception {
                     Some(code) => self.refused(code, to.plan, index),
@@ -194,7 +206,10 @@ impl<'a> Reading<'a> {
                 let narrowed = to.plan.unanswered(index, Instant::now());
                 match self.turnaround {
                     // Of a device that may not be there one request a poll is enough.
-                    _ if narrowed && !to.presence.is_in_doubt() => Next::Again,
+                    _ if narrowed && !to.presence.is_in_doubt() => {
+                        self.heard = Some(Instant::now());
+                        Next::Again
+                    }
                     Some(_) => Next::Forward,
                     None => Next::Stop,
                 }

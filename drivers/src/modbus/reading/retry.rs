@@ -15,19 +15,18 @@ use crate::value::Cause;
 pub(super) const PASSED_OVER: u8 = 10;
 
 impl Reading<'_> {
-    /// Tries one of the requests again that are left out, if there is time. Half of the longest time that a request can
-    /// take is enough: a poll has all of it only to the very millisecond, and a narrowed plan asks more requests in the
-    /// time of one.
+    /// Tries one of the requests again that are left out, if there is time.
     pub(super) async fn try_again(&mut self, line: &mut Envelope, to: &mut Asked<'_>, deadline: Instant) {
         let began = Instant::now();
         let waiting = to.longest_waiting(began);
-        let in_time = began + to.retries.longest() / 2 <= deadline;
+        let in_time = self.has_time(to, deadline);
         to.plan.passed_over =
             if in_time || waiting.is_none() { 0 } else { to.plan.passed_over.saturating_add(1) };
         let Some(index) = waiting.filter(|_| in_time) else { return };
         let Some(ask) = to.ask(index) else { return };
         let before = to.plan.now.len();
-        let next = match line.transact(ask, deadline).await {
+        let until = to.ends(self.began, self.heard, deadline);
+        let next = match line.transact(ask, until).await {
             Ok(answer) if !answer.exception.is_some_and(is_of_a_gateway) => {
                 self.take(Ok(answer), line.data(), to, index)
             }

@@ -127,6 +127,27 @@ async fn a_group_that_is_ignored_as_a_whole_does_not_make_its_device_silent() {
     }
 }
 
+#[tokio::test]
+async fn a_request_for_which_a_poll_has_hardly_time_left_is_not_sent_and_goes_first_in_the_next_one() {
+    for kind in [Kind::Tcp, Kind::Rtu] {
+        let meter = Meter::default();
+        meter.set(BELOW_100);
+        let points =
+            [(Table::Holding, 0, Type::U16), (Table::Holding, 100, Type::U16), (Table::Input, 50, Type::U16)];
+        let spec = spec(meter.link(kind).await, &[1], &points);
+        let longest = spec.longest_request();
+        let mut bus = Bus::open_lazily(spec);
+        let (silent, good) = (Sample::bad(Cause::Silent), uints(&[0, 50]));
+        let poll = bus.poll(0, 0, Instant::now() + longest * 5 / 4).await;
+        assert_eq!(samples(&poll), [good[0].clone(), silent.clone(), silent.clone()], "{kind:?}");
+        assert_eq!(bus.counters().requests, 2, "{kind:?}");
+        bus.idle(soon(if kind == Kind::Rtu { 600 } else { 0 })).await;
+        let poll = bus.poll(0, 0, Instant::now() + longest * 5 / 4).await;
+        assert_eq!(samples(&poll), [good[0].clone(), silent, good[1].clone()], "{kind:?}");
+        assert_eq!(bus.counters().requests, 5, "{kind:?}");
+    }
+}
+
 /// A device with one point a group, at 0, 100 and 50, of which it ignores the second; that is learned. The third has
 /// not been asked yet.
 async fn learned(meter: &Meter, mode: u8, kind: Kind) -> Bus {

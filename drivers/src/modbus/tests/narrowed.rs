@@ -2,13 +2,14 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::peer::{Act, Asked, Kind, TIMEOUT, device, now};
+use super::peer::{Act, Asked, Kind, TIMEOUT, after, device, now};
 use super::retries::{leave_out, plan};
 use super::*;
 use crate::modbus::asked::{Asked as Whom, IfHeld};
 use crate::modbus::client::{Envelope, Plan};
 use crate::modbus::ignored::{Presence, Retries};
 use crate::modbus::reading::Reading;
+use crate::modbus::rtu::Line;
 use crate::modbus::tcp::Connection;
 use crate::value::Cause;
 
@@ -108,23 +109,29 @@ fn a_request_that_was_narrowed_to_one_is_tried_again_although_it_was_left_out_on
 }
 
 /// What each of so many polls asks, and brings, of a device that answered until now. Its wide requests were narrowed an
-/// hour ago, and their parts were answered.
+/// hour ago, and their parts were answered. Each poll has the time that the schedule gives: for the requests as planned.
 async fn relearned(
+    kind: Kind,
     addresses: [u16; 4],
     polls: usize,
     script: impl Fn(Asked) -> Vec<Act> + Send + 'static,
 ) -> Vec<(Vec<(u16, u16)>, Vec<Sample>)> {
     let log: Arc<Mutex<Vec<(u16, u16)>>> = Arc::default();
     let heard = Arc::clone(&log);
-    let link = device(Kind::Tcp, move |_, asked: Asked| {
+    let link = device(kind, move |_, asked: Asked| {
         heard.lock().unwrap().push((asked.address, asked.count));
         script(asked)
     })
     .await;
-    let Link::ModbusTcp(tcp) = &link else { panic!("{link:?}") };
-    let mut line = Envelope::Tcp(Connection::new(tcp));
+    let mut line = match &link {
+        Link::ModbusTcp(tcp) => Envelope::Tcp(Connection::new(tcp)),
+        Link::ModbusRtu(rtu) => Envelope::Rtu(Line::serial(rtu)),
+        _ => panic!("{link:?}"),
+    };
+    let longest = spec(link, &[1], &addresses.map(|at| (Table::Holding, at, Type::U16))).longest_request();
     let mut plan = plan(addresses);
     let wide = plan.now.len();
+    let limit = longest * u32::try_from(wide).unwrap();
     let then = Instant::now();
     (0..wide).rev().for_each(|index| assert!(plan.narrow(index, then) || plan.now[index].request.count == 1));
     plan.now.iter_mut().for_each(|part| part.answered = true);
@@ -132,7 +139,7 @@ async fn relearned(
     assert_eq!(plan.now.len(), wide);
     let scaling = Scaling::default();
     let scalings = [Some(&scaling); 4];
-    let (mut presence, mut retries, mut all) = (Presence::default(), Retries::new(TIMEOUT), Vec::new());
+    let (mut presence, mut retries, mut all) = (Presence::default(), Retries::new(longest), Vec::new());
     presence.answered();
     for _ in 0..polls {
         let (plan, if_held) = (&mut plan, IfHeld::ComeBack);
@@ -145,7 +152,7 @@ async fn relearned(
             names: ("hall", "meter"),
         };
         let mut reading = Reading::new(&[0, 1, 2, 3], &scalings);
-        reading.ask_all(&mut line, &mut asked, soon(5_000)).await;
+        reading.ask_all(&mut line, &mut asked, Instant::now() + limit).await;
         let poll = reading.poll(presence);
         if poll.outcome == Outcome::Silent {
             presence.silent();
@@ -160,19 +167,88 @@ async fn when_the_first_request_of_a_group_is_tried_again_in_vain_its_parts_are_
     let ignores_wide = |asked: Asked| {
         if asked.count > 1 { Vec::new() } else { now(asked.counting(asked.address)) }
     };
-    let polls = relearned([0, 2, 100, 200], 2, ignores_wide).await;
-    assert_eq!(polls[0].0, [(0, 3), (0, 1), (2, 1), (100, 1), (200, 1)]);
-    assert_eq!(polls[1].0, polls[0].0[1..]);
-    for (_, samples) in &polls {
-        assert_eq!(*samples, uints(&[0, 2, 100, 200]));
+    for kind in [Kind::Tcp, Kind::Rtu] {
+        // One wide request has the time of one, which is over when it has been ignored.
+        for (addresses, wide) in [([0, 2, 100, 200], 3), ([0, 3, 6, 9], 10)] {
+            let polls = relearned(kind, addresses, 2, ignores_wide).await;
+            let parts = addresses.map(|address| (address, 1));
+            assert_eq!(polls[0].0, [&[(0, wide)][..], &parts].concat(), "{kind:?}");
+            assert_eq!(polls[1].0, parts, "{kind:?}");
+            for (_, samples) in &polls {
+                assert_eq!(*samples, uints(&addresses.map(u64::from)), "{kind:?}");
+            }
+        }
     }
 }
 
 #[tokio::test]
 async fn a_device_that_is_gone_when_wide_requests_are_tried_again_costs_one_wait_more_and_not_one_for_each() {
-    let polls = relearned([0, 3, 50, 53], 5, |_| Vec::new()).await;
+    let polls = relearned(Kind::Tcp, [0, 3, 50, 53], 5, |_| Vec::new()).await;
     let asked: Vec<usize> = polls.iter().map(|(asked, _)| asked.len()).collect();
     assert_eq!(asked, [2, 1, 1, 1, 1], "{polls:?}");
+}
+
+/// A device that refuses more than one register at once, and answers after so many milliseconds of a longest wait of 300.
+/// `gone`: none of the requests from this one on is answered. Four points in one request, and the longest time of one.
+async fn takes_one(kind: Kind, millis: u64, gone: usize) -> (Bus, Duration, Arc<Mutex<usize>>) {
+    let count: Arc<Mutex<usize>> = Arc::default();
+    let counted = Arc::clone(&count);
+    let mut link = device(kind, move |n, asked: Asked| {
+        *counted.lock().unwrap() = n + 1;
+        match asked.count {
+            _ if n >= gone => Vec::new(),
+            1 => after(millis, asked.counting(asked.address)),
+            _ => after(millis, asked.exception(2)),
+        }
+    })
+    .await;
+    match &mut link {
+        Link::ModbusTcp(link) => link.timeout = Duration::from_millis(300),
+        Link::ModbusRtu(link) => link.timeout = Duration::from_millis(300),
+        _ => panic!("{link:?}"),
+    }
+    let spec = spec(link, &[1], &[0, 8, 16, 24].map(|address| (Table::Holding, address, Type::U16)));
+    let longest = spec.longest_request();
+    (Bus::open_lazily(spec), longest, count)
+}
+
+#[tokio::test]
+async fn all_points_of_a_narrowed_request_are_good_in_each_poll_although_they_take_longer_than_it_had() {
+    for kind in [Kind::Tcp, Kind::Rtu] {
+        let (mut bus, longest, _) = takes_one(kind, 90, usize::MAX).await;
+        for _ in 0..2 {
+            let poll = bus.poll(0, 0, Instant::now() + longest).await;
+            assert_eq!(samples(&poll), uints(&[0, 8, 16, 24]), "{kind:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_device_that_goes_away_while_it_is_asked_in_parts_costs_two_waits_and_not_one_for_each() {
+    let (mut bus, longest, asked) = takes_one(Kind::Tcp, 0, 6).await;
+    assert_eq!(samples(&bus.poll(0, 0, Instant::now() + longest).await), uints(&[0, 8, 16, 24]));
+    let poll = bus.poll(0, 0, Instant::now() + longest).await;
+    let mut expected = vec![Sample::bad(Cause::Silent); 4];
+    expected[0] = uints(&[0]).remove(0);
+    assert_eq!(samples(&poll), expected);
+    let asked = *asked.lock().unwrap();
+    assert!((7..=8).contains(&asked), "{asked}");
+}
+
+#[test]
+fn a_poll_goes_on_while_it_is_answered_if_its_plan_is_narrowed_and_for_twenty_seconds_at_most() {
+    let second = Duration::from_secs(1);
+    let (mut plan, began) = (plan([0, 3, 6, 9]), Instant::now());
+    let ends = |plan: &mut Plan, heard: Option<u32>| {
+        let (presence, retries) = (&mut Presence::default(), &mut Retries::new(second));
+        let asked =
+            Whom { unit: 1, plan, presence, retries, if_held: IfHeld::ComeBack, names: ("hall", "meter") };
+        asked.ends(began, heard.map(|seconds| began + second * seconds), began + second) - began
+    };
+    assert_eq!(ends(&mut plan, Some(5)), second, "as it was planned");
+    assert!(plan.narrow(0, began));
+    let heard = [None, Some(0), Some(5), Some(19), Some(20)].map(|heard| ends(&mut plan, heard).as_secs());
+    assert_eq!(heard, [1, 2, 7, 20, 20]);
 }
 
 #[tokio::test]
