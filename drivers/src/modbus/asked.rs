@@ -69,11 +69,12 @@ impl Asked<'_> {
         goes_on.map_or(deadline, |until| until.max(deadline))
     }
 
-    /// Nothing came for a request, or a gateway says so.
-    pub(super) fn silent(&mut self, index: usize, cause: Cause) {
+    /// Nothing came for a request, or a gateway says so. Whether it was replaced by narrower ones.
+    pub(super) fn silent(&mut self, index: usize, cause: Cause) -> bool {
         if let Some(planned) = self.plan.now.get_mut(index) {
             planned.ignored.silent(*self.presence, cause);
         }
+        self.plan.unanswered(index, self.presence.is_in_doubt(), Instant::now())
     }
 
     /// A request was tried again since `began`, in vain. `None`: the line went down with it; its points keep their reason.

@@ -2,8 +2,8 @@
 //!
 //! It keeps the plan of every group and learns in it: a request that a device refuses (exception 2 or 3) or never
 //! answers in its wide form is replaced by narrower ones, at once, until the point that the device does not have stands
-//! alone. What was learned is forgotten after an hour, in case the device was only starting; if it is learned again at
-//! once, after ever longer times, up to a day. What a device ignores although it answers others is left out, and tried
+//! alone. What was learned is forgotten after an hour, in case the device was only starting (after a minute, if it
+//! answered nothing at all then); if it is learned again at once, after ever longer times, up to a day. What a device ignores although it answers others is left out, and tried
 //! again now and then: [`ignored`](super::ignored) decides. While it is left out, the request that it was a part of
 //! stays narrowed: else its neighbours would be bad each time.
 
@@ -23,6 +23,9 @@ use crate::point::{Point, Scaling, Source};
 
 /// How long a plan that was narrowed stays so: the first time, and at most.
 const RELEARN_AFTER: (Duration, Duration) = (Duration::from_secs(3_600), Duration::from_secs(86_400));
+
+/// The same if that was while its device was in doubt: it may have been away, and takes what it is asked when it is back.
+const RELEARN_IN_DOUBT: Duration = Duration::from_secs(60);
 
 /// So many silences of a request that has never been answered, and it is asked without its guesses. One is enough if it was
 /// narrowed before and its parts were answered.
@@ -96,20 +99,24 @@ impl Plan {
         self.now.splice(index..=index, parts.into_iter().map(|part| Planned::new(part, ignored.clone())));
         if self.relearn_at.is_none() {
             let in_vain = self.relearned.is_some_and(|at| now < at + self.relearn_after);
-            self.relearn_after =
-                if in_vain { (self.relearn_after * 2).min(RELEARN_AFTER.1) } else { RELEARN_AFTER.0 };
+            let (first, most) = RELEARN_AFTER;
+            self.relearn_after = if in_vain { (self.relearn_after * 2).clamp(first, most) } else { first };
             self.relearn_at = Some(now + self.relearn_after);
         }
         true
     }
 
-    /// Nothing came for a request. A device may ignore what it does not have of one that has never been answered. Whether
-    /// it was replaced by narrower ones.
-    pub(super) fn unanswered(&mut self, index: usize, now: Instant) -> bool {
+    /// Nothing came for a request of a device that is `in_doubt` or not. A device may ignore what it does not have of one that
+    /// has never been answered. Whether it was replaced by narrower ones.
+    pub(super) fn unanswered(&mut self, index: usize, in_doubt: bool, now: Instant) -> bool {
         let Some(planned) = self.now.get_mut(index) else { return false };
         planned.silences = planned.silences.saturating_add(1);
         let unproven = !planned.answered && planned.silences >= SILENCES_UNPROVEN;
-        unproven && planned.request.has_guesses() && self.narrow(index, now)
+        let narrowed = unproven && planned.request.has_guesses() && self.narrow(index, now);
+        if narrowed && in_doubt {
+            (self.relearn_at, self.relearn_after) = (Some(now + RELEARN_IN_DOUBT), RELEARN_IN_DOUBT);
+        }
+        narrowed
     }
 
     pub(super) fn relearn(&mut self, now: Instant) {

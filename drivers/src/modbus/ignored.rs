@@ -215,10 +215,11 @@ impl Ignored {
         })
     }
 
-    /// What is thought of a request that stands in for it: if this one was ignored, one more silence is enough.
+    /// What is thought of a request that stands in for it: if this one was ignored, one more silence is enough. A silence that
+    /// does not count yet may be that of a device that is away.
     pub(super) fn successor(&self) -> Self {
-        let doubted = self.times > 0 || self.open.is_some() || self.is_left_out();
-        Self { times: if doubted { IGNORED_AFTER - 1 } else { 0 }, said: self.said, ..Self::default() }
+        let ignored = self.times > 0 || self.is_left_out();
+        Self { times: if ignored { IGNORED_AFTER - 1 } else { 0 }, said: self.said, ..Self::default() }
     }
 }
 

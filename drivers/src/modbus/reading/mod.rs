@@ -179,15 +179,13 @@ impl<'a> Reading<'a> {
         }
         match result {
             Ok(answer @ Answer { exception: Some(code), .. }) if is_of_a_gateway(code) => {
-                to.silent(index, Cause::Exception(code));
-                self.mark(to.plan, index, Cause::Exception(code));
-                self.asked = true;
                 self.at.get_or_insert(answer.at);
-                if self.turnaround.is_none() {
+                self.mark(to.plan, index, Cause::Exception(code));
+                let next = self.unanswered(to, index, Cause::Exception(code));
+                if matches!(next, Next::Stop) {
                     self.mark_unasked(to.plan, Cause::Exception(code));
-                    return Next::Stop;
                 }
-                Next::Forward
+                next
             }
             Ok(answer) => {
                 self.asked = true;
@@ -200,20 +198,7 @@ impl<'a> Reading<'a> {
                     None => self.believe(data, to.plan, index),
                 }
             }
-            Err(Failure::Silent) => {
-                to.silent(index, Cause::Silent);
-                self.asked = true;
-                let narrowed = to.plan.unanswered(index, Instant::now());
-                match self.turnaround {
-                    // Of a device that may not be there one request a poll is enough.
-                    _ if narrowed && !to.presence.is_in_doubt() => {
-                        self.heard = Some(Instant::now());
-                        Next::Again
-                    }
-                    Some(_) => Next::Forward,
-                    None => Next::Stop,
-                }
-            }
+            Err(Failure::Silent) => self.unanswered(to, index, Cause::Silent),
             Err(Failure::Damaged) => {
                 self.asked = true;
                 self.damaged.extend(to.plan.now.get(index).map(|planned| planned.request.shape()));
@@ -235,12 +220,25 @@ impl<'a> Reading<'a> {
             }
             // As if it had been ignored: else each poll would begin with it, and none would come further.
             Err(Failure::HungUp) => {
-                to.silent(index, Cause::Silent);
-                self.asked = true;
-                to.plan.unanswered(index, Instant::now());
+                self.unanswered(to, index, Cause::Silent);
                 self.line_is_down();
                 Next::Stop
             }
+        }
+    }
+
+    /// Nothing came for a request, or a gateway says so.
+    fn unanswered(&mut self, to: &mut Asked<'_>, index: usize, cause: Cause) -> Next {
+        self.asked = true;
+        let narrowed = to.silent(index, cause);
+        match self.turnaround {
+            // Of a device that may not be there one request a poll is enough.
+            _ if narrowed && !to.presence.is_in_doubt() => {
+                self.heard = Some(Instant::now());
+                Next::Again
+            }
+            Some(_) => Next::Forward,
+            None => Next::Stop,
         }
     }
 

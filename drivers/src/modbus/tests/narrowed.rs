@@ -43,7 +43,7 @@ fn wide_asked(plan: &mut Plan, period: Duration, days: u32, start: Instant) -> u
         plan.relearn(now);
         if plan.now.len() == 1 {
             wide += 1;
-            plan.unanswered(0, now + Duration::from_secs(1));
+            plan.unanswered(0, false, now + Duration::from_secs(1));
         }
         if plan.now.len() > 1 {
             // The parts are asked in the same poll.
@@ -81,6 +81,28 @@ fn what_was_answered_in_its_wide_form_meanwhile_is_narrowed_for_an_hour_only() {
 }
 
 #[test]
+fn what_was_narrowed_while_its_device_was_away_is_tried_again_after_a_minute_and_then_as_ever() {
+    let (mut plan, start) = (plan([0, 3, 6, 9]), Instant::now());
+    let minute = Duration::from_secs(60);
+    for now in [start, start + minute] {
+        let silences = [0; 3].map(|_| plan.unanswered(0, true, now));
+        assert_eq!((silences, plan.now.len()), ([false, false, true], 4));
+        plan.relearn(now + minute - Duration::from_millis(1));
+        assert_eq!(plan.now.len(), 4);
+        plan.relearn(now + minute);
+        assert_eq!(plan.now.len(), 1, "away or not");
+    }
+    // Back, and it does ignore the wide one.
+    let now = start + minute * 2;
+    let silences = [0; 3].map(|_| plan.unanswered(0, false, now));
+    assert_eq!(silences, [false, false, true]);
+    plan.relearn(now + HOUR - Duration::from_millis(1));
+    assert_eq!(plan.now.len(), 4);
+    plan.relearn(now + HOUR);
+    assert_eq!(plan.now.len(), 1);
+}
+
+#[test]
 fn a_wide_request_that_is_answered_keeps_what_is_known_of_it_when_others_are_tried_again() {
     let (mut plan, now) = (plan([0, 3, 50, 53]), Instant::now());
     plan.now[1].answered = true;
@@ -89,7 +111,7 @@ fn a_wide_request_that_is_answered_keeps_what_is_known_of_it_when_others_are_tri
     assert_eq!(addresses(&plan), [0, 50]);
     assert!(plan.now[1].answered);
     for _ in 0..5 {
-        assert!(!plan.unanswered(1, now + HOUR), "it has been answered");
+        assert!(!plan.unanswered(1, false, now + HOUR), "it has been answered");
     }
 }
 
@@ -186,6 +208,44 @@ async fn a_device_that_is_gone_when_wide_requests_are_tried_again_costs_one_wait
     let polls = relearned(Kind::Tcp, [0, 3, 50, 53], 5, |_| Vec::new()).await;
     let asked: Vec<usize> = polls.iter().map(|(asked, _)| asked.len()).collect();
     assert_eq!(asked, [2, 1, 1, 1, 1], "{polls:?}");
+}
+
+/// Four points in one request, of a device that does this. Polled so often, each time with the time of one.
+async fn polled(
+    polls: usize,
+    mut script: impl FnMut(usize, Asked) -> Vec<Act> + Send + 'static,
+) -> Vec<Vec<Sample>> {
+    let link = device(Kind::Tcp, move |n, asked| script(n, asked)).await;
+    let spec = spec(link, &[1], &[0, 8, 16, 24].map(|address| (Table::Holding, address, Type::U16)));
+    let longest = spec.longest_request();
+    let (mut bus, mut all) = (Bus::open_lazily(spec), Vec::new());
+    for _ in 0..polls {
+        all.push(samples(&bus.poll(0, 0, Instant::now() + longest).await));
+    }
+    all
+}
+
+#[tokio::test]
+async fn a_device_that_was_away_at_the_start_is_whole_with_its_first_answer() {
+    for away in [1, 3, 5] {
+        let answers =
+            move |n, asked: Asked| if n < away { Vec::new() } else { now(asked.counting(asked.address)) };
+        let polls = polled(away + 2, answers).await;
+        let mut expected = vec![vec![Sample::bad(Cause::Silent); 4]; away];
+        expected.extend([uints(&[0, 8, 16, 24]), uints(&[0, 8, 16, 24])]);
+        assert_eq!(polls, expected, "away for {away} polls");
+    }
+}
+
+#[tokio::test]
+async fn a_device_for_which_a_gateway_says_that_it_ignores_the_wide_form_is_asked_in_parts() {
+    let takes_one = |_, asked: Asked| {
+        now(if asked.count > 1 { asked.exception(11) } else { asked.counting(asked.address) })
+    };
+    let polls = polled(5, takes_one).await;
+    let mut expected = vec![vec![Sample::bad(Cause::Exception(11)); 4]; 3];
+    expected.extend([uints(&[0, 8, 16, 24]), uints(&[0, 8, 16, 24])]);
+    assert_eq!(polls, expected);
 }
 
 /// A device that refuses more than one register at once, and answers after so many milliseconds of a longest wait of 300.

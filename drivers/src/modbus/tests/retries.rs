@@ -198,18 +198,24 @@ async fn a_request_at_which_the_device_hangs_up_does_not_take_the_others_with_it
 
 #[tokio::test]
 async fn when_a_request_is_narrowed_by_silence_its_parts_and_what_is_behind_it_are_asked_in_the_same_poll() {
-    let link = device(Kind::Tcp, |_, asked: Asked| {
-        if asked.address == 100 && asked.count > 1 { Vec::new() } else { now(asked.counting(asked.address)) }
-    })
-    .await;
-    let points = [0, 100, 102, 200].map(|address| (Table::Holding, address, Type::U16));
-    let mut bus = Bus::open_lazily(spec(link, &[1], &points));
-    let (sound, silent) = (uints(&[0, 100, 102, 200]), Sample::bad(Cause::Silent));
-    for _ in 0..2 {
-        let poll = bus.poll(0, 0, soon(5_000)).await;
-        assert_eq!(samples(&poll), [&sound[0], &silent, &silent, &sound[3]].map(Clone::clone));
+    // Or by a gateway that says so.
+    for silence in [None, Some(11)] {
+        let link = device(Kind::Tcp, move |_, asked: Asked| match silence {
+            _ if asked.address != 100 || asked.count == 1 => now(asked.counting(asked.address)),
+            Some(code) => now(asked.exception(code)),
+            None => Vec::new(),
+        })
+        .await;
+        let points = [0, 100, 102, 200].map(|address| (Table::Holding, address, Type::U16));
+        let mut bus = Bus::open_lazily(spec(link, &[1], &points));
+        let (sound, silent) =
+            (uints(&[0, 100, 102, 200]), Sample::bad(silence.map_or(Cause::Silent, Cause::Exception)));
+        for _ in 0..2 {
+            let poll = bus.poll(0, 0, soon(5_000)).await;
+            assert_eq!(samples(&poll), [&sound[0], &silent, &silent, &sound[3]].map(Clone::clone));
+        }
+        assert_eq!(samples(&bus.poll(0, 0, soon(5_000)).await), sound);
     }
-    assert_eq!(samples(&bus.poll(0, 0, soon(5_000)).await), sound);
 }
 
 #[tokio::test]
