@@ -5,16 +5,21 @@
 //! answer of the device to something else, it is left out, and tried again with growing pauses. It is back with its
 //! first answer.
 //!
-//! A retry in vain books the time of the next one on its bus: these times lie so far apart that all retries in vain
+//! A retry in vain books the time of the next one on its bus: these times lie so far apart that all booked retries
 //! together cost at most one part in [`SHARE`] of the bus's time (but for the first each time that a request is left
 //! out). The poll that comes next after that time makes it, so a request of a group that is polled seldom does not
 //! compete with those of groups that are polled often, and none is starved. What is late does not wait for others:
 //! retries of groups that are polled seldom may follow each other, one in the poll of each.
 //!
+//! So booked turns alone bring back what was ignored for some seconds only after one of each request that is always ignored.
+//! Therefore as much again is saved for what is left out newly: its first [`SAVED_MAX`] retries in vain need not wait
+//! for their booked times, only for the pause and for what is saved. The newest goes first; what was never answered leaves half
+//! to the others. So retries cost two parts in [`SHARE`] at most, and one where nothing is new.
+//!
 //! A request that is back does not need what it had booked. That becomes a spare turn: any other may be tried before its
-//! time, once the pause since its last retry is over. A turn is spent only in vain, so after a disturbance that many
-//! requests fell victim to, the first answer brings back the others with their next polls (as long as more of them
-//! answer than do not: else in their booked turns).
+//! time, once the pause since its last retry is over. Such a turn, and what is saved, is spent only in vain, so after a
+//! disturbance that many requests fell victim to, the first answer brings back the others with their next polls (as long as
+//! more of them answer than do not: else in their booked turns).
 //!
 //! A poll makes one retry at most, the first in the order of [`Turn`], after everything else: see
 //! [`reading`](super::reading).
@@ -38,6 +43,9 @@ const SHARE: u32 = 50;
 /// So many turns that are not needed any more are kept for others.
 const SPARE_MAX: u32 = 10;
 
+/// So many turns are saved for what is left out newly, and so many retries in vain make it old.
+const SAVED_MAX: u32 = 10;
+
 /// What is known of a device as a whole.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Presence {
@@ -56,6 +64,10 @@ pub(super) struct Ignored {
     /// device's next answer.
     open: Option<(u64, Cause)>,
     left_out: Option<LeftOut>,
+    /// It was answered once.
+    known: bool,
+    /// Retries in vain, less the answers since it is back.
+    tries: u32,
     /// That it is left out has been said.
     said: bool,
 }
@@ -70,8 +82,8 @@ struct LeftOut {
     cause: Cause,
     /// What its last retry cost, and so what it has booked.
     cost: Duration,
-    /// Retries in vain.
-    tries: u32,
+    /// It was left out before, and has not been answered since as often as it had been tried in vain.
+    comes_and_goes: bool,
 }
 
 /// In which turn a request may be tried again. The least goes first.
@@ -79,7 +91,7 @@ struct LeftOut {
 pub(super) enum Turn {
     /// In its own, since this time.
     Booked(Instant),
-    /// In a spare one, after so many retries in vain: what was always ignored does not go before what is new.
+    /// In a spare or saved one, after so many retries in vain: what was always ignored does not go before what is new.
     Spare(u32),
 }
 
@@ -92,6 +104,8 @@ pub(super) struct Retries {
     booked: Option<Instant>,
     /// What retries in vain may cost before their time.
     spare: Duration,
+    /// When all is saved again that retries of what is left out newly may cost besides; `None` or past: it is.
+    saved_at: Option<Instant>,
 }
 
 impl Presence {
@@ -130,7 +144,8 @@ impl Ignored {
         if out.again_at <= now {
             return Some(Turn::Booked(out.again_at));
         }
-        (out.rested_at <= now && out.cost <= retries.spare).then_some(Turn::Spare(out.tries))
+        let may = out.cost <= retries.spare || retries.has_saved(self.known, self.tries, now);
+        (may && out.rested_at <= now).then_some(Turn::Spare(self.tries))
     }
 
     /// The device has answered something else since it was silent: that silence counts.
@@ -139,7 +154,8 @@ impl Ignored {
         self.times = self.times.saturating_add(1);
         if self.times >= IGNORED_AFTER && self.left_out.is_none() {
             let (pause, cost, at) = (PAUSE.0, Duration::ZERO, now + PAUSE.0);
-            self.left_out = Some(LeftOut { pause, rested_at: at, again_at: at, cause, cost, tries: 0 });
+            let comes_and_goes = self.tries > 0;
+            self.left_out = Some(LeftOut { pause, rested_at: at, again_at: at, cause, cost, comes_and_goes });
         }
     }
 
@@ -166,10 +182,10 @@ impl Ignored {
         let took = now.saturating_duration_since(began).min(retries.longest);
         let cost = if cause.is_some() { took } else { retries.longest };
         out.cause = cause.unwrap_or(out.cause);
-        (out.pause, out.tries) = ((out.pause * 2).min(PAUSE.1), out.tries.saturating_add(1));
+        (out.pause, self.tries) = ((out.pause * 2).min(PAUSE.1), self.tries.saturating_add(1));
         out.rested_at = now + out.pause;
         if began < out.again_at {
-            retries.spare = retries.spare.saturating_sub(cost);
+            retries.spend(cost, now);
             out.again_at = out.again_at.max(out.rested_at);
         } else {
             out.cost = cost;
@@ -199,10 +215,14 @@ impl Ignored {
 
     /// It was answered.
     pub(super) fn answered(&mut self, retries: &mut Retries) {
-        if let Some(out) = &self.left_out {
-            retries.give_back(out.cost);
-        }
-        *self = Self { said: self.said, ..Self::default() };
+        let tries = match &self.left_out {
+            Some(out) => {
+                retries.give_back(out.cost, !out.comes_and_goes);
+                self.tries
+            }
+            None => self.tries.saturating_sub(1),
+        };
+        *self = Self { said: self.said, known: true, tries, ..Self::default() };
     }
 
     /// `Some(true)`: that it is left out is to be said now; `Some(false)`: that it is back. What answers the first
@@ -225,7 +245,7 @@ impl Ignored {
 
 impl Retries {
     pub(super) fn new(longest: Duration) -> Self {
-        Self { longest, booked: None, spare: Duration::ZERO }
+        Self { longest, booked: None, spare: Duration::ZERO, saved_at: None }
     }
 
     /// The longest time that a request of this bus can take.
@@ -244,10 +264,33 @@ impl Retries {
         booked
     }
 
-    /// A request that had booked the time for this cost does not need it: others may have it, and beyond a few turns
-    /// of that kind nobody waits for it.
-    fn give_back(&mut self, cost: Duration) {
-        if self.spare + cost <= self.longest * SPARE_MAX {
+    /// Whether enough is saved for a request that was tried in vain so often: one turn, and somewhat more with each try. So
+    /// the newest goes first, of whichever device, and none needs to know of the others. `known`: it was answered once; one
+    /// that was not may have been ignored for ever, and leaves half of it to others.
+    fn has_saved(&self, known: bool, tries: u32, now: Instant) -> bool {
+        if tries > SAVED_MAX {
+            return false;
+        }
+        let left = if known { SAVED_MAX - 1 } else { SAVED_MAX / 2 - 1 };
+        let spent = self.saved_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
+        let more = self.longest * tries / (SAVED_MAX * 2);
+        spent + more * SHARE <= self.longest * left * SHARE
+    }
+
+    /// A retry before its time was in vain.
+    fn spend(&mut self, cost: Duration, now: Instant) {
+        let spare = cost.min(self.spare);
+        self.spare = self.spare.saturating_sub(spare);
+        if cost > spare {
+            let saved_at = self.saved_at.map_or(now, |at| at.max(now));
+            self.saved_at = Some(saved_at + cost.saturating_sub(spare) * SHARE);
+        }
+    }
+
+    /// A request that had booked the time for this cost does not need it. `to_others`: they may have it; but beyond a few turns
+    /// of that kind, and what comes and goes again and again has booked, nobody waits for.
+    fn give_back(&mut self, cost: Duration, to_others: bool) {
+        if to_others && self.spare + cost <= self.longest * SPARE_MAX {
             self.spare += cost;
         } else {
             self.booked = self.booked.and_then(|booked| booked.checked_sub(cost * SHARE));
@@ -258,3 +301,7 @@ impl Retries {
 #[cfg(test)]
 #[path = "ignored_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "ignored_newly_tests.rs"]
+mod newly_tests;
