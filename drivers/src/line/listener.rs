@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::fields;
 use super::framing::{Piece, Splitter};
-use super::patience::Patience;
+use super::patience::{Kind, Patience};
 use super::sentence::{Heard, Sentence};
 use super::settings::Device;
 use crate::bus::{Counters, DeviceSpec};
@@ -30,8 +30,8 @@ pub struct Listener {
     heard: u64,
     /// The query under way waits for sentences that are given up.
     trying: bool,
-    /// It does so before their turn.
-    early: bool,
+    /// It does so before their turn, on this account.
+    early: Option<Kind>,
 }
 
 /// What a group needs, and what it has taken.
@@ -91,7 +91,7 @@ impl Listener {
             sentences,
             heard: 0,
             trying: false,
-            early: false,
+            early: None,
         }
     }
 
@@ -133,11 +133,10 @@ impl Listener {
                 sentence.asks(patience, now);
             }
         }
-        let is_due = |early| {
-            indices.iter().any(|i| self.sentences.get(*i).is_some_and(|sentence| sentence.is_due(early, now)))
-        };
-        let (own, early) = (is_due(false), patience.allows_early() && is_due(true));
-        (self.trying, self.early) = (own || early, !own && early);
+        let given = || indices.iter().filter_map(|index| self.sentences.get(*index));
+        let own = given().any(|sentence| sentence.is_due(now));
+        let early = given().find_map(|sentence| sentence.is_due_early(patience, now));
+        (self.trying, self.early) = (own || early.is_some(), early.filter(|_| !own));
         if self.trying {
             // One wait is one for all.
             for index in indices {
@@ -167,11 +166,16 @@ impl Listener {
         if !self.has_spoken() || awaited.is_empty() {
             return;
         }
-        let booked = patience.charge(self.trying, now);
-        let turn_at = (!self.early).then_some(booked);
+        // One wait is booked once, as that for what is most likely to come.
+        let is_heard = |i: &usize| self.sentences.get(*i).is_some_and(|s| s.kind(now) == Kind::Heard);
+        let by_hope = if awaited.iter().any(is_heard) { Kind::Heard } else { Kind::Lost };
+        let kind = self.early.unwrap_or(by_hope);
+        let turn_at = patience.charge(kind, now);
+        let turn = self.early.is_none().then_some((turn_at, kind));
         for index in awaited {
             if let Some(sentence) = self.sentences.get_mut(index) {
-                sentence.waited_in_vain(turn_at, patience.is_spent(now), now);
+                let spent = patience.is_spent(sentence.kind(now), now);
+                sentence.waited_in_vain(turn, spent, now);
             }
         }
     }

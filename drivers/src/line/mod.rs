@@ -8,7 +8,7 @@
 //! arrival of its first byte. After a query without an answer the line rests until a late answer must have
 //! passed, and the answers of instruments that share a line must begin differently; a sentence that answers
 //! never bring is waited for three times, then once a minute, later once in two, or more seldom where many are
-//! missing: together that costs a thirtieth of the line's time. Numbers are read
+//! missing: together that costs a sixtieth of the line's time, and with those that come and go a twentieth. Numbers are read
 //! strictly: what is not wholly understood is `unreadable`, never half a number. Memory is bounded whatever arrives;
 //! every poll has one total deadline, also while an instrument babbles.
 //!

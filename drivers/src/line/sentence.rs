@@ -7,14 +7,17 @@
 
 use std::time::{Duration, Instant};
 
-use super::patience::Patience;
+use super::patience::{Kind, Patience, WAITS_SAVED};
 
 /// The rhythm of a sentence excuses no longer absence than this.
 const LONGEST_RHYTHM: Duration = Duration::from_secs(3_600);
 
-/// So many queries in a row that were answered, but not with it, and it is given up. One is enough while the line has no
-/// time left for what is not given up.
-const IN_VAIN: u8 = 3;
+/// So many queries in a row that were answered, but not with it, and it is given up. One is enough while the account that
+/// it is waited for on is spent.
+const IN_VAIN: u8 = WAITS_SAVED;
+
+/// What was not heard for so long is lost, and is waited for on the account of those that never come.
+const LOST_AFTER: Duration = Duration::from_secs(3_600);
 
 /// Shortest pause between two queries that wait for a sentence that is given up.
 const AGAIN_EVERY: Duration = Duration::from_secs(60);
@@ -29,6 +32,8 @@ pub(super) struct Sentence {
     heard_at: Instant,
     /// It has been heard since the port was opened.
     heard: bool,
+    /// When it is lost, unless it is heard before; `None` if it never was. An opening of the port makes nothing lost.
+    lost_at: Option<Instant>,
     /// The last times between two of it, the newest first; zero is not known yet. Kept when the port is opened again.
     intervals: [Duration; 4],
     /// A line of it was refused since the last forgetting: a checksum, or a length.
@@ -45,9 +50,10 @@ pub(super) struct Sentence {
     came: bool,
     /// The query under way waits for it although it is given up.
     tried: bool,
-    /// When the pause since the last wait for it is over, and when it has its own turn.
+    /// When the pause since the last wait for it is over.
     rested_at: Instant,
-    turn_at: Instant,
+    /// When it has its own turn, and on which account that is booked.
+    turn: (Instant, Kind),
 }
 
 /// A believed line.
@@ -66,6 +72,7 @@ impl Sentence {
             newest: None,
             heard_at: now,
             heard: false,
+            lost_at: None,
             intervals: [Duration::ZERO; 4],
             damaged: false,
             missing: false,
@@ -75,7 +82,7 @@ impl Sentence {
             came: false,
             tried: false,
             rested_at: now,
-            turn_at: now,
+            turn: (now, Kind::Lost),
         }
     }
 
@@ -95,7 +102,7 @@ impl Sentence {
             self.intervals.rotate_right(1);
             self.intervals[0] = interval;
         }
-        (self.heard, self.heard_at) = (true, now);
+        (self.heard, self.heard_at, self.lost_at) = (true, now, Some(now + LOST_AFTER));
         (self.missing, self.in_vain, self.came) = (false, 0, true);
         self.newest = Some(heard);
     }
@@ -114,6 +121,11 @@ impl Sentence {
         second
     }
 
+    /// On which account a wait for it is to be booked.
+    pub(super) fn kind(&self, now: Instant) -> Kind {
+        if self.lost_at.is_some_and(|at| now < at) { Kind::Heard } else { Kind::Lost }
+    }
+
     /// A query that should bring it is about to be sent. What is given up and came since then is waited for again: if it
     /// came in its turn, or if the line can afford it.
     pub(super) fn asks(&mut self, patience: &mut Patience, now: Instant) {
@@ -121,17 +133,24 @@ impl Sentence {
             return;
         }
         let tried = std::mem::take(&mut self.tried);
-        if std::mem::take(&mut self.came) && (tried || !patience.is_spent(now)) {
+        if std::mem::take(&mut self.came) && (tried || !patience.is_spent(self.kind(now), now)) {
             self.given_up = false;
-            if self.turn_at <= self.heard_at {
-                patience.came();
+            let (turn_at, kind) = self.turn;
+            if turn_at <= self.heard_at {
+                patience.came(kind);
             }
         }
     }
 
-    /// Whether it is given up and may be tried now: in its own turn, or `early`.
-    pub(super) fn is_due(&self, early: bool, now: Instant) -> bool {
-        self.given_up && now >= if early { self.rested_at } else { self.turn_at }
+    /// Whether it is given up and has its own turn now.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.given_up && now >= self.turn.0
+    }
+
+    /// Whether it is given up and may be tried before its turn now: on which account.
+    pub(super) fn is_due_early(&self, patience: &Patience, now: Instant) -> Option<Kind> {
+        let kind = self.turn.1;
+        (self.given_up && now >= self.rested_at && patience.allows_early(kind)).then_some(kind)
     }
 
     /// The query that is about to be sent waits for it.
@@ -144,15 +163,17 @@ impl Sentence {
         self.newest.is_none() && !self.damaged && (self.tried || !self.given_up)
     }
 
-    /// A query was answered, and waited for it in vain. `turn_at`: its next turn; `None`: the one that it had.
-    pub(super) fn waited_in_vain(&mut self, turn_at: Option<Instant>, spent: bool, now: Instant) {
+    /// A query was answered, and waited for it in vain. `turn`: its next turn, and the account of it; `None`: the one that
+    /// it had.
+    pub(super) fn waited_in_vain(&mut self, turn: Option<(Instant, Kind)>, spent: bool, now: Instant) {
         self.tried = false;
         self.in_vain = self.in_vain.saturating_add(1);
         if self.in_vain >= IN_VAIN || spent || self.given_up {
             (self.missing, self.given_up, self.came) = (true, true, false);
         }
         self.rested_at = now + AGAIN_EVERY;
-        self.turn_at = turn_at.unwrap_or(self.turn_at).max(self.rested_at);
+        let (turn_at, kind) = turn.unwrap_or(self.turn);
+        self.turn = (turn_at.max(self.rested_at), kind);
     }
 
     /// `Some(true)`: that it is missing is to be said now; `Some(false)`: that it has come again.
