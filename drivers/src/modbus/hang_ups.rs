@@ -19,21 +19,23 @@ pub(super) struct HangUps {
     answered: BTreeSet<u8>,
     /// Units that left them since the last answer of any.
     lost: usize,
+    /// Units for which that was said in the log.
+    said: BTreeSet<u8>,
 }
 
 impl HangUps {
     /// The peer answered for a unit.
     pub(super) fn answered(&mut self, unit: u8) {
         self.answered.insert(unit);
+        self.said.remove(&unit);
         self.lost = 0;
     }
 
     /// The peer hung up when this unit was asked. `true`: that is the unit's own silence.
     pub(super) fn is_of_the_device(&mut self, unit: u8, endpoint: &Endpoint) -> bool {
-        let was_answered = self.answered.remove(&unit);
-        self.lost += usize::from(was_answered);
+        self.lost += usize::from(self.answered.remove(&unit));
         let of_the_device = self.lost < 2 && !self.answered.is_empty();
-        if was_answered && of_the_device {
+        if of_the_device && self.said.insert(unit) {
             tracing::warn!(%endpoint, unit, "connection is closed when this unit is asked: taken for its silence");
         }
         of_the_device
