@@ -8,7 +8,8 @@
 //!
 //! A damaged answer is no sign that a device is away while another of its groups answers: then this group has no values, and
 //! nothing else. Where none does it counts as silence. (Damage ends a poll long before its timeout.) An answer counts for
-//! [`ANSWER_COUNTS`]; after that the group is asked out of its turn, so that an hourly one is no excuse for an hour.
+//! [a minute](super::health::ANSWER_COUNTS), and ever longer, up to ten, while the damage lasts; after that the group is asked out of
+//! its turn, so that an hourly one is no excuse for an hour.
 //!
 //! No clock is read here: every call takes `now`.
 
@@ -26,10 +27,6 @@ pub const PROBE_ANYWAY: Duration = Duration::from_secs(120);
 
 /// Probing time is saved up to this many probes, so that a long quiet spell is not followed by a burst of them.
 const PROBES_SAVED: f64 = 2.0;
-
-/// So long the answer of one group says that its device is there, while another group is damaged. Somewhat more than a minute:
-/// a group that is polled each minute is not to be asked more often.
-const ANSWER_COUNTS: Duration = Duration::from_secs(70);
 
 /// The longest wait, when nothing is due.
 const WAIT_MAX: Duration = Duration::from_secs(10);
@@ -74,7 +71,7 @@ struct Slot {
     turn: Instant,
     /// Not before then, although it is due: the line still owes an answer of equal shape.
     held: Option<Instant>,
-    /// It is asked now, beside its grid: see [`ANSWER_COUNTS`].
+    /// It is asked now, beside its grid: its last answer counts no more.
     out_of_turn: bool,
     /// When its last poll that said anything about the device was answered; `None` if it was not.
     answered: Option<Instant>,
@@ -211,9 +208,11 @@ impl Due {
         let Some(newest) = others.filter(|s| s.answered.is_some()).max_by_key(|s| s.answered) else {
             return false;
         };
+        let Some(health) = self.health.get_mut(device) else { return false };
         let age = newest.answered.map(|at| now.saturating_duration_since(at));
-        if age >= Some(ANSWER_COUNTS) && !newest.out_of_turn {
+        if age >= Some(health.answer_counts(now)) && !newest.out_of_turn {
             (newest.out_of_turn, newest.turn) = (true, newest.turn.min(now));
+            health.seek(now);
         }
         true
     }

@@ -16,6 +16,11 @@ const PROBE_PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration:
 /// A device that falls silent so soon after it began to answer comes and goes.
 const SETTLED_AFTER: Duration = Duration::from_secs(60);
 
+/// So long the answer of one group says that its device is there, while another group is damaged: at first, and at most. The first
+/// is somewhat more than a minute: a group that is polled each minute is not to be asked more often. It doubles, because a
+/// group that is damaged for ever is no reason to read an hourly one each minute for ever.
+pub(super) const ANSWER_COUNTS: (Duration, Duration) = (Duration::from_secs(70), Duration::from_secs(600));
+
 /// What is known of one device.
 #[derive(Clone, Debug)]
 pub(super) struct Health {
@@ -29,6 +34,8 @@ pub(super) struct Health {
     pub(super) probes: usize,
     /// Since when it answers, or did last.
     since: Option<Instant>,
+    /// When one of its groups was asked out of its turn last, and how long an answer counts since then.
+    sought: Option<(Instant, Duration)>,
     /// Polls that were due and not made, not told yet.
     pub(super) missed: u64,
 }
@@ -42,8 +49,21 @@ impl Health {
             probe_at: now,
             probes: 0,
             since: None,
+            sought: None,
             missed: 0,
         }
+    }
+
+    /// So long the answer of one of its groups counts while another is damaged.
+    pub(super) fn answer_counts(&self, now: Instant) -> Duration {
+        // Where none was sought for longer, what is damaged now is another fault.
+        let lately = |(at, counts): &(Instant, Duration)| now.saturating_duration_since(*at) < *counts * 3;
+        self.sought.filter(lately).map_or(ANSWER_COUNTS.0, |(_, counts)| counts)
+    }
+
+    /// The last one is too old, and another is sought.
+    pub(super) fn seek(&mut self, now: Instant) {
+        self.sought = Some((now, (self.answer_counts(now) * 2).min(ANSWER_COUNTS.1)));
     }
 
     /// Takes note of a poll; returns the edge, if there is one.
