@@ -77,6 +77,13 @@ impl Asked<'_> {
         self.plan.unanswered(index, self.presence.is_in_doubt(), Instant::now())
     }
 
+    /// What came damaged goes last in this poll: on a line without transaction ids no exception is believed while its answer
+    /// is owed. Of a device that may be away each request has its turn. (One poll without an answer may be for want of belief.)
+    pub(super) fn put_last(&mut self) {
+        let away = self.presence.silences() > 1;
+        self.plan.now.iter_mut().for_each(|planned| planned.last = planned.damaged && !away);
+    }
+
     /// A request was tried again since `began`, in vain. `None`: the line went down with it; its points keep their reason.
     pub(super) fn retried(&mut self, index: usize, cause: Option<Cause>, began: Instant) {
         if let Some(planned) = self.plan.now.get_mut(index) {
@@ -95,10 +102,14 @@ impl Asked<'_> {
     /// last asked, and then it was not silent: only what something else owes is no silence of its own, and what is held
     /// again and again must not go unsaid.
     pub(super) fn is_first_hold(&mut self, index: usize, until: Instant) -> bool {
-        let Some(planned) = self.plan.now.get_mut(index).filter(|planned| planned.silences == 0) else {
-            return false;
-        };
-        Instant::now() < *planned.held.get_or_insert(until)
+        let is_silent = self.plan.now.get(index).is_none_or(|planned| planned.silences > 0);
+        !is_silent && self.is_held_anew(index, until)
+    }
+
+    /// The same, silent or not: others need not wait for what is held again and again.
+    pub(super) fn is_held_anew(&mut self, index: usize, until: Instant) -> bool {
+        let planned = self.plan.now.get_mut(index);
+        planned.is_some_and(|planned| Instant::now() < *planned.held.get_or_insert(until))
     }
 
     /// A request was sent.
@@ -112,6 +123,7 @@ impl Asked<'_> {
     pub(super) fn answered(&mut self, index: usize) {
         if let Some(planned) = self.plan.now.get_mut(index) {
             planned.ignored.answered(self.retries);
+            planned.damaged = false;
         }
         self.presence.answered();
         self.say(index);

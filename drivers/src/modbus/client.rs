@@ -3,9 +3,9 @@
 //! It keeps the plan of every group and learns in it: a request that a device refuses (exception 2 or 3) or never
 //! answers in its wide form is replaced by narrower ones, at once, until the point that the device does not have stands
 //! alone. What was learned is forgotten after an hour, in case the device was only starting (after a minute, if it
-//! answered nothing at all then); if it is learned again at once, after ever longer times, up to a day. What a device ignores although it answers others is left out, and tried
-//! again now and then: [`ignored`](super::ignored) decides. While it is left out, the request that it was a part of
-//! stays narrowed: else its neighbours would be bad each time.
+//! answered nothing at all then); if it is learned again at once, after ever longer times, up to a day. What a device
+//! ignores although it answers others is left out, and tried again now and then: [`ignored`](super::ignored) decides.
+//! While it is left out, the request that it was a part of stays narrowed: else its neighbours would be bad each time.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -74,13 +74,17 @@ pub(super) struct Planned {
     pub(super) answered: bool,
     pub(super) silences: u8,
     pub(super) ignored: Ignored,
+    /// Its last answer came damaged, ...
+    pub(super) damaged: bool,
+    /// ... and so it goes last in this poll.
+    pub(super) last: bool,
     /// It could not be sent before this, the first time since it was last asked.
     pub(super) held: Option<Instant>,
 }
 
 impl Planned {
     fn new(request: Request, ignored: Ignored) -> Self {
-        Self { request, answered: false, silences: 0, ignored, held: None }
+        Self { request, answered: false, silences: 0, ignored, damaged: false, last: false, held: None }
     }
 }
 

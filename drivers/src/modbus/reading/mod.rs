@@ -4,8 +4,9 @@
 //! Every point has a sample from the beginning, bad, so a poll can end at any time. A request that a device refuses is
 //! replaced by narrower ones at once. One that the device ignores, or hangs up at, is left out; when all others have
 //! been asked, one of those is tried again if the poll has the time ([`retry`]), so that a retry costs no point that the
-//! device answers for. Nor do its debts: what may not be sent because of them is not said to be silent.
+//! device answers for. Nor do its debts ([`held`]): what may not be sent because of them is not said to be silent.
 
+mod held;
 mod retry;
 
 use std::time::{Duration, Instant};
@@ -13,12 +14,12 @@ use std::time::{Duration, Instant};
 use tokio_modbus::ExceptionCode;
 
 use crate::bus::{Outcome, Poll};
-use crate::modbus::asked::{Asked, IfHeld};
+use crate::modbus::asked::Asked;
 use crate::modbus::client::{Envelope, Plan};
 use crate::modbus::decode;
 use crate::modbus::ignored::Presence;
 use crate::modbus::plan::{Request, Shape};
-use crate::modbus::transaction::{Answer, Ask, Failure};
+use crate::modbus::transaction::{Answer, Failure};
 use crate::point::Scaling;
 use crate::value::{Cause, Sample};
 
@@ -34,6 +35,8 @@ pub(in crate::modbus) struct Reading<'a> {
     asked: bool,
     /// Shapes whose answers came damaged; those of retries do not count.
     damaged: Vec<Shape>,
+    /// Functions of which a request could not be sent, for the first time.
+    held: Vec<u8>,
     held_until: Option<Instant>,
     /// What the next poll begins with: it could not be sent now, and it was its turn or a damaged one stands before it.
     first_held: Option<usize>,
@@ -67,6 +70,7 @@ impl<'a> Reading<'a> {
             heard: None,
             asked: false,
             damaged: Vec::new(),
+            held: Vec::new(),
             held_until: None,
             first_held: None,
             unsaid: Vec::new(),
@@ -97,7 +101,11 @@ impl<'a> Reading<'a> {
         }
         let all = to.plan.now.len();
         to.plan.first = if to.plan.first < all { to.plan.first } else { 0 };
-        let cut_off = self.walk(line, to, (to.plan.first, all), deadline).await;
+        to.put_last();
+        let mut cut_off = self.walk(line, to, (to.plan.first, all), deadline).await;
+        if cut_off.is_none() {
+            cut_off = self.ask_last(line, to, deadline).await;
+        }
         // What goes before a damaged one keeps its place: behind it, it would be held.
         let same = if self.damaged.is_empty() { 0 } else { to.plan.first };
         to.plan.first = cut_off.or(self.first_held).unwrap_or(same);
@@ -115,20 +123,6 @@ impl<'a> Reading<'a> {
         Instant::now() + to.retries.longest() / 2 <= to.ends(self.began, self.heard, deadline)
     }
 
-    /// Until when a poll of a seldom polled group waits, so that all of it can be asked.
-    fn begins_later(line: &mut Envelope, to: &mut Asked<'_>) -> Option<Instant> {
-        if to.if_held != IfHeld::ComeBack || to.presence.is_in_doubt() {
-            return None;
-        }
-        let all = to.plan.now.len();
-        let held = |index: usize| {
-            let planned = to.plan.now.get(index).filter(|planned| !planned.ignored.is_left_out())?;
-            let until = line.held(Ask::new(to.unit, &planned.request))?;
-            to.is_first_hold(index, until).then_some(until)
-        };
-        (0..all).filter_map(held).max()
-    }
-
     /// Asks so many requests, from a place on and round the end, but for those left out. Returns where the next poll
     /// is to begin, if this one is over.
     async fn walk(
@@ -144,6 +138,8 @@ impl<'a> Reading<'a> {
             let next = if let Some(cause) = to.leave_out(index) {
                 self.left_out = true;
                 self.mark(to.plan, index, cause);
+                Next::Forward
+            } else if to.plan.now.get(index).is_some_and(|planned| planned.last) {
                 Next::Forward
             } else {
                 let until = to.ends(self.began, self.heard, deadline);
@@ -201,7 +197,10 @@ impl<'a> Reading<'a> {
             Err(Failure::Silent) => self.unanswered(to, index, Cause::Silent),
             Err(Failure::Damaged) => {
                 self.asked = true;
-                self.damaged.extend(to.plan.now.get(index).map(|planned| planned.request.shape()));
+                if let Some(planned) = to.plan.now.get_mut(index) {
+                    planned.damaged = true;
+                    self.damaged.push(planned.request.shape());
+                }
                 self.mark(to.plan, index, Cause::BadFrame);
                 Next::Forward
             }
@@ -239,20 +238,6 @@ impl<'a> Reading<'a> {
             }
             Some(_) => Next::Forward,
             None => Next::Stop,
-        }
-    }
-
-    /// A request could not be sent, and may not be before `until`.
-    fn held(&mut self, to: &mut Asked<'_>, index: usize, until: Instant) {
-        self.held_until = Some(self.held_until.map_or(until, |held| held.min(until)));
-        // One that is always damaged would else keep it from being asked for ever.
-        let shape = to.plan.now.get(index).map(|planned| planned.request.shape());
-        if index == to.plan.first || shape.is_some_and(|shape| self.damaged.contains(&shape)) {
-            self.first_held.get_or_insert(index);
-        }
-        if to.if_held == IfHeld::SayNothing && to.is_first_hold(index, until) {
-            let items = to.plan.now.get(index).into_iter().flat_map(|planned| &planned.request.items);
-            self.unsaid.extend(items.map(|item| item.slot));
         }
     }
 

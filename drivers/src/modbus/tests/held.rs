@@ -155,6 +155,56 @@ async fn of_a_group_that_is_polled_seldom_all_is_good_in_each_poll_but_what_is_a
     }
 }
 
+/// Polls until each of 100, 101 and 103 was good so often. They are asked in one request with 102, which the device does not
+/// have; what it answers for 0, of the same function, is damaged. But for the first `sound` polls: there it has all, and 0
+/// is right; only in the last of them it does not answer for 100.
+async fn until_refused(kind: Kind, period: u64, sound: usize, often: u32) {
+    let mut polls = [0; 2];
+    let mut link = device(kind, move |_, asked: Asked| {
+        let place = usize::from(asked.address >= 100);
+        polls[place] += usize::from(asked.function == 3);
+        match (asked.address, asked.address + asked.count) {
+            (100, _) if polls[1] == sound => Vec::new(),
+            (0, _) if polls[0] > sound => {
+                vec![Act::Raw(Duration::ZERO, [asked.counting(0), vec![1, 2]].concat())]
+            }
+            (..=102, 103..) if polls[1] > sound => now(asked.exception(2)),
+            _ => now(asked.counting(asked.address)),
+        }
+    })
+    .await;
+    match &mut link {
+        Link::ModbusRtu(link) => link.hold_off = Some(TIMEOUT * 2),
+        Link::ModbusRtuTcp(link) => link.hold_off = Some(TIMEOUT * 2),
+        Link::ModbusTcp(_) | Link::SerialLine(_) => panic!("{link:?}"),
+    }
+    let mut points = [0, 100, 101, 102, 103, 7].map(|address| (Table::Holding, address, Type::U16));
+    points[5].0 = Table::Input;
+    let mut spec = spec(link, &[1], &points);
+    spec.devices[0].groups[0].period = Duration::from_millis(period);
+    let limit = spec.longest_request() * u32::try_from(spec.plan().len()).unwrap();
+    let (mut bus, deadline, mut good) = (Bus::open_lazily(spec), soon(30_000), [0; 6]);
+    while [1, 2, 4].into_iter().any(|place| good[place] < often) {
+        assert!(Instant::now() < deadline, "{kind:?}, {period} ms: {good:?}");
+        let poll = bus.poll(0, 0, Instant::now() + limit).await;
+        poll.samples.iter().for_each(|(place, said)| {
+            good[usize::from(*place)] += u32::from(said.quality == Quality::Good);
+        });
+        bus.idle(soon(40)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_always_damaged_does_not_keep_anothers_refusal_from_being_believed() {
+    until_refused(Kind::Rtu, 1, 0, 2).await;
+    until_refused(Kind::RtuTcp, 3_600_000, 0, 2).await;
+}
+
+#[tokio::test]
+async fn nor_does_it_if_its_answer_is_always_owed_when_the_other_one_may_be_asked_again() {
+    until_refused(Kind::Rtu, 1, 2, 3).await;
+}
+
 #[test]
 fn what_is_held_again_when_its_hold_is_over_is_said_to_be_silent_until_it_has_been_asked() {
     let mut plan = Plan::new(vec![retries::plan([0, 100, 200, 300]).now.remove(0).request]);
@@ -176,4 +226,7 @@ fn what_is_held_again_when_its_hold_is_over_is_said_to_be_silent_until_it_has_be
     assert!(asked.is_first_hold(0, now + HOLD_OFF * 1_000));
     asked.plan.now[0].silences = 1;
     assert!(!asked.is_first_hold(0, now + HOLD_OFF * 1_000), "its own silence");
+    assert!(asked.is_held_anew(0, now + HOLD_OFF * 2_000));
+    asked.sent(0);
+    assert!(!asked.is_held_anew(0, now) && !asked.is_held_anew(0, now + HOLD_OFF * 1_000));
 }
