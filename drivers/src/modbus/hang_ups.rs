@@ -19,7 +19,9 @@ pub(super) struct HangUps {
     answered: BTreeSet<u8>,
     /// Units that left them since the last answer of any.
     lost: usize,
-    /// Units for which that was said in the log.
+    /// Units at which it hung up when they were last asked.
+    hung_up_at: BTreeSet<u8>,
+    /// Those of them for which that was said in the log.
     said: BTreeSet<u8>,
 }
 
@@ -27,8 +29,17 @@ impl HangUps {
     /// The peer answered for a unit.
     pub(super) fn answered(&mut self, unit: u8) {
         self.answered.insert(unit);
+        self.hung_up_at.remove(&unit);
         self.said.remove(&unit);
         self.lost = 0;
+    }
+
+    /// A connection that worked turned out closed when this unit was asked. Whether that may have another reason, and the
+    /// unit is to be asked again: not if it is the second time, and others are answered. (Some peers take no new connection for a
+    /// moment.)
+    pub(super) fn asks_again(&mut self, unit: u8) -> bool {
+        let is_first = self.hung_up_at.insert(unit);
+        is_first || self.answered.iter().all(|&answered| answered == unit)
     }
 
     /// The peer hung up when this unit was asked. `true`: that is the unit's own silence.
@@ -69,6 +80,17 @@ mod tests {
         let round = [(1, true), (4, false), (5, false)];
         let all = [&[(4, true), (5, true)][..], &round, &round, &round].concat();
         assert_eq!(hung_up(&all), [true, false, true, true, true, true]);
+    }
+
+    #[test]
+    fn a_unit_is_asked_again_on_a_new_connection_once_until_it_is_answered() {
+        let mut hang_ups = HangUps::default();
+        hang_ups.answered(5);
+        assert_eq!([5, 5].map(|unit| hang_ups.asks_again(unit)), [true; 2], "nobody else is answered");
+        hang_ups.answered(1);
+        assert_eq!([5, 6, 6].map(|unit| hang_ups.asks_again(unit)), [false, true, false]);
+        hang_ups.answered(6);
+        assert!(hang_ups.asks_again(6));
     }
 
     #[test]

@@ -85,29 +85,31 @@ impl Connection {
     ///
     /// A connection that has worked and turns out closed is replaced at once, one time: many devices close what
     /// was idle for a few seconds. So is one on which another answer is awaited: it may have been closed for that one.
+    /// But not if it was closed when this unit was asked last, too.
     pub(crate) async fn transact(&mut self, ask: Ask, deadline: Instant) -> Result<Answer, Failure> {
         loop {
             self.open(deadline).await?;
             let (reused, requests) = (self.proven || self.unanswered > 0, self.counters.requests);
-            match self.exchange(ask, deadline).await {
+            let error = match self.exchange(ask, deadline).await {
                 Ok(result) => {
                     if result.is_ok() {
                         self.hang_ups.answered(ask.unit);
                     }
                     return result;
                 }
-                Err(_closed) if reused => self.disconnect(),
-                Err(error) => {
-                    let sent = self.counters.requests > requests;
-                    if sent && is_hang_up(&error) && self.hang_ups.is_of_the_device(ask.unit, &self.endpoint)
-                    {
-                        self.counters.timeouts += 1;
-                        self.disconnect();
-                        return Err(Failure::Silent);
-                    }
-                    self.fail(lost_words(&self.endpoint, &error));
-                    return Err(if sent { Failure::HungUp } else { Failure::LinkDown });
-                }
+                Err(error) => error,
+            };
+            let sent = self.counters.requests > requests;
+            let hung_up = sent && is_hang_up(&error);
+            if reused && (!hung_up || self.hang_ups.asks_again(ask.unit)) {
+                self.disconnect();
+            } else if hung_up && self.hang_ups.is_of_the_device(ask.unit, &self.endpoint) {
+                self.counters.timeouts += 1;
+                self.disconnect();
+                return Err(Failure::Silent);
+            } else {
+                self.fail(lost_words(&self.endpoint, &error));
+                return Err(if sent { Failure::HungUp } else { Failure::LinkDown });
             }
         }
     }
