@@ -83,11 +83,11 @@ fn what_was_answered_in_its_wide_form_meanwhile_is_narrowed_for_an_hour_only() {
 #[test]
 fn what_was_narrowed_while_its_device_was_away_is_tried_again_after_a_minute_and_then_as_ever() {
     let (mut plan, start) = (plan([0, 3, 6, 9]), Instant::now());
-    let minute = Duration::from_secs(60);
+    let (minute, short) = (Duration::from_secs(60), Duration::from_millis(59_999));
     for now in [start, start + minute] {
         let silences = [0; 3].map(|_| plan.unanswered(0, true, now));
         assert_eq!((silences, plan.now.len()), ([false, false, true], 4));
-        plan.relearn(now + minute - Duration::from_millis(1));
+        plan.relearn(now + short);
         assert_eq!(plan.now.len(), 4);
         plan.relearn(now + minute);
         assert_eq!(plan.now.len(), 1, "away or not");
@@ -96,7 +96,7 @@ fn what_was_narrowed_while_its_device_was_away_is_tried_again_after_a_minute_and
     let now = start + minute * 2;
     let silences = [0; 3].map(|_| plan.unanswered(0, false, now));
     assert_eq!(silences, [false, false, true]);
-    plan.relearn(now + HOUR - Duration::from_millis(1));
+    plan.relearn(now + minute * 59 + short);
     assert_eq!(plan.now.len(), 4);
     plan.relearn(now + HOUR);
     assert_eq!(plan.now.len(), 1);
@@ -213,9 +213,9 @@ async fn a_device_that_is_gone_when_wide_requests_are_tried_again_costs_one_wait
 /// Four points in one request, of a device that does this. Polled so often, each time with the time of one.
 async fn polled(
     polls: usize,
-    mut script: impl FnMut(usize, Asked) -> Vec<Act> + Send + 'static,
+    script: impl FnMut(usize, Asked) -> Vec<Act> + Send + 'static,
 ) -> Vec<Vec<Sample>> {
-    let link = device(Kind::Tcp, move |n, asked| script(n, asked)).await;
+    let link = device(Kind::Tcp, script).await;
     let spec = spec(link, &[1], &[0, 8, 16, 24].map(|address| (Table::Holding, address, Type::U16)));
     let longest = spec.longest_request();
     let (mut bus, mut all) = (Bus::open_lazily(spec), Vec::new());
