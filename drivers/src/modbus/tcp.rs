@@ -85,11 +85,12 @@ impl Connection {
     ///
     /// A connection that has worked and turns out closed is replaced at once, one time: many devices close what
     /// was idle for a few seconds. So is one on which another answer is awaited: it may have been closed for that one.
-    /// But not if it was closed when this unit was asked last, too.
+    /// But not if it was closed when this unit was asked last, too, or what comes on it is no Modbus TCP.
     pub(crate) async fn transact(&mut self, ask: Ask, deadline: Instant) -> Result<Answer, Failure> {
         loop {
             self.open(deadline).await?;
-            let (reused, requests) = (self.proven || self.unanswered > 0, self.counters.requests);
+            let (proven, awaited) = (self.proven, self.unanswered > 0);
+            let requests = self.counters.requests;
             let error = match self.exchange(ask, deadline).await {
                 Ok(result) => {
                     if result.is_ok() {
@@ -101,6 +102,7 @@ impl Connection {
             };
             let sent = self.counters.requests > requests;
             let hung_up = sent && is_hang_up(&error);
+            let reused = proven || (awaited && error.kind() != io::ErrorKind::InvalidData);
             if reused && (!hung_up || self.hang_ups.asks_again(ask.unit)) {
                 self.disconnect();
             } else if hung_up && self.hang_ups.is_of_the_device(ask.unit, &self.endpoint) {

@@ -140,3 +140,17 @@ async fn a_peer_that_hangs_up_whatever_is_asked_is_a_line_that_is_down_and_comes
         assert_eq!(rounds(&mut bus, 1, Duration::ZERO).await.0, 9, "{kind:?}");
     }
 }
+
+#[tokio::test]
+async fn a_peer_whose_frames_cannot_be_told_apart_is_a_line_that_is_down_and_says_why() {
+    // The beginning of an answer, each time.
+    let begins = |_| vec![Act::Raw(Duration::ZERO, vec![0xff, 0xff, 0, 0, 0, 7, 1, 3, 4])];
+    let mut bus = ten(Kind::Tcp, begins).await;
+    let mut outcomes = Vec::new();
+    for _ in 0..3 {
+        outcomes.push(bus.poll(0, 0, soon(2_000)).await.outcome);
+    }
+    assert_eq!(outcomes, [Outcome::Silent, Outcome::Silent, Outcome::LinkDown]);
+    let words = bus.counters().last_error.clone().unwrap_or_default();
+    assert!(words.contains("does not speak Modbus TCP"), "{words}");
+}
