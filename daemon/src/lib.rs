@@ -9,7 +9,8 @@
 //!
 //! * P1 A reading counted as stored survives the end of the process and a power cut: `tests/crash` on a simulated
 //!   disk, `tests/cuts` with the real binary, `tests/outage.rs`, `spool::tests`.
-//! * P2 A power cut costs at most one window and one commit: `tests/crash`, after every turn of the writer.
+//! * P2 A power cut costs at most one window and one commit, at the cap up to 10 s more: `tests/crash`, after every turn of the writer;
+//!   `spool::tests::wire`.
 //! * P3 What leaves the backlog unacknowledged (room, age, a refusal for good, damage) leaves a gap record: `spool::tests`,
 //!   `tests/damage`, judged in `tests/outage.rs`.
 //! * P4 `(gateway, run, seq)` never repeats and names immutable content: `intake::tests`, `tests/crash`,

@@ -13,6 +13,7 @@ use super::directory::GivenUp;
 use super::gaps::{Gap, Gaps};
 use super::ledger::Ledger;
 use super::shared::Command;
+use super::wire::Wire;
 use crate::model::event::{Body, CLOCKS_MAX, ClockCorrection, Event, GapCause};
 use crate::model::{BATCH_BYTES_MAX, Batch, Reading, RunId, Stamp};
 use crate::status::Salvage;
@@ -91,6 +92,8 @@ pub(super) struct Inner {
     pub(super) floor: u64,
     /// The last two pieces of this run that were given out of memory to be sent: from a number to a number.
     pub(super) given: [(u64, u64); 2],
+    /// What the sender has on the wire.
+    pub(super) wire: Wire,
     /// What is late was given to be sent, but for what the writer has in hand.
     pub(super) passed: bool,
     /// The writer wakes up by itself then.
@@ -284,6 +287,7 @@ impl Inner {
             match *one {
                 Confirmed::Batch { run, seq, n } => {
                     self.confirmed += usize::from(run == self.run);
+                    self.wire.take((run, seq, seq.saturating_add(n)));
                     if let Some(books) = self.ledger.runs.get_mut(&run) {
                         books.confirm(seq, seq.saturating_add(n));
                         self.dirty.insert(run);

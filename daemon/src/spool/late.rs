@@ -52,7 +52,7 @@ impl Inner {
     /// it: or it would be told as lost and be delivered.
     pub(super) fn dispensable(&self) -> usize {
         let mut at = 0;
-        for (first, next) in self.given.into_iter().chain(self.given) {
+        for (first, next) in self.given.into_iter().chain(self.given).chain(self.wire.of(self.run)) {
             let Some(Kept { batch, .. }) = self.ring.get(at) else { break };
             if (first..next).contains(&batch.seq) {
                 at = self.ring.partition_point(|kept| kept.batch.seq < next);

@@ -45,6 +45,7 @@ mod taken_back;
 #[cfg(test)]
 mod tests;
 pub mod verify;
+mod wire;
 mod writer;
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
@@ -76,6 +77,7 @@ use reader::{QUESTIONS_MAX, Question, Reader};
 use schema::Schema;
 use shared::{Command, Shared};
 use verify::Verified;
+use wire::Wire;
 use writer::Writer;
 
 /// A writer that answers no question for so long stands still with the disk.
@@ -202,6 +204,22 @@ impl Spool {
     /// confirmed before it is stored.
     pub fn confirm(&self, confirmed: &[Confirmed]) {
         self.shared.lock().confirm(confirmed);
+    }
+
+    /// Something goes to the server now. `false`: it need not, and must not: it was confirmed before, or is told as lost. What went is on the
+    /// wire until it is confirmed or [came back](Spool::came_back), and makes no room meanwhile if it can be waited for.
+    pub fn sends(&self, what: &Confirmed) -> bool {
+        self.shared.lock().sends(what)
+    }
+
+    /// These went and are not on the wire any more: refused, or their connection is over.
+    pub fn came_back(&self, what: &[Confirmed]) {
+        self.shared.lock().came_back(what);
+    }
+
+    /// Nothing is on the wire: who sends begins.
+    pub fn nothing_is_sent(&self) {
+        self.shared.lock().wire = Wire::default();
     }
 
     /// Moves batches and records that the broker refuses for good out of the backlog, into a bounded table. Answers when they
@@ -433,6 +451,7 @@ fn inner(settings: SpoolSettings, run: RunId, next_event: u64) -> Inner {
         commands: VecDeque::new(),
         floor: 0,
         given: [(0, 0); 2],
+        wire: Wire::default(),
         passed: false,
         sleeps_until: Instant::now(),
         closed: false,

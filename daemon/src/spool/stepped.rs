@@ -83,6 +83,16 @@ impl Stepped {
         self.shared.lock().confirm(confirmed);
     }
 
+    /// As [`Spool::sends`](super::Spool::sends).
+    pub fn sends(&self, what: &Confirmed) -> bool {
+        self.shared.lock().sends(what)
+    }
+
+    /// As [`Spool::came_back`](super::Spool::came_back).
+    pub fn came_back(&self, what: &[Confirmed]) {
+        self.shared.lock().came_back(what);
+    }
+
     /// What the writer does when it wakes at `now`.
     pub fn turn(&mut self, now: Instant) {
         let commands = {

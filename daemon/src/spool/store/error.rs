@@ -36,6 +36,9 @@ pub enum StoreError {
     /// Nothing that may be overwritten, and no room.
     #[error("the spool is at its cap and nothing in it may go")]
     NoRoom,
+    /// What has to make room is on the wire: the commit waits for it.
+    #[error("what has to make room is on its way to the server")]
+    OnTheWire,
     /// The disk is full, and everything in the spool still waits to be sent.
     #[error("the disk is full, and everything stored still waits to be sent")]
     NoSpace,

@@ -25,6 +25,7 @@
 //! ... and landed all the same   landed
 //! losses told by memory alone   untold
 //! clock set back, 50 years on   retention::a_clock_set_back_or_fifty_years_forward_expires_and_reorders_nothing
+//! lost while it is on the wire  wire
 //! old age                       retention
 //! gaps without number           gaps
 //! starts without number         folded
@@ -86,6 +87,7 @@ mod turns;
 mod unread;
 mod untold;
 mod verify;
+mod wire;
 
 /// A deadline for what takes milliseconds: long, because machines that test are busy.
 const SOON: Duration = Duration::from_secs(60);

@@ -1,8 +1,6 @@
 //! The cap: what goes first, and how what goes is counted and recorded.
 
-use super::taken_back::Life;
 use super::*;
-use crate::spool::schema;
 
 #[tokio::test]
 async fn at_the_cap_the_oldest_go_counted_and_recorded() {
@@ -124,21 +122,4 @@ async fn in_a_small_spool_neither_records_nor_dead_letters_crowd_out_readings() 
     let (letters, newest) = (count("SELECT count(*) FROM dead"), count("SELECT max(seq) FROM dead"));
     assert!((10..60).contains(&letters) && newest == 4990, "{letters} letters, the newest {newest}");
     assert_eq!(count("SELECT count(DISTINCT seq) FROM dead"), letters, "each once");
-}
-
-#[test]
-fn who_walks_the_backlog_begins_anew_when_some_of_it_was_evicted() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let least = SpoolSettings { bytes_max: Some(BYTES_MAX_LEAST), ..settings(directory.path()) };
-    let mut life = Life::begin(least, &schema::CURRENT);
-    let (run, shape) = (life.spool.run, big_shape());
-    let evicted = |life: &Life| life.spool.books_of(run).expect("there").losses.evicted;
-    let mut numbers = (0..).step_by(10);
-    while evicted(&life) == 0 {
-        assert_eq!(life.spool.committed().resends, 0);
-        life.store(&big(run, numbers.next().expect("endless"), &shape));
-        life.now += Duration::from_secs(2);
-        life.settle();
-    }
-    assert_eq!(life.spool.committed().resends, 1);
 }

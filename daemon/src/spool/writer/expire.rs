@@ -75,11 +75,15 @@ impl Writer {
         let (old, unread) = proved(store, &headings)?;
         self.unread |= unread;
         let mut inner = shared.lock();
+        let mut goes = true;
         for (number, held) in old {
-            for (run, first, next) in held {
-                inner.lose(run, first, next, GapCause::Expired);
+            for stretch in held {
+                // What is on the wire is acknowledged soon, or comes back; then it goes.
+                goes &= inner.lose_unsent(stretch, GapCause::Expired).is_empty();
             }
-            inner.floor = inner.floor.max(number + 1);
+            if goes {
+                inner.floor = inner.floor.max(number + 1);
+            }
         }
         Ok(())
     }

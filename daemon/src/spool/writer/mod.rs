@@ -13,6 +13,7 @@ mod floor;
 mod flush;
 mod fold;
 mod gaps;
+mod patience;
 mod rescue;
 mod resend;
 mod room;
@@ -39,6 +40,9 @@ use crate::model::RunId;
 use crate::model::event::Event;
 use audit::Audit;
 pub(super) use flush::Flush;
+#[cfg(test)]
+pub(in crate::spool) use patience::PATIENCE;
+use patience::{Awaited, LOOK_AGAIN};
 use resend::Resend;
 use room::BOOKS_FIRST;
 #[cfg(test)]
@@ -108,6 +112,8 @@ pub(super) struct Writer {
     /// At most so many gap records wait.
     gaps_waiting: usize,
     last_wall_us: Option<i64>,
+    /// What a commit waits for at the cap, until one has succeeded.
+    awaited: Option<Awaited>,
     /// The run end is written; nothing is numbered any more.
     run_ended: bool,
     flushes: Vec<Flush>,
@@ -178,6 +184,7 @@ impl Writer {
             growing: Vec::new(),
             gaps_waiting: usize::MAX / 2,
             last_wall_us: None,
+            awaited: None,
             run_ended: false,
             flushes: Vec::new(),
             dead: Vec::new(),
@@ -261,6 +268,7 @@ impl Writer {
                 (None, Some(window)) => window,
                 (None, None) => until,
             };
+            let next = if self.awaits(&inner, now) { now + LOOK_AGAIN } else { next };
             inner.sleeps_until = next.min(until);
             inner = shared.wait(inner, next.min(until));
         }
@@ -280,6 +288,9 @@ impl Writer {
 
     /// Something to commit.
     fn has_work(&self, inner: &Inner, now: Instant) -> bool {
+        if self.awaits(inner, now) {
+            return false;
+        }
         let books = !inner.dirty.is_empty() || !inner.sent.is_empty();
         // Records ride with the next window; without one they go at once.
         let records = !inner.events.is_empty() || !inner.gaps.is_empty();

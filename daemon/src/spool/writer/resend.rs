@@ -97,6 +97,7 @@ impl Writer {
         }
         if changed || ended {
             self.books_due = self.now;
+            self.lose_patience();
             if !self.commit_window(self.now, None) {
                 self.refuse(resend, FAILING);
                 return;

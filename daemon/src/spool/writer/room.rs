@@ -6,7 +6,6 @@ use std::time::Duration;
 use super::Writer;
 use super::audit::proved;
 use super::window::Window;
-use crate::model::event::GapCause;
 use crate::spool::api::Keep;
 use crate::spool::inner::Inner;
 use crate::spool::store::{RunUpdate, Store, StoreError, Victims};
@@ -54,18 +53,12 @@ impl Writer {
         let (going, unread) = proved(store, &victims.unsettled)?;
         self.unread |= unread;
         let told = self.told(store, now_due)?;
-        window.begins_anew |= !going.is_empty();
         let losing = !going.is_empty() || !self.shared.lock().gaps.is_empty();
         let many = if losing { self.many_gaps(store, window)? } else { Vec::new() };
         let stamp = (self.shared.now)();
         let shared = self.shared.clone();
         let mut inner = shared.lock();
-        for (number, held) in going {
-            for (run, first, next) in held {
-                inner.lose(run, first, next, GapCause::Evicted);
-            }
-            inner.floor = inner.floor.max(number + 1);
-        }
+        self.give_up(&mut inner, going, ended.is_some())?;
         let gaps = inner.gaps.take();
         let lost = !gaps.is_empty();
         self.gap_records(&mut inner, gaps, window, (grows, stamp));

@@ -40,9 +40,6 @@ pub(super) struct Window {
     pub(super) again: Vec<RunId>,
     /// Damaged blocks.
     pub(super) empty: Vec<Spot>,
-    /// Who walks the backlog has to begin anew: blocks go that wait, and the sender may hold them without having sent them yet; or went
-    /// with a commit that failed, whose losses are booked all the same.
-    pub(super) begins_anew: bool,
     /// The gap record that may still grow after this commit: its place in `events`.
     pub(super) open_gap: Option<usize>,
     /// Confirmations are written too.
@@ -88,23 +85,16 @@ impl Writer {
             Err(StoreError::Unencodable(error)) => {
                 // Intake's rules are checked on append: this is a bug, and would fail for ever.
                 tracing::error!(%error, "a window cannot be stored; it is dropped and recorded");
-                let kept = std::mem::take(&mut window.kept);
-                self.put_back(window);
-                self.shared.handed_out.end();
-                let mut inner = self.shared.lock();
-                for kept in kept {
-                    inner.bytes -= kept.bytes;
-                    inner.lose(kept.batch.run, kept.batch.seq, kept.batch.end(), GapCause::Overflow);
-                }
+                self.drop_window(window);
                 self.store = Some(store);
                 true
             }
             Ok(written) => {
                 let undone = self.undo_from().is_some();
-                window.begins_anew |= undone;
                 let found = if undone { store::found(store.connection()).ok() } else { None };
                 self.store = Some(store);
                 self.proved();
+                self.awaited = None;
                 self.committed(window, &written);
                 if let Some(found) = found {
                     // Which records the failed commit had marked as sent, the file knows.
@@ -114,6 +104,10 @@ impl Writer {
                 // Who waited may read at once, and finds every record.
                 self.answer_flushes();
                 self.bound_log()
+            }
+            Err(StoreError::OnTheWire) => {
+                self.put_off(window, store);
+                false
             }
             Err(error) => {
                 let error = if self.full && matches!(error, StoreError::NoRoom) {
@@ -273,13 +267,24 @@ impl Writer {
         drop(inner);
         self.shared.committed.send_modify(|committed| {
             committed.commits += 1;
-            committed.resends += u64::from(window.begins_anew);
             (committed.next_seq, committed.waiting, committed.records) = (next_seq, waiting, records);
         });
     }
 
+    /// Nothing of a window can be stored, ever.
+    fn drop_window(&mut self, mut window: Window) {
+        let kept = std::mem::take(&mut window.kept);
+        self.put_back(window);
+        self.shared.handed_out.end();
+        let mut inner = self.shared.lock();
+        for kept in kept {
+            inner.bytes -= kept.bytes;
+            inner.lose(kept.batch.run, kept.batch.seq, kept.batch.end(), GapCause::Overflow);
+        }
+    }
+
     /// A commit failed: its window goes back to the front of the memory ring.
-    fn put_back(&mut self, window: Window) {
+    pub(super) fn put_back(&mut self, window: Window) {
         let mut inner = self.shared.lock();
         inner.confirmed += window.kept.len();
         for kept in window.kept.into_iter().rev() {

@@ -35,6 +35,9 @@ impl Session {
             self.numbers.nobody_listening += 1;
         }
         let held = unheard && self.settings.nobody_listens == NobodyListens::Hold;
+        if sent.kind.is_data() && (held || code >= 0x80) {
+            self.books.came_back(&sent.what);
+        }
         if unheard && !held {
             let is_record = |one: &&Confirmed| matches!(one, Confirmed::Event { .. });
             self.numbers.records_unheard += sent.what.iter().filter(is_record).count() as u64;

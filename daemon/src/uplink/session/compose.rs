@@ -149,13 +149,27 @@ impl Session {
                 self.backlog.rewind(now);
                 continue;
             }
+            if !self.books.sends(&key) {
+                continue;
+            }
             let mut live = std::mem::take(&mut self.live);
             let more = live.take_while_fits(|batch| {
                 if by_device && batch.shape.device != first.shape.device {
                     return Take::Skip;
                 }
                 let alike = batch.run == first.run && batch.shape.gateway == first.shape.gateway;
-                if alike && message.push(batch, &self.known(batch.stamp)) { Take::Yes } else { Take::Stop }
+                let key = Confirmed::from(&**batch);
+                if !alike {
+                    Take::Stop
+                } else if !self.books.sends(&key) {
+                    // It is found out by itself when its turn comes.
+                    Take::Skip
+                } else if message.push(batch, &self.known(batch.stamp)) {
+                    Take::Yes
+                } else {
+                    self.books.came_back(&[key]);
+                    Take::Stop
+                }
             });
             self.live = live;
             let device = first.shape.device.clone();
@@ -257,6 +271,7 @@ impl Session {
             let key = Confirmed::from(&*batch);
             if !self.passes(now, &key, Some(&batch)) {
                 if !message.push(&batch, &self.known(batch.stamp)) {
+                    self.books.came_back(&[key]);
                     break;
                 }
                 what.push(key);
@@ -285,17 +300,20 @@ impl Session {
         }
     }
 
-    /// Whether the backlog lane passes it by: in flight, confirmed, refused a moment ago or for good, or the live lane's.
+    /// Whether the backlog lane passes it by: in flight, confirmed, refused a moment ago or for good, the live lane's, or lost by now. If
+    /// not, it is on the wire by the books.
     fn passes(&mut self, now: Instant, key: &Confirmed, batch: Option<&Batch>) -> bool {
         // First, because it remembers that this one still waits.
         self.backlog.skips(now, key, batch.map_or("", |batch| &batch.shape.device))
             || self.in_flight.contains(key)
             || self.dying.contains(key)
             || batch.is_some_and(|batch| self.live.has(batch))
+            || !self.books.sends(key)
     }
 
     /// Larger than the broker's Maximum Packet Size: trying would end the connection, so it counts as refused.
     fn too_large(&mut self, now: Instant, what: Vec<Confirmed>, (device, bytes): (Arc<str>, usize)) {
+        self.books.came_back(&what);
         let mark = match &mut self.line {
             Some(line) => line.pace.sent(now, false, false),
             None => return,

@@ -16,6 +16,9 @@ const YOUNG_WINDOW: Duration = Duration::from_secs(300);
 impl Session {
     /// The connection, or the attempt, is over. `chance`: drawn evenly from 0 to 1.
     pub(in crate::uplink) fn on_ended(&mut self, now: Instant, end: End, chance: f64) {
+        for sent in self.flight.values() {
+            self.books.came_back(&sent.what);
+        }
         self.find_unreadable(now, &end);
         if let Some(settings) = self.next_settings.take() {
             self.settings = settings;

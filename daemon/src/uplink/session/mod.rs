@@ -7,6 +7,8 @@
 //! Order of sending: birth, live batches (each device's newest first after an outage), meta, backlog. The backlog keeps
 //! to [`Pace`]'s budget of bytes and leaves a quarter of the window to the live lane.
 //!
+//! Before a batch goes into a message the books are asked ([`Books`]): what they call lost by now is not sent, in either lane.
+//!
 //! Promises: a batch is confirmed only by a PUBACK with a success reason for the message that carried it on this
 //! connection; a refusal or an end confirms nothing; no batch is in flight twice; memory is bounded by the window, one span
 //! and the live queue.
@@ -71,6 +73,14 @@ pub(super) enum Action {
     GiveUp(End),
     /// The session is over.
     Done,
+}
+
+/// The books of the spool, as far as the session needs them at once.
+pub(super) trait Books: std::fmt::Debug + Send {
+    /// This goes now, and is on the wire until it is confirmed or came back. `false`: it must not go, it is settled.
+    fn sends(&self, what: &Confirmed) -> bool;
+    /// These did not go after all, were refused, or their connection is over.
+    fn came_back(&self, what: &[Confirmed]);
 }
 
 /// What the session is told once, and again with a new configuration.
@@ -186,6 +196,7 @@ struct Line {
 #[derive(Debug)]
 pub(super) struct Session {
     settings: Settings,
+    books: Box<dyn Books>,
     /// In force when the connection that was made with `settings` has ended.
     next_settings: Option<Settings>,
     phase: Phase,
@@ -225,11 +236,12 @@ pub(super) struct Session {
 
 impl Session {
     /// `begun`: connections of this run before this session.
-    pub(super) fn new(settings: Settings, begun: u64, now: Instant) -> Self {
+    pub(super) fn new(settings: Settings, books: Box<dyn Books>, begun: u64, now: Instant) -> Self {
         let mut live = LiveQueue::default();
         live.keep_newest_only(true);
         Self {
             settings,
+            books,
             next_settings: None,
             phase: Phase::Waiting { until: now },
             line: None,

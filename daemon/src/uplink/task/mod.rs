@@ -19,11 +19,11 @@ use tokio::task::JoinSet;
 
 use super::client::{self, Event, Ledger, Link, Publisher};
 use super::records::{self, Life, State};
-use super::session::{Action, Session, Settings};
+use super::session::{Action, Books, Session, Settings};
 use super::tls::Credentials;
 use super::words::{Cause, End};
 use super::{Shared, Surroundings, UplinkConfig};
-use crate::spool::{Committed, Confirmed, Span, SpoolError};
+use crate::spool::{Committed, Confirmed, Span, Spool, SpoolError};
 use show::Shown;
 
 /// While there is no connection, how often the seconds to the next attempt are counted down.
@@ -68,7 +68,8 @@ impl Task {
             status.uplink.broker = broker;
         });
         let begun = around.so_far.connects.load(Ordering::Relaxed);
-        let mut session = Session::new(settings, begun, now());
+        around.spool.nothing_is_sent();
+        let mut session = Session::new(settings, Box::new(around.spool.clone()), begun, now());
         session.settled_before(around.so_far.confirmed_to.load(Ordering::Relaxed));
         for correction in around.spool.clocks() {
             session.on_clock(correction);
@@ -342,6 +343,16 @@ impl Task {
             connect: self.session.numbers().connects,
             confirmed_to: self.session.confirmed_to(),
         }
+    }
+}
+
+impl Books for Spool {
+    fn sends(&self, what: &Confirmed) -> bool {
+        Self::sends(self, what)
+    }
+
+    fn came_back(&self, what: &[Confirmed]) {
+        Self::came_back(self, what);
     }
 }
 

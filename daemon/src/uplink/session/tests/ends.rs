@@ -105,7 +105,12 @@ fn a_kick_cuts_the_wait_short_but_not_the_sparing_of_a_broker_that_refuses() {
 
 #[test]
 fn a_session_counts_on_where_the_one_before_it_ended() {
-    let mut session = Session::new(Settings::new(&config(), "gw".into(), RUN), 7, Instant::now());
+    let mut session = Session::new(
+        Settings::new(&config(), "gw".into(), RUN),
+        Box::new(Desk::default()),
+        7,
+        Instant::now(),
+    );
     assert_eq!(session.next(Instant::now()), Some(Action::Connect));
     assert_eq!(session.numbers().connects, 8, "a will of before is older than this birth");
 }

@@ -185,6 +185,43 @@ fn readings_that_will_not_come_do_not_hold_back_what_is_confirmed() {
 }
 
 #[test]
+fn what_the_books_call_lost_by_now_is_not_sent_and_what_is_beside_it_is() {
+    let mut world = World::new(&config());
+    world.slow = true;
+    let batches: Vec<_> = (0..10).map(|at| world.store("a", at * 4, 4)).collect();
+    world.run();
+    world.connect(Granted { receive_max: 1, ..Granted::default() });
+    // The newest of a device that is seldom polled, kept for the connection; it was given up while there was none.
+    let newest = batch("b", 40, 4);
+    world.session.offer(newest.clone());
+    world.books.lose(&newest);
+    let cursor = world.question.take().expect("asked");
+    world.answer(cursor);
+    // The span is in hand.
+    world.books.lose(&batches[2]);
+    world.books.lose(&batches[3]);
+    while !world.out.is_empty() {
+        world.ack_all();
+    }
+    assert_eq!(world.accepted, (0..10).filter(|at| ![2, 3].contains(at)).map(|at| at * 4).collect());
+    assert!(world.books.on_the_wire().is_empty());
+}
+
+#[test]
+fn the_books_are_told_what_is_on_the_wire_and_what_came_back() {
+    let mut world = World::connected(&config(), Granted::default());
+    world.ack_all();
+    world.take("a", 0, 4);
+    world.take("b", 4, 4);
+    world.run();
+    assert_eq!(world.books.on_the_wire().len(), 2);
+    world.ack(0, 0x99);
+    assert_eq!(world.books.on_the_wire().len(), 1, "refused");
+    world.cut();
+    assert!(world.books.on_the_wire().is_empty(), "nobody acknowledges them any more");
+}
+
+#[test]
 fn what_waits_in_a_file_that_was_set_aside_is_not_called_confirmed() {
     let mut world = World::new(&config());
     for i in 0..10 {

@@ -5,7 +5,8 @@ mod hostile;
 mod lanes;
 mod refusals;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Mutex;
 
 use super::*;
 use crate::model::event::{Body, Event, GapCause};
@@ -38,9 +39,43 @@ impl Out {
     }
 }
 
+/// The books: what is lost, and what is on the wire.
+#[derive(Clone, Debug, Default)]
+struct Desk(Arc<Mutex<(HashSet<Confirmed>, HashSet<Confirmed>)>>);
+
+impl Desk {
+    fn lose(&self, what: &Batch) {
+        self.0.lock().unwrap().0.insert(Confirmed::from(what));
+    }
+
+    fn on_the_wire(&self) -> HashSet<Confirmed> {
+        self.0.lock().unwrap().1.clone()
+    }
+
+    fn confirm(&self, what: &[Confirmed]) {
+        self.0.lock().unwrap().1.retain(|one| !what.contains(one));
+    }
+}
+
+impl Books for Desk {
+    fn sends(&self, what: &Confirmed) -> bool {
+        let mut desk = self.0.lock().unwrap();
+        let goes = !desk.0.contains(what);
+        if goes && matches!(what, Confirmed::Batch { .. }) {
+            desk.1.insert(*what);
+        }
+        goes
+    }
+
+    fn came_back(&self, what: &[Confirmed]) {
+        self.confirm(what);
+    }
+}
+
 /// A session with a spool that keeps what waits, and a broker that the test plays.
 struct World {
     session: Session,
+    books: Desk,
     now: Instant,
     /// What waits, in the order of storing, with the number of its block.
     spool: Vec<(u64, Item)>,
@@ -67,11 +102,22 @@ struct World {
     accepted: BTreeSet<u64>,
 }
 
+impl Session {
+    /// The books have on the wire what the session has in flight.
+    fn books_agree(&self, on_the_wire: &HashSet<Confirmed>) {
+        let batch = |one: &&Confirmed| matches!(one, Confirmed::Batch { .. });
+        let in_flight: HashSet<_> = self.in_flight.iter().filter(batch).copied().collect();
+        assert_eq!(in_flight, *on_the_wire);
+    }
+}
+
 impl World {
     fn new(config: &UplinkConfig) -> Self {
-        let now = Instant::now();
+        let (now, books) = (Instant::now(), Desk::default());
+        let settings = Settings::new(config, "plant7-gw1".into(), RUN);
         Self {
-            session: Session::new(Settings::new(config, "plant7-gw1".into(), RUN), 0, now),
+            session: Session::new(settings, Box::new(books.clone()), 0, now),
+            books,
             now,
             spool: Vec::new(),
             stored: 0,
@@ -150,6 +196,7 @@ impl World {
             let Some(action) = self.session.next(self.now) else {
                 let due = self.session.deadline();
                 assert!(due.is_none_or(|due| due > self.now), "asks to be woken at once, and does nothing");
+                self.session.books_agree(&self.books.on_the_wire());
                 return;
             };
             match action {
@@ -165,6 +212,7 @@ impl World {
                 Action::Span(cursor) => self.answer(cursor),
                 Action::Confirm(what) => {
                     self.spool.retain(|(_, item)| !what.contains(&Self::key(item)));
+                    self.books.confirm(&what);
                     self.confirmed.extend(what);
                 }
                 Action::DeadLetter(what, _) => {

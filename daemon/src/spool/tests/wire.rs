@@ -1,0 +1,219 @@
+//! What makes room, or is too old, while the sender is at it: told as lost and delivered it never is, as far as anybody can know.
+
+use super::taken_back::Life;
+use super::*;
+use crate::spool::inner::{RING_BYTES_MAX, WINDOW_BYTES};
+use crate::spool::schema;
+use crate::spool::shared::Command;
+use crate::spool::writer::PATIENCE;
+
+/// A spool at its cap, all of which waits.
+struct Full {
+    directory: tempfile::TempDir,
+    life: Life,
+    shape: Arc<Shape>,
+    seq: u64,
+}
+
+impl Full {
+    fn begin() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let second = Duration::from_secs(1);
+        let least = SpoolSettings {
+            bytes_max: Some(BYTES_MAX_LEAST),
+            commit_every: second,
+            ..settings(directory.path())
+        };
+        let life = Life::begin(least, &schema::CURRENT);
+        let mut full = Self { directory, life, shape: big_shape(), seq: 0 };
+        while full.evicted() == 0 {
+            full.poll();
+        }
+        full
+    }
+
+    /// A batch, and the turn at the end of its window.
+    fn poll(&mut self) {
+        self.life.spool.append(big(self.life.spool.run, self.seq, &self.shape), self.life.now);
+        self.seq += 10;
+        self.life.now += Duration::from_secs(1);
+        self.life.turn();
+    }
+
+    fn evicted(&self) -> u64 {
+        self.life.spool.books_of(self.life.spool.run).expect("there").losses.evicted
+    }
+
+    fn stored(&self) -> u64 {
+        self.life.spool.committed().next_seq
+    }
+
+    /// The sender takes some of the oldest; gives their names.
+    fn send(&mut self, every: usize) -> Vec<Confirmed> {
+        let batches = self.life.waiting().0;
+        let sent: Vec<_> =
+            batches.iter().step_by(every).take(5).map(|batch| Confirmed::from(&**batch)).collect();
+        assert!(sent.iter().all(|one| self.life.spool.sends(one)));
+        sent
+    }
+
+    /// The plant goes on until a commit waits.
+    fn until_it_waits(&mut self) {
+        while self.stored() == self.seq {
+            assert!(self.seq < 10_000, "nothing is waited for");
+            self.poll();
+        }
+    }
+
+    /// Many small batches come at once.
+    fn fill_memory(&mut self, bytes: usize) {
+        let mut plant = Plant { seq: self.seq, ..Plant::new(self.life.spool.run) };
+        while self.life.spool.shared.lock().bytes < bytes {
+            self.life.spool.append(plant.batch(), self.life.now);
+        }
+        self.seq = plant.seq;
+    }
+
+    /// Each reading waits, was delivered, or is told as lost, and never two of these.
+    fn balances(&mut self, delivered: &[Confirmed]) {
+        let (waits, events) = self.life.waiting();
+        let lost = gaps(&events, self.life.spool.run, GapCause::Evicted);
+        let (waits, delivered) = (numbers(&waits), names(delivered));
+        assert_eq!(lost.len() as u64, self.evicted());
+        assert!(lost.is_disjoint(&delivered), "told as lost and delivered: {lost:?} {delivered:?}");
+        assert!(waits.is_disjoint(&lost) && waits.is_disjoint(&delivered));
+        assert_eq!((waits.len() + lost.len() + delivered.len()) as u64, self.seq);
+        let found = self.life.spool.verify();
+        assert_eq!(found.faults, Vec::<String>::new());
+    }
+}
+
+fn names(of: &[Confirmed]) -> BTreeSet<u64> {
+    let numbers = |one: &Confirmed| match *one {
+        Confirmed::Batch { seq, n, .. } => seq..seq + n,
+        Confirmed::Event { .. } => 0..0,
+    };
+    of.iter().flat_map(numbers).collect()
+}
+
+#[test]
+fn what_is_on_the_wire_makes_no_room_and_the_rest_of_what_has_to_go_is_not_sent_any_more() {
+    for every in [1, 3] {
+        let mut full = Full::begin();
+        let before = full.evicted();
+        let sent = full.send(every);
+        full.until_it_waits();
+        let books = full.life.spool.books_of(full.life.spool.run).expect("there");
+        assert!(books.losses.evicted > before, "what had not gone");
+        assert!(names(&sent).iter().all(|number| !books.lost.touches(*number, number + 1)));
+        let first = books.floor();
+        let lost = (first..full.seq).step_by(10).find(|number| books.lost.touches(*number, number + 1));
+        let lost = Confirmed::from(&*big(full.life.spool.run, lost.expect("behind what went"), &full.shape));
+        assert!(!full.life.spool.sends(&lost), "and does not go now");
+        full.life.spool.confirm(&sent);
+        full.life.turn();
+        assert_eq!(full.stored(), full.seq, "acknowledged, it holds up nothing");
+        full.life.settle();
+        full.balances(&sent);
+    }
+}
+
+#[test]
+fn what_came_back_goes_at_once_and_what_is_never_acknowledged_is_not_waited_for_long() {
+    let mut full = Full::begin();
+    let sent = full.send(1);
+    full.until_it_waits();
+    full.life.spool.came_back(&sent);
+    full.life.turn();
+    assert_eq!(full.stored(), full.seq);
+    full.balances(&[]);
+    full.send(1);
+    full.until_it_waits();
+    let since = full.life.now;
+    while full.stored() < full.seq {
+        full.life.now += Duration::from_millis(500);
+        full.life.turn();
+        assert!(full.life.now < since + PATIENCE + Duration::from_secs(1), "P2");
+    }
+    assert!(full.life.now > since + PATIENCE / 2);
+    full.balances(&[]);
+}
+
+#[test]
+fn nobody_who_waits_for_the_disk_waits_for_the_wire() {
+    let mut full = Full::begin();
+    full.send(1);
+    full.until_it_waits();
+    let (reply, mut answer) = tokio::sync::oneshot::channel();
+    full.life.spool.shared.flush(full.life.now + SOON, reply);
+    full.life.turn();
+    assert!(answer.try_recv().expect("answered").is_ok());
+    full.send(1);
+    full.until_it_waits();
+    let reply = tokio::sync::oneshot::channel().0;
+    full.life.spool.tell(Command::EndRun { reply });
+    full.life.turn();
+    assert_eq!(full.stored(), full.seq, "the end of the run");
+    let mut full = Full::begin();
+    full.send(1);
+    full.until_it_waits();
+    full.fill_memory(2 * WINDOW_BYTES);
+    let (directory, seq) = (full.directory, full.seq);
+    let now = full.life.now;
+    full.life.spool.close(true, now).expect("closes");
+    let least = SpoolSettings { bytes_max: Some(BYTES_MAX_LEAST), ..settings(directory.path()) };
+    let mut after = Life::begin(least, &schema::CURRENT);
+    let events = after.waiting().1;
+    let end = |event: &Arc<Event>| matches!(event.body, Body::RunEnd { next_seq, .. } if next_seq == seq);
+    assert!(events.iter().any(end), "a stop stores everything");
+}
+
+#[test]
+fn a_memory_that_fills_up_does_not_wait() {
+    let mut full = Full::begin();
+    full.send(1);
+    full.until_it_waits();
+    full.fill_memory(RING_BYTES_MAX / 2);
+    full.life.turn();
+    full.life.now += Duration::from_secs(1);
+    full.life.settle();
+    assert_eq!(full.stored(), full.seq);
+    assert_eq!(full.life.board.read(|status| status.spool.dropped), 0);
+}
+
+#[test]
+fn what_is_too_old_and_on_the_wire_is_not_lost_and_nothing_else_waits_for_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let hour = Duration::from_secs(3600);
+    let aged = SpoolSettings { max_age: Some(hour), ..settings(directory.path()) };
+    let mut life = Life::begin(aged, &schema::CURRENT);
+    let run = life.spool.run;
+    let mut plant = Plant::new(run);
+    let first: Vec<_> = (0..3).map(|_| plant.batch()).collect();
+    for batch in &first {
+        life.store(batch);
+    }
+    let sent: Vec<_> = first[..2].iter().map(|batch| Confirmed::from(&**batch)).collect();
+    assert!(sent.iter().all(|one| life.spool.sends(one)));
+    let pass = |life: &mut Life, plant: &mut Plant, minutes: u64| {
+        for _ in 0..minutes {
+            life.now += Duration::from_secs(60);
+            life.store(&plant.batch());
+        }
+    };
+    pass(&mut life, &mut plant, 70);
+    let expired = |life: &mut Life| gaps(&life.waiting().1, run, GapCause::Expired);
+    let told = expired(&mut life);
+    assert!(told.contains(&4) && !told.contains(&0) && !told.contains(&3), "{told:?}");
+    assert!(!life.spool.sends(&Confirmed::from(&*first[2])), "it is lost");
+    // One is acknowledged, the other comes back.
+    life.spool.confirm(&sent[..1]);
+    life.spool.came_back(&sent[1..]);
+    pass(&mut life, &mut plant, 10);
+    let told = expired(&mut life);
+    assert!(!told.contains(&0) && told.contains(&2), "{told:?}");
+    let (waits, books) = (numbers(&life.waiting().0), life.spool.books_of(run).expect("there"));
+    assert_eq!(books.losses.expired, told.len() as u64);
+    assert!(waits.is_disjoint(&told));
+    assert_eq!((waits.len() + told.len() + 2) as u64, books.durable, "and one was delivered");
+}
