@@ -3,10 +3,10 @@
 use std::fs;
 use std::time::Duration;
 
-use fieldspool::model::event::Body;
+use fieldspool::model::event::{Body, GapCause};
 use fieldspool::spool::{Confirmed, Cursor, Item, Keep};
 
-use super::{Bench, Planted, is_off};
+use super::{Bench, PATIENCE_US, Planted, is_off};
 use crate::book::Verdict;
 use crate::disk::{self, Faults};
 use crate::plant::{Device, stamp};
@@ -64,8 +64,29 @@ impl Bench {
         self.book.confirm(what, now_us);
     }
 
-    /// The backlog lane: a span is read, and some of it acknowledged.
+    /// What is on the wire is acknowledged, or comes back. If all was stored when it went, nobody gave it up meanwhile.
+    fn hear(&mut self) -> Verdict<()> {
+        let (wire, arrives) = (std::mem::take(&mut self.wire), self.random.bool());
+        let young = self.now_us() < self.sent_us + PATIENCE_US;
+        let steady = !is_off() && self.plan.faults.failed_syncs == 0.0 && !self.plan.lies();
+        for what in wire {
+            let Confirmed::Batch { run, seq, n } = what else { continue };
+            let books = self.spool().books_of(run);
+            let lost = books.map_or(0, |books| books.lost.within_of(seq, seq + n, GapCause::Evicted));
+            if young && steady && lost > 0 {
+                return Err(format!("{run} {seq} was evicted on the wire"));
+            }
+            self.spool().came_back(&[what]);
+            if arrives && lost == 0 {
+                self.confirm(&what);
+            }
+        }
+        Ok(())
+    }
+
+    /// The backlog lane: a span is read, and some of it acknowledged, or put on the wire.
     fn send(&mut self) -> Verdict<()> {
+        self.hear()?;
         let from = if self.random.bool() { Cursor::START } else { self.cursor };
         let span = match self.spool().span(from) {
             Ok(Some(span)) => span,
@@ -96,11 +117,24 @@ impl Bench {
             }
             self.confirm(&what);
         }
+        // The oldest that wait still.
+        if self.random.bool() && self.spool().committed().next_seq == self.book.next_seq(self.run()) {
+            self.sent_us = self.now_us();
+            for item in span.items.iter().take(most + 8) {
+                let Item::Batch(batch) = item else { continue };
+                let what = Confirmed::from(&**batch);
+                if self.spool().sends(&what) {
+                    self.wire.push(what);
+                }
+            }
+        }
         Ok(())
     }
 
     /// The broker refuses some of what waits for good.
     fn refuse(&mut self) -> Verdict<()> {
+        // A dead letter comes with a commit, and that may wait.
+        self.hear()?;
         let Ok(Some(span)) = self.spool().span(Cursor::START) else { return Ok(()) };
         let batches = span.items.iter().filter_map(|item| match item {
             Item::Batch(batch) => Some(Confirmed::from(&**batch)),

@@ -24,6 +24,9 @@ use crate::disk::{self, Faults};
 use crate::plant::{Plant, stamp};
 pub use plan::{Plan, Planted, Tally};
 
+/// The spool waits so long for what is on the wire, at most.
+const PATIENCE_US: u64 = 10_000_000;
+
 /// Files to begin with, and the book that belongs to them.
 #[derive(Clone, Debug, Default)]
 pub struct Scene {
@@ -50,6 +53,9 @@ pub struct Bench {
     board: Board,
     spool: Option<Stepped>,
     cursor: Cursor,
+    /// What was sent last, and is neither acknowledged nor come back; and when that was.
+    wire: Vec<Confirmed>,
+    sent_us: u64,
     /// When the power went.
     cut_us: u64,
     tally: Tally,
@@ -94,6 +100,8 @@ impl Bench {
             board: Board::default(),
             spool: None,
             cursor: Cursor::START,
+            wire: Vec::new(),
+            sent_us: 0,
             cut_us: scene.now_us,
             tally: Tally::default(),
         }
@@ -190,7 +198,7 @@ impl Bench {
     fn start(&mut self) -> Verdict<()> {
         self.pass(100_000);
         self.board = Board::default();
-        self.cursor = Cursor::START;
+        (self.cursor, self.wire) = (Cursor::START, Vec::new());
         let clock = self.now_us.clone();
         let spool = Stepped::open_named(
             self.settings.clone(),
@@ -219,7 +227,9 @@ impl Bench {
         spool.turn(now);
         let (run, stored) = (spool.run, spool.committed().next_seq);
         self.book.count(run, stored);
-        let window = u64::try_from(self.settings.commit_every.as_micros()).unwrap_or_default();
+        // At the cap a commit waits for what is on the wire.
+        let patience = if self.wire.is_empty() { 0 } else { PATIENCE_US + LONGEST_STEP_US };
+        let window = u64::try_from(self.settings.commit_every.as_micros()).unwrap_or_default() + patience;
         // The disk may be gone by now, or fail: then nothing has to be stored.
         let steady = !is_off() && self.plan.faults.failed_syncs == 0.0 && !self.plan.lies();
         if steady { self.book.in_time(run, self.now_us(), window) } else { Ok(()) }
