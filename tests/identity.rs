@@ -6,7 +6,17 @@ use serde_json::json;
 
 use crate::support::broker::{Authority, Broker, GATEWAY, write_private};
 use crate::support::gateway::Gateway;
+use crate::support::peers::ModbusServer;
 use crate::support::subscriber::Subscriber;
+
+/// A bus with one device of one point.
+fn one_register(plant: &ModbusServer) -> String {
+    format!(
+        "[bus.hall]\nperiod = \"200ms\"\n[bus.hall.link.modbus-tcp]\nhost = \"127.0.0.1\"\nport = {}\n\
+         [bus.hall.device.one]\nunit_id = 1\npoints = {{ value = {{ input = 1 }} }}\n",
+        plant.port
+    )
+}
 
 /// Starts a gateway whose identity `spoil` has changed and returns the words on its status; they must be in its log too.
 fn words(broker: &Broker, spoil: impl FnOnce(&Gateway)) -> String {
@@ -76,7 +86,7 @@ fn an_expired_or_misnamed_broker_is_refused_in_its_own_words() {
 
 #[test]
 fn a_broker_that_refuses_what_it_is_sent_is_not_said_to_receive() {
-    let plant = crate::support::peers::ModbusServer::tcp();
+    let plant = ModbusServer::tcp();
     let mut broker = Broker::prepare(|_| {});
     let topics = format!("fieldspool/{GATEWAY}");
     let viewer = "user viewer\ntopic read fieldspool/#\n";
@@ -89,14 +99,7 @@ fn a_broker_that_refuses_what_it_is_sent_is_not_said_to_receive() {
     fs::write(broker.file("mosquitto.conf"), conf).unwrap();
     broker.run();
     let receiver = Subscriber::start(&broker);
-    let mut gateway = Gateway::with_uplink(
-        &broker,
-        &format!(
-            "[bus.hall]\nperiod = \"200ms\"\n[bus.hall.link.modbus-tcp]\nhost = \"127.0.0.1\"\nport = {}\n\
-             [bus.hall.device.one]\nunit_id = 1\npoints = {{ value = {{ input = 1 }} }}\n",
-            plant.port
-        ),
-    );
+    let mut gateway = Gateway::with_uplink(&broker, &one_register(&plant));
     gateway.start();
     gateway.wait_status("the refusal of all readings", |s| {
         (s["uplink"]["refused"]["what"] == "all" && s["spool"]["waiting"].as_u64() > Some(3)).then_some(())
@@ -120,18 +123,11 @@ fn a_broker_that_refuses_what_it_is_sent_is_not_said_to_receive() {
 
 #[test]
 fn a_broker_that_comes_right_gets_everything() {
-    let plant = crate::support::peers::ModbusServer::tcp();
+    let plant = ModbusServer::tcp();
     let broker = Broker::start();
     let receiver = Subscriber::start(&broker);
     let other = Authority::new("somebody else");
-    let mut gateway = Gateway::with_uplink(
-        &broker,
-        &format!(
-            "[bus.hall]\nperiod = \"200ms\"\n[bus.hall.link.modbus-tcp]\nhost = \"127.0.0.1\"\nport = {}\n\
-             [bus.hall.device.one]\nunit_id = 1\npoints = {{ value = {{ input = 1 }} }}\n",
-            plant.port
-        ),
-    );
+    let mut gateway = Gateway::with_uplink(&broker, &one_register(&plant));
     fs::write(gateway.etc("ca.pem"), &other.pem).unwrap();
     gateway.start();
     gateway.wait_status("the refusal", |s| s["uplink"]["error"].as_str().map(|_| ()));

@@ -144,3 +144,38 @@ fn what_was_confirmed_and_went_with_a_damaged_file_is_not_told_as_damaged() {
     let folders = std::fs::read_dir(directory.path().join("quarantine")).map_or(0, Iterator::count);
     assert_eq!((numbers(&last.waiting().0).len(), folders), (2 * 2 * 900, 1));
 }
+
+#[test]
+fn what_was_confirmed_in_a_block_that_was_emptied_is_known_to_have_none_after_a_restart_too() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let begin = || Life::begin(settings(directory.path()), &schema::CURRENT);
+    let mut life = begin();
+    let first = life.spool.run;
+    let mut plant = Plant::new(first);
+    let batches: Vec<_> = (0..5).map(|_| plant.batch()).collect();
+    for batch in &batches {
+        life.store(batch);
+    }
+    life.spool.confirm(&[Confirmed::from(&*batches[2])]);
+    life.close();
+    let mut life = begin();
+    let mut plant = Plant::new(life.spool.run);
+    for _ in 0..3 {
+        life.store(&plant.batch());
+    }
+    // The books are written, and clean.
+    life.now += Duration::from_secs(20);
+    life.settle();
+    let knows = |life: &Life| life.spool.books_of(first).expect("there").blockless.may_hold(4, 6);
+    assert!(!knows(&life));
+    let file = rusqlite::Connection::open(directory.path().join(store::FILE)).expect("opens");
+    let flip = "UPDATE block SET body = CAST(substr(body, 1, 4) || x'ff' || substr(body, 6) AS BLOB) WHERE number = 7";
+    assert_eq!(file.execute(flip, []).expect("flipped"), 1);
+    drop(file);
+    life.waiting();
+    life.settle();
+    assert_eq!(damaged(&mut life, plant.run), (2..4).collect());
+    assert!(knows(&life), "nobody can tell what was in it");
+    life.close();
+    assert!(knows(&begin()));
+}

@@ -3,7 +3,7 @@
 use super::taken_back::Life;
 use super::*;
 use crate::spool::Cursor;
-use crate::spool::inner::WINDOW_BYTES;
+use crate::spool::inner::{Inner, WINDOW_BYTES};
 use crate::spool::ledger::{EXCEPTIONS_MAX, INTERVALS_MAX};
 use crate::spool::schema;
 
@@ -245,6 +245,35 @@ fn a_full_memory_drops_what_was_confirmed_before_what_nobody_has() {
     let before = full.dropped();
     full.poll(1_200);
     assert_eq!(full.dropped(), before, "that much finds its place where the confirmed ones were");
+}
+
+#[test]
+fn a_full_memory_is_looked_through_only_when_enough_of_it_was_confirmed() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let run = RunId { counter: 1, random: 1 };
+    let mut inner = crate::spool::inner(patient(directory.path()), run, 0);
+    let (shape, now) = (big_shape(), Instant::now());
+    let mut seq = 0;
+    let mut append = |inner: &mut Inner| {
+        inner.append(big(run, seq, &shape), now);
+        seq += 10;
+    };
+    let dropped = |inner: &Inner| inner.ledger.sums().losses.dropped;
+    while dropped(&inner) == 0 {
+        append(&mut inner);
+    }
+    let middle: Vec<_> = inner.ring.iter().skip(1000).map(|kept| Confirmed::from(&*kept.batch)).collect();
+    let all = inner.ring.len();
+    inner.confirm(&middle[..all / 64]);
+    append(&mut inner);
+    assert_eq!((dropped(&inner), inner.ring.len()), (20, all), "too few of them: the oldest goes");
+    inner.confirm(&middle[all / 64..all / 64 + 2]);
+    append(&mut inner);
+    assert_eq!(
+        (dropped(&inner), inner.ring.len()),
+        (20, all + 1 - (all / 64 + 2)),
+        "they go, and nothing is lost"
+    );
 }
 
 #[test]

@@ -13,6 +13,18 @@ fn too_much(run: RunId, from: u64) -> impl Iterator<Item = Arc<Batch>> {
     (0..4000).map(move |i| big(run, from + i * 10, &shape))
 }
 
+/// Five batches are stored, and the second is refused by the broker for good.
+fn one_of_five_is_refused(life: &mut Life) -> Plant {
+    let mut plant = Plant::new(life.spool.run);
+    let batches: Vec<_> = (0..5).map(|_| plant.batch()).collect();
+    for batch in &batches {
+        life.store(batch);
+    }
+    let now = life.now;
+    life.spool.dead_letter(vec![Confirmed::from(&*batches[1])], "no", now).expect("stored");
+    plant
+}
+
 /// The disk does not give the file that this life found, and memory drops what it cannot hold.
 fn beside_a_file_that_does_not_open(directory: &Path) -> Life {
     Life::begin(settings(directory), &schema::CURRENT).close();
@@ -118,13 +130,7 @@ fn what_went_with_a_file_removed_under_us_is_told_although_the_power_goes_then()
     let directory = tempfile::tempdir().expect("a directory");
     let mut life = Life::begin(settings(directory.path()), &schema::CURRENT);
     let run = life.spool.run;
-    let mut plant = Plant::new(run);
-    let batches: Vec<_> = (0..5).map(|_| plant.batch()).collect();
-    for batch in &batches {
-        life.store(batch);
-    }
-    let now = life.now;
-    life.spool.dead_letter(vec![Confirmed::from(&*batches[1])], "no", now).expect("stored");
+    let mut plant = one_of_five_is_refused(&mut life);
     for entry in std::fs::read_dir(directory.path()).expect("readable") {
         std::fs::remove_file(entry.expect("readable").path()).expect("removed");
     }
@@ -143,13 +149,7 @@ fn a_file_that_does_not_take_the_run_leaves_what_is_untold_in_memory_and_the_nex
     Life::begin(settings(directory.path()), &schema::CURRENT).close();
     let mut life = Life::begin(settings(directory.path()), &schema::CURRENT);
     let run = life.spool.run;
-    let mut plant = Plant::new(run);
-    let batches: Vec<_> = (0..5).map(|_| plant.batch()).collect();
-    for batch in &batches {
-        life.store(batch);
-    }
-    let now = life.now;
-    life.spool.dead_letter(vec![Confirmed::from(&*batches[1])], "no", now).expect("stored");
+    one_of_five_is_refused(&mut life);
     let file = other.path().join(store::FILE);
     let adopt = || {
         let (mut store, found) =

@@ -252,6 +252,8 @@ impl Writer {
             inner.must_record(Body::Corruption { found, saved: 0, lost: readings }, (shared.now)());
             // Confirmed readings lay in them too.
             inner.ledger.lacks_blocks();
+            let runs: Vec<_> = inner.ledger.runs.keys().copied().collect();
+            inner.dirty.extend(runs);
         }
         // With the commit that books the loss: emptied before it, and cut in between, they would make the file look as if it hid
         // what was in them.
