@@ -48,27 +48,6 @@ fn an_update_in_two_transactions_is_found() {
     assert!(failure.what.contains("between two versions"), "{failure:?}");
 }
 
-/// One schedule, which met a bug. It draws its chance at each operation: a commit that changes those moves it elsewhere, and it says
-/// no more than any other then. That syncs failed in it is the least. The two bugs themselves are held by the spool's own `tests/landed.rs`.
-fn passes_with_failing_syncs(schedule: u64) {
-    let plan = Plan { faults: Faults { failed_syncs: 0.05, ..Faults::default() }, ..Plan::honest() };
-    let (tally, done) = Scenes::make().schedule(schedule, plan);
-    assert_eq!(done, Ok(()));
-    assert!(tally.bad_syncs > 0 && tally.stored > 0, "{tally:?}");
-}
-
-/// The commit that failed was in the log all the same, and the floor moved over it: its number was given again to what waited.
-#[test]
-fn after_a_failed_sync_the_floor_stays_below_what_waits() {
-    passes_with_failing_syncs(194);
-}
-
-/// A gap record that had grown with the commit that failed was there, and its growth was told once more.
-#[test]
-fn after_a_failed_sync_a_record_that_grew_tells_its_loss_once() {
-    passes_with_failing_syncs(20_261_516);
-}
-
 #[test]
 fn a_card_that_lies_ends_in_quarantine_and_salvage() {
     let plan = Plan { faults: Faults { dropped_syncs: 0.05, ..Faults::default() }, ..Plan::honest() };
