@@ -23,6 +23,10 @@ pub(super) fn slip(message: &str, text: &str, at: usize) -> Slip {
     if let Some((offset, (what, remedy))) = unseen(line) {
         return Slip { at: start + offset, what, remedy };
     }
+    if let Some(offset) = foreign_comment(line) {
+        let what = "a comment that does not begin with #".to_owned();
+        return Slip { at: start + offset, what, remedy: "write # before it".to_owned() };
+    }
     let (what, remedy) = if message.starts_with("duplicate key") {
         twice(text, start, at - start)
     } else {
@@ -116,10 +120,42 @@ fn bare(name: &str) -> String {
     if name.len() <= 80 && name.chars().all(plain) { name.to_owned() } else { quoted(name) }
 }
 
+/// Where the line, outside of its texts, has a comment as other languages write it.
+fn foreign_comment(line: &str) -> Option<usize> {
+    let mut quote = None;
+    let mut spaced = true;
+    for (at, c) in line.char_indices() {
+        match (c, quote) {
+            ('"' | '\'', None) => quote = Some(c),
+            (c, Some(open)) if c == open => quote = None,
+            ('#', None) => return None,
+            ('/' | ';', None) if spaced && (c == ';' || line[at..].starts_with("//")) => return Some(at),
+            _ => {}
+        }
+        spaced = c.is_whitespace();
+    }
+    None
+}
+
+/// A number behind an equals sign that is written with a comma, such as `0,1`.
+fn decimal_comma(line: &str) -> Option<&str> {
+    line.split('=').skip(1).find_map(|value| {
+        let value = value.trim_start();
+        let end = value.find(|c: char| !c.is_ascii_digit() && !"+-,".contains(c)).unwrap_or(value.len());
+        let (whole, part) = value[..end].split_once(',')?;
+        let digits =
+            |text: &str| !text.is_empty() && text.len() < 20 && text.bytes().all(|b| b.is_ascii_digit());
+        (digits(whole.trim_start_matches(['+', '-'])) && digits(part)).then_some(&value[..end])
+    })
+}
+
 /// What a syntax error means to somebody who writes the file by hand.
 fn words(message: &str, line: &str) -> (String, String) {
     if line.contains(['\u{201c}', '\u{201d}', '\u{201e}']) {
         return ("typographic quotes".to_owned(), "use the plain ones: \"".to_owned());
+    }
+    if let Some(number) = decimal_comma(line) {
+        return (format!("a comma in {number}"), format!("write {}", number.replace(',', ".")));
     }
     let value = line.split_once('=').map_or("", |(_, value)| value).split('#').next().unwrap_or("").trim();
     let quotable = value.chars().next().is_some_and(|c| c.is_alphanumeric() || c == '/' || c == '.');

@@ -4,6 +4,7 @@
 //! server. The keys of the serial port itself are [`PortSettings`]'. Nothing is opened here.
 
 use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use crate::Section;
@@ -22,6 +23,9 @@ const MAX_GAP: u16 = 8;
 const TCP_TIMEOUT: Duration = Duration::from_secs(1);
 const RTU_TIMEOUT: Duration = Duration::from_millis(500);
 const RTU_TCP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Longest host name (RFC 1035, 2.3.4, as text).
+const HOST_MAX: usize = 253;
 
 /// Host and TCP port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,21 +121,40 @@ impl Endpoint {
             );
         }
         let host = host?;
-        if host.is_empty() || host.contains(|c: char| c.is_whitespace() || c.is_control() || c == '/') {
-            section.fault(
-                "host",
-                format!("`{}` is not a host", host.escape_debug()),
-                "write a name or an address, without scheme and port".into(),
-            );
-            return None;
-        }
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let host = match plain_host(&host) {
+            Ok(plain) => plain.to_owned(),
+            Err(remedy) => {
+                let shown: String = host.chars().take(60).flat_map(char::escape_debug).collect();
+                section.fault("host", format!("`{shown}` is not a host"), remedy.into());
+                return None;
+            }
+        };
         if section.has("port") {
             Some(Self { host, port: port? })
         } else {
             Some(Self { host, port: port_default? })
         }
     }
+}
+
+/// A host as it is looked up, or what to write instead. What looks like an address has to be one: as a name it would be
+/// looked up in vain, or, cut short, found elsewhere (`10.0.0` is 10.0.0.0 to many a resolver).
+fn plain_host(text: &str) -> Result<&str, &'static str> {
+    const PLAIN: &str = "write a name or an address, without scheme and port";
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | '[' | ']');
+    if bare.is_empty() || bare.len() > HOST_MAX || bare.contains(odd) {
+        return Err(PLAIN);
+    }
+    if bare.contains(':') {
+        let address = bare.split('%').next().unwrap_or(bare);
+        return address.parse::<Ipv6Addr>().map(|_| bare).map_err(|_| PLAIN);
+    }
+    let numbers = bare.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    if numbers && bare.parse::<Ipv4Addr>().is_err() {
+        return Err("write four numbers from 0 to 255, such as 10.0.0.5");
+    }
+    Ok(bare)
 }
 
 fn timeout(section: &mut dyn Section, default: Duration) -> Duration {
@@ -163,6 +186,13 @@ impl RtuLink {
     /// Reads the keys of the port, `timeout`, `echo`, `hold_off`.
     pub fn from_section(section: &mut dyn Section) -> Option<Self> {
         let port = PortSettings::from_section(section);
+        if port.as_ref().is_some_and(|port| port.format.data_bits != 8) {
+            section.fault(
+                "format",
+                "Modbus RTU has 8 data bits, not 7".into(),
+                "write \"8E1\", \"8N1\" or \"8N2\"; an instrument set to 7 speaks Modbus ASCII: set it to RTU".into(),
+            );
+        }
         let (timeout, echo, hold_off) = (timeout(section, RTU_TIMEOUT), echo(section), hold_off(section));
         Some(Self { port: port?, timeout, echo, hold_off })
     }
