@@ -128,6 +128,9 @@ fn about_waiting(text: &mut String, status: &Status) {
         spool.oldest_us.map(|us| format!(", {} {}", label("oldest"), when(us))).unwrap_or_default()
     };
     line(text, &format!("{}{oldest}", label("readings").replace("{n}", &grouped(spool.waiting))));
+    if spool.state != "ok" && spool.open > 0 {
+        fact(text, "in_memory", &label("readings").replace("{n}", &grouped(spool.open)));
+    }
     let size = label("size_value").replace("{used}", &bytes(spool.bytes as f64));
     fact(text, "size", &size.replace("{max}", &bytes(spool.bytes_max as f64)));
     if let Some(hours) = spool.hours_until_full {

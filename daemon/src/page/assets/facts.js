@@ -126,11 +126,15 @@ const server = (uplink, now_us) => {
   ]);
 };
 
-const waiting = (spool) => {
+const waiting = (spool, uplink) => {
   const n = (amount) => fill(w.readings, { n: count(amount) });
   const salvaged = spool.salvage;
+  const in_memory = spool.state !== "ok" && spool.open > 0;
+  // What no disk took waits as well, unless it was sent from memory.
+  const none = in_memory && !(uplink.connected && !uplink.refused) ? null : w.waiting_none;
   facts("waiting", [
-    ["", spool.waiting > 0 ? n(spool.waiting) : w.waiting_none, "large"],
+    ["", spool.waiting > 0 ? n(spool.waiting) : none, "large"],
+    [w.in_memory, in_memory ? n(spool.open) : null, "warning"],
     [w.oldest, spool.oldest_unknown ? w.oldest_unknown : spool.waiting > 0 && spool.oldest_us ? time(spool.oldest_us) : null],
     [w.full_in, spool.hours_until_full === null ? null : hours(spool.hours_until_full)],
     [w.size, spool.bytes_max > 0 ? fill(w.size_value, { used: bytes(spool.bytes), max: bytes(spool.bytes_max) }) : null],
@@ -167,7 +171,7 @@ export const status = (data, now_us) => {
   show(by_id("buses-none"), buses.length === 0);
   keep(by_id("bus-list"), buses.map(({ devices, ...rest }) => [rest, turnaround({ devices })]), () => buses.map(bus));
   server(uplink, now_us);
-  waiting(spool);
+  waiting(spool, uplink);
   facts("gateway", [
     [w.version, gateway.version],
     [w.run, gateway.started_us ? time(gateway.started_us) : null],

@@ -55,6 +55,19 @@ fn the_report_says_that_the_age_of_what_waits_is_not_known_while_it_is_not() {
 }
 
 #[test]
+fn the_report_says_what_waits_in_memory_while_the_disk_takes_nothing() {
+    let report = |state: &str| {
+        let mut status = well();
+        state.clone_into(&mut status.spool.state);
+        (status.spool.waiting, status.spool.open) = (0, 1_234);
+        report::report(&status, &summary(&status, NOW_US), NOW_US)
+    };
+    let told = "In memory, not stored yet: 1\u{202f}234 readings";
+    assert!(report("full").contains(told), "{}", report("full"));
+    assert!(!report("ok").contains(told), "what the next commit stores is no news: {}", report("ok"));
+}
+
+#[test]
 fn damaged_stores_that_went_unsearched_are_said_with_what_to_do() {
     let (judged, text) = said(|status| status.spool.unsearched = 2);
     assert_eq!(judged.severity, Some(Severity::Warning), "{text}");

@@ -93,6 +93,7 @@ pub const LABELS: &[(&str, &str)] = &[
     // waiting to be sent
     ("waiting", "Waiting to be sent"),
     ("waiting_none", "nothing"),
+    ("in_memory", "In memory, not stored yet"),
     ("oldest", "Oldest since"),
     (
         "oldest_unknown",
