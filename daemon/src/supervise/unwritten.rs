@@ -56,6 +56,8 @@ impl Unwritten {
     /// Tries once. Gives what a person must know who used the gateway id before, if that could be told only now. Blocks.
     fn try_again(&mut self, gateway: &str, machine: &Machine, since_boot: Duration) -> Option<String> {
         let state = &self.state;
+        // Gone, or on a disk that had no room for it, or was not there yet. What fails here fails below, too.
+        let _ = std::fs::create_dir_all(state);
         self.run.take_if(|run| spool::write_sidecar(state, *run).is_ok());
         // A life that has lasted counts no more.
         self.starts.take_if(|starts| starts.lasted(since_boot).is_some() || starts.remember().is_ok());
@@ -158,6 +160,20 @@ mod tests {
         assert!(left.is_nothing(), "{left:?}");
         assert_eq!(names(dir.path()), ["identity", "run", "starts"]);
         assert!(spool::remembers(dir.path(), RUN) && starts.are_remembered());
+    }
+
+    #[test]
+    fn a_state_directory_that_could_not_be_made_is_made_once_it_can() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = dir.path().join("disk");
+        fs::write(&disk, "").unwrap();
+        let mut left = all(&disk.join("state"));
+        assert_eq!(left.try_again("gw1", &machine(), YOUNG), None);
+        assert!(left.run.is_some() && left.starts.is_some() && left.identity, "{left:?}");
+        fs::remove_file(&disk).unwrap();
+        assert_eq!(left.try_again("gw1", &machine(), YOUNG), None);
+        assert!(left.is_nothing(), "{left:?}");
+        assert_eq!(names(&disk.join("state")), ["identity", "run", "starts"]);
     }
 
     #[test]
