@@ -72,6 +72,29 @@ fn the_card_of_a_device_that_lacks_values_does_not_only_say_that_it_answers() {
 }
 
 #[test]
+fn a_number_is_never_broken_over_two_lines_and_the_page_stays_as_wide_as_the_phone() {
+    let plant = ModbusServer::tcp();
+    plant.set_all("input", 1, 5, &[2, 21_449]);
+    let points = "volume = { input = 5, type = \"u32\", scale = 0.001, decimals = 3, unit = \"m³/h\" }, \
+                  hours = { input = 9, label = \"Compressor running time, counterclockwise\" }";
+    let config = config(plant.port, 0, "Incomer").replace("power = { input = 5, unit = \"W\" }", points);
+    let mut gateway = Gateway::new(&config.replace("[\"polls\", \"power\"]", "[\"polls\"]"));
+    gateway.start();
+    let browser = Browser::open(&format!("http://127.0.0.1:{}/", gateway.page_port()));
+    browser.wait(
+        "the opened card",
+        "document.querySelector('.device details').open = true; return /152/.test(document.querySelector('table')?.innerText)",
+    );
+    let broken = browser.run(
+        "document.body.style.width = '340px'; const n = [...document.querySelectorAll('td .number')]; \
+         return n.filter((e) => e.getClientRects().length > 1).map((e) => e.innerText)",
+    );
+    assert_eq!(broken, json!([]), "a part of a number reads as another number");
+    let wide = browser.run("return document.documentElement.scrollWidth > innerWidth");
+    assert_eq!(wide, json!(false));
+}
+
+#[test]
 fn after_a_restart_a_curve_reaches_back_before_it() {
     let plant = ModbusServer::tcp();
     plant.tick();

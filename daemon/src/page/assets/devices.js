@@ -243,6 +243,7 @@ const draw = (device) => {
   facts(device);
   for (const { point, number, unit, said, trend, age, row } of device.rows) {
     say(number, reading(point));
+    number.classList.toggle("whole", typeof point.value === "number");
     say(said, remark(point, mono_ms));
     show(unit, point.value !== null && point.value !== undefined);
     row.className = point.quality ?? "never";
