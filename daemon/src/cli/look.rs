@@ -80,8 +80,7 @@ fn spool_lines(spool: &SpoolStatus, now_us: i64) -> Vec<(&'static str, String)> 
     } else {
         oldest.map(|us| format!(", the oldest for {}", age(now_us, us))).unwrap_or_default()
     };
-    let full =
-        spool.hours_until_full.map(|hours| format!("; room for about {}", words::hours_in_words(hours)));
+    let full = spool.hours_until_full.map(|hours| format!("; {}", words::room(hours)));
     let full = full.unwrap_or_default();
     let mut lines = vec![("To be sent", format!("{} readings{oldest}{full}", spool.waiting))];
     if spool.state != "ok" && spool.open > 0 {

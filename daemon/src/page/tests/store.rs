@@ -55,6 +55,13 @@ fn the_report_says_that_the_age_of_what_waits_is_not_known_while_it_is_not() {
 }
 
 #[test]
+fn room_without_an_end_in_sight_is_not_said_to_be_about_that() {
+    let said = |hours| words::server_away("mqtt.example.com", None, 5, Some(hours)).1;
+    assert!(said(31.0).ends_with("5 waiting, room for about 31 h."), "{}", said(31.0));
+    assert!(said(9e9).ends_with("5 waiting, room for more than a year."), "{}", said(9e9));
+}
+
+#[test]
 fn the_report_says_what_waits_in_memory_while_the_disk_takes_nothing() {
     let report = |state: &str| {
         let mut status = well();

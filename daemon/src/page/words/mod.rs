@@ -15,6 +15,7 @@ use fieldspool_drivers::Cause;
 use serde::Serialize;
 
 use crate::status::{BusStatus, DeviceStatus};
+
 pub use buses::{all_silent, bus_down, busy, foreign, misses, noisy, silent, unusable};
 pub use labels::{LABELS, label};
 pub use store::{
@@ -22,6 +23,9 @@ pub use store::{
     refused_before, refuses, salvage_waits, salvaged, salvaging, server_away, server_refuses, slow_disk,
     unsearched,
 };
+
+/// Beyond it room is not told in numbers.
+const YEAR_HOURS: f64 = 24.0 * 365.0;
 
 /// Errors of the page itself.
 pub mod refusals {
@@ -242,12 +246,18 @@ pub fn config_refused(why: &str, check_finds_it: bool) -> Said {
     )
 }
 
+/// `room for about 31 h`, `room for more than a year`.
+pub fn room(hours: f64) -> String {
+    let about = if hours < YEAR_HOURS { "about " } else { "" };
+    format!("room for {about}{}", hours_in_words(hours))
+}
+
 /// `31 h`, `12 days`, `40 min`.
 pub fn hours_in_words(hours: f64) -> String {
     match hours {
         h if h < 1.0 => format!("{:.0} min", (h * 60.0).max(0.0)),
         h if h < 72.0 => format!("{h:.0} h"),
-        h if h < 24.0 * 365.0 => format!("{:.0} days", h / 24.0),
+        h if h < YEAR_HOURS => format!("{:.0} days", h / 24.0),
         _ => label("full_never").to_owned(),
     }
 }

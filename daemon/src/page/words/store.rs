@@ -44,7 +44,7 @@ pub fn refuses(what: Refusing) -> &'static str {
 
 fn kept(until: &str, waiting: u64, room: Option<f64>) -> String {
     let n = if waiting == 0 { String::new() } else { format!(": {} waiting", grouped(waiting)) };
-    let room = room.map(|hours| format!(", room for about {}", hours_in_words(hours))).unwrap_or_default();
+    let room = room.map(|hours| format!(", {}", super::room(hours))).unwrap_or_default();
     format!("{until}{n}{room}.")
 }
 
