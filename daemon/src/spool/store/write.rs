@@ -33,7 +33,8 @@ const SMALL_SHARE: u64 = 16;
 /// Records of a page, measured with device names of ordinary length.
 const EVENTS_A_PAGE: u64 = 5;
 
-/// At most this many old blocks go for one new one: a commit stays short, and a smaller cap is reached step by step.
+/// So many old blocks go for one new one, and no more if that makes room for it: a commit stays short, and a smaller cap is reached
+/// step by step.
 const GIVE_UP_MAX: usize = 64;
 
 /// A transaction that writes blocks.
@@ -111,6 +112,8 @@ impl Writing<'_> {
         }
         let oldest = self.ring.map(|ring| ring.oldest).filter(|oldest| oldest.number < self.floor);
         let Spot { place, .. } = oldest.ok_or(StoreError::NoRoom)?;
+        // Above a cap that was made smaller it is enough not to grow.
+        let most = pages(&self.transaction)?.0.max(self.pages_room + SLACK_PAGES);
         let mut oldest = self.after(place)?;
         let sql = "UPDATE block SET number = ?2, head = ?3, body = ?4 WHERE place = ?1";
         if need > 1 {
@@ -120,17 +123,18 @@ impl Writing<'_> {
             self.transaction.prepare_cached(sql)?.execute(empty)?;
         }
         let need = need - 1;
-        // A block longer than the one before takes more than one place; so does a cap that was made smaller.
-        for _ in 0..GIVE_UP_MAX {
-            let fits = pages(&self.transaction)?.0 + need <= self.pages_room + SLACK_PAGES / 2;
-            let Some(next) = oldest.filter(|next| !fits && next.place != place && next.number < self.floor)
+        // A block longer than the one before takes more than one place, and of short ones many; so does a cap that was made smaller.
+        for gone in 0.. {
+            let then = pages(&self.transaction)?.0 + need;
+            let enough = then <= self.pages_room + SLACK_PAGES / 2 || (gone >= GIVE_UP_MAX && then <= most);
+            let Some(next) = oldest.filter(|next| !enough && next.place != place && next.number < self.floor)
             else {
                 break;
             };
             oldest = self.after(next.place)?;
             self.transaction.execute("DELETE FROM block WHERE place = ?1", [next.place])?;
         }
-        if pages(&self.transaction)?.0 + need > self.pages_room + SLACK_PAGES {
+        if pages(&self.transaction)?.0 + need > most {
             // Nothing more below the floor: the caller must give up more.
             return Err(StoreError::NoRoom);
         }

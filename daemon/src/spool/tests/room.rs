@@ -1,6 +1,7 @@
 //! The cap: what goes first, and how what goes is counted and recorded.
 
 use super::*;
+use crate::spool::{ring, schema};
 
 #[tokio::test]
 async fn at_the_cap_the_oldest_go_counted_and_recorded() {
@@ -56,6 +57,72 @@ async fn confirmed_blocks_make_room_before_anything_is_lost() {
     );
     let page = spool.export(ExportQuery::default()).await.expect("readable");
     assert!(page.batches.len() > 100, "confirmed blocks stay as history: {}", page.batches.len());
+}
+
+#[test]
+fn a_long_block_takes_the_places_of_however_many_short_ones() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join(store::FILE);
+    let (mut store, _) = store::Store::open(&file, BYTES_MAX_LEAST, "x").expect("opens");
+    let run = RunId { counter: 1, random: 1 };
+    let all_settled = store::Work { apart: true, floor: u64::MAX, ..store::Work::default() };
+    let first = Plant::new(run).batch();
+    for chunk in 0..15 {
+        // Ten numbers apart, so that each is a block of its own.
+        let short: Vec<_> = (0..1_000)
+            .map(|n| Arc::new(Batch { seq: (chunk * 1_000 + n) * 10, ..(*first).clone() }))
+            .collect();
+        store.commit(&store::Work { batches: &short, ..all_settled }).expect("stored");
+    }
+    let blocks = |store: &store::Store| {
+        ring::headings(store.connection(), store.ring().expect("some").oldest, usize::MAX)
+    };
+    let short = blocks(&store).expect("readable").len();
+    assert!((3_000..14_000).contains(&short), "{short} in a full ring");
+    let shape = big_shape();
+    for i in 0..60 {
+        let long: Vec<_> = (0..20).map(|n| big(run, 1_000_000 + (i * 20 + n) * 10, &shape)).collect();
+        let written = store.commit(&store::Work { batches: &long, ..all_settled }).expect("stored");
+        assert_eq!(written.blocks.len(), 1);
+        let (used, _) = store.pages().expect("readable");
+        assert!(used * schema::PAGE_SIZE <= BYTES_MAX_LEAST, "{used} pages");
+    }
+    assert!(blocks(&store).expect("readable").len() < 25);
+}
+
+#[tokio::test]
+async fn a_smaller_cap_is_reached_step_by_step_while_readings_are_stored() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let roomy = SpoolSettings { bytes_max: Some(8 << 20), ..settings(directory.path()) };
+    let (Opened { spool, run, .. }, _) = open(roomy.clone());
+    let shape = big_shape();
+    let batches: Vec<_> = (0..1_500).map(|n| big(run, n * 10, &shape)).collect();
+    for some in batches.chunks(10) {
+        for batch in some {
+            spool.append(batch.clone());
+        }
+        flush(&spool).await;
+    }
+    // The last 500 wait: more than the smaller cap holds.
+    let delivered = batches[..1_000].iter().map(|batch| Confirmed::from(&**batch));
+    spool.confirm(&delivered.collect::<Vec<_>>());
+    spool.close(true).await.expect("closes");
+    let (Opened { spool, run: second, .. }, _) =
+        open(SpoolSettings { bytes_max: Some(BYTES_MAX_LEAST), ..roomy });
+    for n in 0..20 {
+        spool.append(big(second, n * 10, &shape));
+        flush(&spool).await;
+    }
+    let (waits, events) = waiting(&spool).await;
+    let (old, new): (Vec<_>, Vec<_>) = waits.into_iter().partition(|batch| batch.run == run);
+    assert_eq!(numbers(&new), (0..200).collect());
+    let lost = gaps(&events, run, GapCause::Evicted);
+    assert!(
+        lost.is_disjoint(&numbers(&old)) && lost.len() + numbers(&old).len() == 5_000,
+        "each is there or told"
+    );
+    let bytes = spool.export(ExportQuery::default()).await.expect("readable").batches.len() * 2_500;
+    assert!(bytes as u64 <= BYTES_MAX_LEAST, "{bytes}");
 }
 
 #[tokio::test]

@@ -5,8 +5,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::Writer;
 use super::audit::proved;
+use super::{PATIENCE, Writer};
 use crate::model::event::GapCause;
 use crate::spool::inner::Inner;
 use crate::spool::records::Mark;
@@ -74,17 +74,25 @@ impl Writer {
         headings.retain(|heading| heading.spot.number < below);
         let (old, unread) = proved(store, &headings)?;
         self.unread |= unread;
+        // What is on the wire is acknowledged soon, or comes back; then it goes. One message that a server never acknowledges
+        // must not keep all that comes behind it.
+        let patient = self.too_old_and_sent.is_none_or(|since| self.now < since + PATIENCE);
         let mut inner = shared.lock();
         let mut goes = true;
         for (number, held) in old {
             for stretch in held {
-                // What is on the wire is acknowledged soon, or comes back; then it goes.
-                goes &= inner.lose_unsent(stretch, GapCause::Expired).is_empty();
+                if patient {
+                    goes &= inner.lose_unsent(stretch, GapCause::Expired).is_empty();
+                } else {
+                    let (run, first, next) = stretch;
+                    inner.lose(run, first, next, GapCause::Expired);
+                }
             }
             if goes {
                 inner.floor = inner.floor.max(number + 1);
             }
         }
+        self.too_old_and_sent = if goes { None } else { self.too_old_and_sent.or(Some(self.now)) };
         Ok(())
     }
 

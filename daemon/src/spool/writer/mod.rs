@@ -104,6 +104,8 @@ pub(super) struct Writer {
     began: (Instant, u64),
     /// Blocks with a smaller number are too old, and when that was last looked at.
     expired: (u64, Instant),
+    /// Since when something too old is left because it is on the wire.
+    too_old_and_sent: Option<Instant>,
     /// Old runs are looked at again then.
     fold_due: Instant,
     open_gap: Option<(i64, Arc<Event>)>,
@@ -179,6 +181,7 @@ impl Writer {
             books_due: now + BOOKS_FIRST,
             began: (now, before),
             expired: (0, now),
+            too_old_and_sent: None,
             fold_due: now,
             open_gap: None,
             growing: Vec::new(),

@@ -84,6 +84,13 @@ impl Writer {
         self.put_back(window);
         self.open_gap = open_gap;
         self.store = Some(store);
-        self.shared.handed_out.end();
+        self.end_without_commit();
+    }
+
+    /// A commit that wrote nothing is over. A record that is to grow with the next one is given to nobody until then.
+    pub(super) fn end_without_commit(&self) {
+        if self.growing.is_empty() {
+            self.shared.handed_out.end();
+        }
     }
 }

@@ -275,7 +275,7 @@ impl Writer {
     fn drop_window(&mut self, mut window: Window) {
         let kept = std::mem::take(&mut window.kept);
         self.put_back(window);
-        self.shared.handed_out.end();
+        self.end_without_commit();
         let mut inner = self.shared.lock();
         for kept in kept {
             inner.bytes -= kept.bytes;
