@@ -5,8 +5,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::Writer;
 use super::audit::proved;
-use super::{PATIENCE, Writer};
+use super::patience::PATIENCE;
 use crate::model::event::GapCause;
 use crate::spool::inner::Inner;
 use crate::spool::records::Mark;
