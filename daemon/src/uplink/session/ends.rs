@@ -58,6 +58,9 @@ impl Session {
             self.backoff.stable();
             self.young.clear();
         }
+        if let Some(why) = line.refused.why() {
+            self.refused_lately = Some((now, why.to_owned()));
+        }
         if let Some(why) = line.refused.why().filter(|_| end.cause == Cause::Closed) {
             // mosquitto without a bound on its queues refuses, and closes.
             return (Failure::Refused, format!("{}; just before, {why}", end.words));
@@ -76,7 +79,12 @@ impl Session {
                 }
                 self.young.push_back(now);
                 if self.young.len() >= YOUNG_MAX {
-                    (Failure::Refused, format!("{}; {OFTEN_CLOSED}", end.words))
+                    // A reset may take the refusal with it that another connection lived to hear.
+                    let lately = self.refused_lately.as_ref();
+                    let why = lately.filter(|(at, _)| now.saturating_duration_since(*at) <= YOUNG_WINDOW);
+                    let guess =
+                        why.map_or(OFTEN_CLOSED.to_owned(), |(_, why)| format!("shortly before, {why}"));
+                    (Failure::Refused, format!("{}; {guess}", end.words))
                 } else {
                     (Failure::Unreachable, end.words)
                 }

@@ -228,6 +228,8 @@ pub(super) struct Session {
     /// Messages refused for good since one was last accepted.
     refused_in_a_row: u32,
     young: VecDeque<Instant>,
+    /// The newest refusal that a connection which has ended had heard of, and when it ended.
+    refused_lately: Option<(Instant, String)>,
     unreadable: u32,
     numbers: Numbers,
     /// Why there is no connection.
@@ -266,6 +268,7 @@ impl Session {
             accepted: 0,
             refused_in_a_row: 0,
             young: VecDeque::new(),
+            refused_lately: None,
             unreadable: 0,
             numbers: Numbers { connects: begun, ..Numbers::default() },
             trouble: None,

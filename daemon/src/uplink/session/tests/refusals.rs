@@ -134,6 +134,25 @@ fn a_broker_that_closes_after_a_refusal_is_not_said_to_close_without_a_reason() 
 }
 
 #[test]
+fn a_broker_that_refuses_and_cuts_is_not_said_to_be_a_cloned_card() {
+    let mut world = World::new(&config());
+    world.run();
+    for turn in 0..4 {
+        world.connect(Granted::default());
+        world.ack_all();
+        if turn == 0 {
+            world.take("denied", 0, 4);
+            world.run();
+            world.ack(0, 0x87);
+        }
+        world.end(End::new(Cause::Closed, "cut"));
+        world.pass(Duration::from_secs(60));
+    }
+    let said = world.session.trouble().unwrap();
+    assert!(said.contains("cut; shortly before, the broker refuses a message (0x87)"), "{said}");
+}
+
+#[test]
 fn a_description_that_was_refused_is_sent_again_with_the_next_status() {
     let device = |name: &str| DeviceMeta {
         device: name.into(),
