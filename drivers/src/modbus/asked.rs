@@ -14,6 +14,9 @@ use crate::value::Cause;
 /// neighbours wait for it, and the watchdog takes a bus for stuck after a minute.
 const GOES_ON_MAX: Duration = Duration::from_secs(20);
 
+/// What came damaged again rests so long at most, if the hold-off is not longer: it is to be back within a minute (P10).
+const REST_MAX: Duration = Duration::from_secs(30);
+
 /// Whom a poll asks, and what is known of it.
 pub(super) struct Asked<'a> {
     pub(super) unit: u8,
@@ -79,9 +82,29 @@ impl Asked<'_> {
 
     /// What came damaged goes last in this poll: on a line without transaction ids no exception is believed while its answer
     /// is owed. Of a device that may be away each request has its turn. (One poll without an answer may be for want of belief.)
+    /// So has what the last poll, which was cut off, did not come to: it would never be asked again.
     pub(super) fn put_last(&mut self) {
         let away = self.presence.silences() > 1;
-        self.plan.now.iter_mut().for_each(|planned| planned.last = planned.damaged && !away);
+        for planned in &mut self.plan.now {
+            planned.last = planned.damaged > 0 && !away && (planned.rests() || !planned.not_reached);
+            planned.not_reached = false;
+        }
+    }
+
+    /// The poll is cut off before what goes last has its turn.
+    pub(super) fn last_not_reached(&mut self) {
+        self.plan.now.iter_mut().for_each(|planned| planned.not_reached = planned.last);
+    }
+
+    /// The answer to a request came damaged. If it is asked again whenever it may be, the next poll leaves it owed before other groups
+    /// have their turn, and what they ask of its shape is held for ever. So after the second time it rests for two `hold_off`s,
+    /// then for four and eight: longer than its answer is owed.
+    pub(super) fn damaged(&mut self, index: usize, hold_off: Duration) {
+        if let Some(planned) = self.plan.now.get_mut(index) {
+            planned.damaged = planned.damaged.saturating_add(1);
+            let longer = hold_off * (1 << (planned.damaged - 1).min(3));
+            planned.rests_until = Some(Instant::now() + longer.min(REST_MAX.max(hold_off * 2)));
+        }
     }
 
     /// A request was tried again since `began`, in vain. `None`: the line went down with it; its points keep their reason.
@@ -123,7 +146,7 @@ impl Asked<'_> {
     pub(super) fn answered(&mut self, index: usize) {
         if let Some(planned) = self.plan.now.get_mut(index) {
             planned.ignored.answered(self.retries);
-            planned.damaged = false;
+            (planned.damaged, planned.rests_until) = (0, None);
         }
         self.presence.answered();
         self.say(index);

@@ -74,17 +74,36 @@ pub(super) struct Planned {
     pub(super) answered: bool,
     pub(super) silences: u8,
     pub(super) ignored: Ignored,
-    /// Its last answer came damaged, ...
-    pub(super) damaged: bool,
-    /// ... and so it goes last in this poll.
+    /// So many of its last answers came damaged, ...
+    pub(super) damaged: u8,
+    /// ... and so it is not asked before then, ...
+    pub(super) rests_until: Option<Instant>,
+    /// ... and goes last in this poll.
     pub(super) last: bool,
+    /// It was to go last in a poll that did not come to it.
+    pub(super) not_reached: bool,
     /// It could not be sent before this, the first time since it was last asked.
     pub(super) held: Option<Instant>,
 }
 
 impl Planned {
     fn new(request: Request, ignored: Ignored) -> Self {
-        Self { request, answered: false, silences: 0, ignored, damaged: false, last: false, held: None }
+        Self {
+            request,
+            answered: false,
+            silences: 0,
+            ignored,
+            damaged: 0,
+            rests_until: None,
+            last: false,
+            not_reached: false,
+            held: None,
+        }
+    }
+
+    /// Whether it is not asked now, because it came damaged again.
+    pub(super) fn rests(&self) -> bool {
+        self.damaged > 1 && self.rests_until.is_some_and(|until| Instant::now() < until)
     }
 }
 
@@ -341,7 +360,7 @@ impl Envelope {
     }
 
     /// For how long one may not be sent, at most.
-    fn hold_off(&self) -> Duration {
+    pub(super) fn hold_off(&self) -> Duration {
         match self {
             Self::Rtu(line) => line.hold_off(),
             Self::Tcp(_) => Duration::ZERO,

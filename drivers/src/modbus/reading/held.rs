@@ -3,7 +3,8 @@
 //!
 //! What is owed, and for how long, the RTU engine's ledger says; on a line with transaction ids nothing is ever held. A
 //! request that has to wait for ever would be the fault here: so what is held goes first in the next poll where it would
-//! else be held again, and what is damaged again and again goes last and waits for it.
+//! else be held again, and what is damaged again and again goes last and waits for it. So that another group is not held for
+//! ever, what is damaged again rests for longer than its answer is owed.
 
 use std::time::Instant;
 
@@ -46,7 +47,7 @@ impl Reading<'_> {
     }
 
     /// Asks what goes last because it came damaged, when all others have been asked. Where one of them could not be, what is
-    /// of its function waits for it: a new debt would make it wait again.
+    /// of its function waits for it: a new debt would make it wait again. What rests is damaged as it was.
     pub(super) async fn ask_last(
         &mut self,
         line: &mut Envelope,
@@ -58,7 +59,10 @@ impl Reading<'_> {
         while let Some(planned) = to.plan.now.get_mut(index) {
             let function = planned.request.table.function();
             if std::mem::take(&mut planned.last) && !planned.ignored.is_left_out() {
-                if held.contains(&function) {
+                if planned.rests() {
+                    self.damaged.push(planned.request.shape());
+                    self.mark(to.plan, index, Cause::BadFrame);
+                } else if held.contains(&function) {
                     self.mark(to.plan, index, Cause::BadFrame);
                 } else if !self.has_time(to, deadline) {
                     return Some(index);

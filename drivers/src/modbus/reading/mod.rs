@@ -105,6 +105,8 @@ impl<'a> Reading<'a> {
         let mut cut_off = self.walk(line, to, (to.plan.first, all), deadline).await;
         if cut_off.is_none() {
             cut_off = self.ask_last(line, to, deadline).await;
+        } else {
+            to.last_not_reached();
         }
         // What goes before a damaged one keeps its place: behind it, it would be held.
         let same = if self.damaged.is_empty() { 0 } else { to.plan.first };
@@ -144,6 +146,9 @@ impl<'a> Reading<'a> {
             } else {
                 let until = to.ends(self.began, self.heard, deadline);
                 let result = line.transact(to.ask(index)?, until).await;
+                if result == Err(Failure::Damaged) {
+                    to.damaged(index, line.hold_off());
+                }
                 self.take(result, line.data(), to, index)
             };
             match next {
@@ -197,8 +202,7 @@ impl<'a> Reading<'a> {
             Err(Failure::Silent) => self.unanswered(to, index, Cause::Silent),
             Err(Failure::Damaged) => {
                 self.asked = true;
-                if let Some(planned) = to.plan.now.get_mut(index) {
-                    planned.damaged = true;
+                if let Some(planned) = to.plan.now.get(index) {
                     self.damaged.push(planned.request.shape());
                 }
                 self.mark(to.plan, index, Cause::BadFrame);

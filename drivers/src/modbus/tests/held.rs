@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::peer::{Act, Asked, HOLD_OFF, Kind, TIMEOUT, device, now};
+use super::peer::{Act, Asked, HOLD_OFF, Kind, TIMEOUT, after, device, now};
 use super::*;
 use crate::modbus::asked::{Asked as Whom, IfHeld};
 use crate::modbus::client::Plan;
@@ -229,4 +229,85 @@ fn what_is_held_again_when_its_hold_is_over_is_said_to_be_silent_until_it_has_be
     assert!(asked.is_held_anew(0, now + HOLD_OFF * 2_000));
     asked.sent(0);
     assert!(!asked.is_held_anew(0, now) && !asked.is_held_anew(0, now + HOLD_OFF * 1_000));
+}
+
+/// A bus of two groups, on a line whose answers are owed for 400 ms. Of the first, which has three requests, the first one's answer is
+/// always damaged; `other` is the one of the second, at 1 000 (of its shape, if it is a U16), and what the device answers to it.
+async fn beside_damage(period: u64, other: Type, answer: impl Fn(Asked) -> Vec<u8> + Send + 'static) -> Bus {
+    let mut link = device(Kind::RtuTcp, move |_, asked: Asked| match asked.address {
+        1_000 => now(answer(asked)),
+        0 => vec![Act::Raw(Duration::from_millis(5), [asked.counting(0), vec![1, 2]].concat())],
+        _ => after(25, asked.counting(asked.address)),
+    })
+    .await;
+    if let Link::ModbusRtuTcp(link) = &mut link {
+        (link.hold_off, link.timeout) = (Some(Duration::from_millis(400)), TIMEOUT / 3);
+    }
+    let mut points = [0, 100, 200, 1_000].map(|address| (Table::Holding, address, Type::U16));
+    points[3].2 = other;
+    let mut spec = spec(link, &[1], &points);
+    let group = |period, points| Group { period: Duration::from_millis(period), points };
+    spec.devices[0].groups = vec![group(20, vec![0, 1, 2]), group(period, vec![3])];
+    Bus::open_lazily(spec)
+}
+
+/// Polls both groups in turn, the first without a pause, until `sound` holds for the second so often.
+async fn until_both(mut bus: Bus, often: usize, sound: impl Fn(&Sample) -> bool) {
+    let (mut held_until, mut said, mut polls) = (Instant::now(), Vec::new(), 0);
+    while said.iter().filter(|sample| sound(sample)).count() < often {
+        polls += 1;
+        assert!(polls < 60, "{said:?}");
+        let poll = bus.poll(0, 0, soon(2_000)).await;
+        let damaged = sample(&poll, 0);
+        assert!(damaged.is_none_or(|said| *said == Sample::bad(Cause::BadFrame)), "{poll:?}");
+        assert_eq!(sample(&poll, 1), Some(&Sample::good(Value::Uint(100))));
+        if Instant::now() >= held_until {
+            let poll = bus.poll(0, 1, soon(2_000)).await;
+            if let Outcome::Held { until } = poll.outcome {
+                held_until = until;
+            }
+            said.extend(poll.samples.into_iter().map(|(_, sample)| sample));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_always_damaged_does_not_hold_another_group_for_ever() {
+    let run = |period| async move {
+        let bus = beside_damage(period, Type::U16, |asked| asked.counting(asked.address)).await;
+        until_both(bus, 3, |said| *said == Sample::good(Value::Uint(1_000))).await;
+    };
+    tokio::join!(run(20), run(3_600_000));
+}
+
+#[tokio::test]
+async fn nor_does_it_keep_a_refusal_in_another_group_from_being_believed() {
+    let bus = beside_damage(20, Type::U32, |asked| asked.exception(2)).await;
+    until_both(bus, 1, |said| *said == Sample::bad(Cause::Exception(2))).await;
+}
+
+#[tokio::test]
+async fn what_was_damaged_once_is_asked_again_although_each_poll_is_cut_off() {
+    let mut asked_first = 0;
+    let mut link = device(Kind::RtuTcp, move |_, asked: Asked| {
+        asked_first += usize::from(asked.address == 0);
+        match asked.address {
+            0 if asked_first == 1 => vec![Act::Raw(Duration::ZERO, [asked.counting(0), vec![1, 2]].concat())],
+            _ => after(30, asked.counting(asked.address)),
+        }
+    })
+    .await;
+    if let Link::ModbusRtuTcp(link) = &mut link {
+        link.hold_off = Some(Duration::from_millis(20));
+    }
+    let spec = spec(link, &[1], &[0, 100, 200, 300].map(|address| (Table::Holding, address, Type::U16)));
+    // Two or three requests a poll.
+    let time = spec.longest_request() / 2 + Duration::from_millis(50);
+    let mut bus = Bus::open_lazily(spec);
+    let mut polls = 0;
+    while !samples(&bus.poll(0, 0, Instant::now() + time).await).contains(&Sample::good(Value::Uint(0))) {
+        polls += 1;
+        assert!(polls < 16);
+    }
+    assert!(polls > 0);
 }
