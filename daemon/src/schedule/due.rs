@@ -28,6 +28,10 @@ pub const PROBE_ANYWAY: Duration = Duration::from_secs(120);
 /// Probing time is saved up to this many probes, so that a long quiet spell is not followed by a burst of them.
 const PROBES_SAVED: f64 = 2.0;
 
+/// A group that is held for so long, or for its period if that is longer, has no values meanwhile: else its last ones would stand
+/// for good ones for ever, whatever it is that holds it.
+const HELD_MAX: Duration = Duration::from_secs(30);
+
 /// The longest wait, when nothing is due.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
@@ -71,6 +75,8 @@ struct Slot {
     turn: Instant,
     /// Not before then, although it is due: the line still owes an answer of equal shape.
     held: Option<Instant>,
+    /// Since when each of its polls was held.
+    held_since: Option<Instant>,
     /// It is asked now, beside its grid: its last answer counts no more.
     out_of_turn: bool,
     /// When its last poll that said anything about the device was answered; `None` if it was not.
@@ -103,8 +109,19 @@ impl Due {
             for (group, g) in d.groups.iter().enumerate() {
                 let limit = timeout * requests(device, group).max(1);
                 let (period, held, answered) = (g.period, None, None);
-                let (due, turn, out_of_turn) = (now, now, false);
-                slots.push(Slot { device, group, period, limit, due, turn, held, out_of_turn, answered });
+                let (due, turn, out_of_turn, held_since) = (now, now, false, None);
+                slots.push(Slot {
+                    device,
+                    group,
+                    period,
+                    limit,
+                    due,
+                    turn,
+                    held,
+                    held_since,
+                    out_of_turn,
+                    answered,
+                });
             }
         }
         spread(&mut slots, timeout, now);
@@ -165,6 +182,7 @@ impl Due {
         if let Some(slot) = self.slots.iter_mut().find(|s| s.device == device && s.group == group) {
             if let Outcome::Held { until } = outcome {
                 slot.held = Some(*until);
+                slot.held_since.get_or_insert(started);
                 if let Some(health) = self.health.get_mut(device) {
                     health.probe_at = health.probe_at.max(*until);
                     // What was not asked must not keep the next group from being asked.
@@ -172,7 +190,7 @@ impl Due {
                 }
                 return None;
             }
-            slot.held = None;
+            (slot.held, slot.held_since) = (None, None);
             if *outcome != Outcome::LinkDown {
                 slot.answered = matches!(outcome, Outcome::Answered { .. }).then_some(now);
             }
@@ -215,6 +233,15 @@ impl Due {
             health.seek(now);
         }
         true
+    }
+
+    /// Whether a group is held for so long that its points have no values any more. Those of a silent device are said to have
+    /// none anyway.
+    pub fn is_held_too_long(&self, (device, group): (usize, usize), now: Instant) -> bool {
+        let slot = self.slots.iter().find(|s| s.device == device && s.group == group);
+        let since = |slot: &Slot| Some((slot.held_since?, slot.period.max(HELD_MAX)));
+        let too_long = |(since, most)| now.saturating_duration_since(since) >= most;
+        !self.is_silent(device) && slot.and_then(since).is_some_and(too_long)
     }
 
     /// Polls of a device that were due and not made, since the last call.

@@ -256,3 +256,23 @@ fn a_group_asked_out_of_its_turn_keeps_its_grid() {
     // At 70, 210 and 490 s; the grid's own answers count, too.
     assert!((5..=8).contains(&asked.len()) && due.take_missed(0) == 0, "{asked:?}");
 }
+
+#[test]
+fn a_group_that_is_held_for_longer_than_its_period_or_half_a_minute_has_no_values_until_it_is_asked() {
+    let start = Instant::now();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let mut spec = spec(1, 1000 * MS);
+    spec.devices[0].groups.push(Group { period: Duration::from_secs(600), points: vec![] });
+    let mut due = Due::new(&spec, |_, _| 1, TIMEOUT, start);
+    for group in [0, 1] {
+        let first = (0..700).find(|&second| {
+            due.polled((0, group), &Outcome::Held { until: at(second + 1) }, at(second), at(second));
+            due.is_held_too_long((0, group), at(second))
+        });
+        assert_eq!(first, Some([30, 600][group]));
+    }
+    due.polled((0, 0), &Outcome::Answered { turnaround: MS }, at(700), at(700));
+    assert!(!due.is_held_too_long((0, 0), at(700)) && due.is_held_too_long((0, 1), at(700)));
+    due.polled((0, 0), &Outcome::Held { until: at(702) }, at(701), at(701));
+    assert!(!due.is_held_too_long((0, 0), at(702)));
+}

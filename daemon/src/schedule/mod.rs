@@ -12,6 +12,7 @@ mod health;
 pub mod samples;
 mod usable;
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,8 +35,11 @@ const BOARD_EVERY: Duration = Duration::from_millis(900);
 /// What is not on the board this long after it was due is brought there without waiting for the next poll.
 const BOARD_LATE: Duration = Duration::from_secs(1);
 
-/// Longest time between two turns while the line works.
+/// Longest time between two turns while the line works, and between two beats of a poll that takes longer.
 const TURN_EVERY: Duration = Duration::from_secs(10);
+
+/// A poll whose requests are all answered goes on behind its deadline for less than this.
+const GOES_ON_MAX: Duration = Duration::from_secs(20);
 
 /// How often missed polls become a record: an overloaded line must not fill the spool with its complaints.
 const MISSED_EVERY: Duration = Duration::from_secs(60);
@@ -73,7 +77,7 @@ pub struct Surroundings {
     pub board: Board,
     /// What others ask.
     pub commands: mpsc::Receiver<Command>,
-    /// Called in each turn of the loop, at least every 10 s while the line works: the watchdog's proof of progress.
+    /// Called in each turn of the loop, and each 10 s of a longer poll: the watchdog's proof of progress.
     pub beat: Box<dyn Fn(Instant) + Send>,
     /// End of the task.
     pub stop: CancellationToken,
@@ -106,17 +110,14 @@ pub async fn run(spec: Arc<BusSpec>, mut around: Surroundings) {
         }
         // A line without a free moment never comes to the wait below, where these are taken too.
         if let Ok(command) = around.commands.try_recv() {
-            obey(&mut bus, &spec, command).await;
+            let Some(()) = obey(&mut bus, &spec, command, &mut around).await else { break };
             continue;
         }
         let wake = match due.next(now) {
             Next::Poll { device, group, deadline } => {
                 let strange = gauge::strange(bus.counters());
-                let mut poll = tokio::select! {
-                    biased;
-                    () = around.stop.cancelled() => break,
-                    poll = bus.poll(device, group, deadline) => poll,
-                };
+                let polling = bus.poll(device, group, deadline);
+                let Some(mut poll) = beating(&mut around, deadline, polling).await else { break };
                 let probed = due.is_silent(device);
                 let ended = Instant::now();
                 polled = true;
@@ -127,6 +128,9 @@ pub async fn run(spec: Arc<BusSpec>, mut around: Surroundings) {
                     say_of_the_others(&spec, &around, (device, group), &poll);
                     None
                 } else {
+                    if due.is_held_too_long((device, group), ended) {
+                        say_held(&spec, &around, (device, group), &poll);
+                    }
                     gauges.judge(device, &poll, edge == Some(Edge::Answering))
                 };
                 hand_on(&spec, &mut around, (device, group), poll, edge);
@@ -141,11 +145,9 @@ pub async fn run(spec: Arc<BusSpec>, mut around: Surroundings) {
         tokio::select! {
             biased;
             () = around.stop.cancelled() => break,
-            Some(command) = around.commands.recv() => tokio::select! {
-                biased;
-                () = around.stop.cancelled() => break,
-                () = obey(&mut bus, &spec, command) => {}
-            },
+            Some(command) = around.commands.recv() => {
+                let Some(()) = obey(&mut bus, &spec, command, &mut around).await else { break };
+            }
             () = bus.idle(wake) => {}
         }
     }
@@ -200,6 +202,13 @@ fn say_of_the_others(spec: &BusSpec, around: &Surroundings, slot: (usize, usize)
             samples: others.points.iter().map(|point| (*point, sample.clone())).collect(),
         }));
     }
+}
+
+/// A group that has been held for too long: its points are silent, until it is asked again.
+fn say_held(spec: &BusSpec, around: &Surroundings, (device, group): (usize, usize), poll: &Poll) {
+    let Some(held) = spec.devices.get(device).and_then(|d| d.groups.get(group)) else { return };
+    let samples = held.points.iter().map(|point| (*point, Sample::bad(Cause::Silent))).collect();
+    around.samples.push(News::Polled(Polled { bus: around.bus, device, group, at: poll.at, samples }));
 }
 
 /// What a poll that brought nothing says of points that were not asked. Damage is the business of those that were: the others
@@ -277,13 +286,40 @@ impl Missed {
     }
 }
 
-async fn obey(bus: &mut Bus, spec: &BusSpec, command: Command) {
+/// Reads or polls, and beats meanwhile: many requests with long time-outs may take longer than the watchdog waits. What takes longer
+/// than it may is stuck, and beats no more. `None`: the bus is to stop.
+async fn beating<T>(
+    around: &mut Surroundings,
+    deadline: Instant,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    let ends = tokio::time::Instant::from_std(deadline + GOES_ON_MAX);
+    let Surroundings { beat, stop, .. } = around;
+    // The beat may be sent to another thread, and not be shared: it is moved in.
+    let beats = async move {
+        while tokio::time::Instant::now() < ends {
+            tokio::time::sleep(TURN_EVERY).await;
+            beat(Instant::now());
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => None,
+        done = work => Some(done),
+        () = beats => None,
+    }
+}
+
+/// `None`: the bus is to stop.
+async fn obey(bus: &mut Bus, spec: &BusSpec, command: Command, around: &mut Surroundings) -> Option<()> {
     let Command::Read { device, points, reply } = command;
     let deadline = Instant::now() + spec.longest_request() * 2;
-    let poll = bus.read(device, &points, deadline).await;
+    let poll = beating(around, deadline, bus.read(device, &points, deadline)).await?;
     let down = bus.counters().last_error.clone().filter(|_| poll.outcome == Outcome::LinkDown);
     // The asker may have given up meanwhile; nothing is lost by that.
     let _ = reply.send(Heard { poll, down });
+    Some(())
 }
 
 #[cfg(test)]
@@ -291,6 +327,12 @@ pub(crate) mod testing;
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use fieldspool_drivers::bus::Link;
+    use fieldspool_drivers::modbus::{Endpoint, Order, Table, TcpLink, Type};
+    use fieldspool_drivers::point::{Scaling, Source};
+
     use super::*;
 
     #[test]
@@ -320,5 +362,55 @@ mod tests {
         });
         let silent = Some(Sample::bad(Cause::Silent));
         assert_eq!(said.collect::<Vec<_>>(), [silent.clone(), silent.clone(), silent.clone(), silent]);
+    }
+
+    fn surroundings(beat: Box<dyn Fn(Instant) + Send>) -> (Surroundings, mpsc::Sender<Command>) {
+        let (ask, commands) = mpsc::channel(1);
+        let (samples, board, stop) = (Arc::default(), Board::default(), CancellationToken::new());
+        (Surroundings { bus: 0, samples, board, commands, beat, stop }, ask)
+    }
+
+    #[tokio::test]
+    async fn a_stop_does_not_wait_for_a_read_however_busy_the_line_is() {
+        let peer = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = peer.local_addr().unwrap().port();
+        let endpoint = Endpoint { host: "127.0.0.1".to_owned(), port };
+        let mut spec = testing::bus_spec(1, Duration::from_secs(3_600));
+        spec.link = Link::ModbusTcp(TcpLink { endpoint, timeout: Duration::from_secs(60) });
+        let (around, ask) = surroundings(Box::new(|_| {}));
+        let source = fieldspool_drivers::modbus::Source {
+            table: Table::Holding,
+            address: 0,
+            kind: Type::U16,
+            order: Order::BIG,
+        };
+        let point = Point {
+            name: "p".into(),
+            source: Source::Modbus(source),
+            scaling: Scaling::default(),
+            period: Duration::from_secs(1),
+        };
+        let (reply, _heard) = oneshot::channel();
+        // It is there before the first turn, as on a line without a free moment.
+        ask.send(Command::Read { device: 0, points: vec![point], reply }).await.unwrap();
+        let stop = around.stop.clone();
+        let bus = tokio::spawn(run(Arc::new(spec), around));
+        let _never_answers = peer.accept().await.unwrap();
+        stop.cancel();
+        tokio::time::timeout(Duration::from_secs(10), bus).await.expect("it stops at once").unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_poll_that_takes_long_beats_until_it_is_stuck() {
+        let beats = Arc::new(AtomicUsize::new(0));
+        let beaten = Arc::clone(&beats);
+        let (mut around, _ask) = surroundings(Box::new(move |_| _ = beaten.fetch_add(1, Ordering::Relaxed)));
+        let deadline = tokio::time::Instant::now().into_std() + Duration::from_secs(120);
+        let work = tokio::time::sleep(Duration::from_secs(100));
+        assert!(beating(&mut around, deadline, work).await.is_some());
+        assert_eq!(beats.swap(0, Ordering::Relaxed), 9);
+        let stuck = beating(&mut around, deadline, std::future::pending::<()>());
+        assert!(tokio::time::timeout(Duration::from_secs(3_600), stuck).await.is_err());
+        assert!(beats.load(Ordering::Relaxed) <= 5, "20 s until its deadline, and 20 s more");
     }
 }
