@@ -124,6 +124,11 @@ impl Engine {
         self.ledger.held(ask, now)
     }
 
+    /// Whether the answer to a request is awaited.
+    pub(crate) fn is_sent(&self) -> bool {
+        matches!(self.state, State::Sent { .. })
+    }
+
     /// Ends the transaction from outside: a cancelled poll, a port that is gone.
     pub(crate) fn give_up(&mut self) {
         if let State::Sent { ask, sent_until, .. } = self.state {

@@ -2,7 +2,7 @@
 //!
 //! A [`Line`] opens its port when it is first needed, drops it at the first error (holding a vanished adapter makes
 //! the kernel number the returning one anew), and opens it again with a back-off of 0.5 to 5 s; a connection that is
-//! closed while nobody asks, or at one unit only, without one. Before every decision it reads the input empty. It may be cancelled at any await: the engine then keeps the request as a debt.
+//! closed while nobody asks, behind an answer, or at one unit only, without one. Before every decision it reads the input empty. It may be cancelled at any await: the engine then keeps the request as a debt.
 
 pub(crate) mod crc;
 pub(crate) mod engine;
@@ -293,7 +293,9 @@ async fn carry_out<S: AsyncRead + AsyncWrite + Unpin>(
     deadline: Instant,
 ) -> io::Result<Result<Answer, Failure>> {
     loop {
-        read_empty(engine, stream).await?;
+        if let Err(error) = read_empty(engine, stream).await {
+            return last_words(engine, error);
+        }
         match engine.poll(Instant::now()) {
             Step::Done(result) => return Ok(result),
             Step::Write(frame) => {
@@ -305,14 +307,29 @@ async fn carry_out<S: AsyncRead + AsyncWrite + Unpin>(
             }
             Step::Wait(until) => {
                 let mut bytes = [0; 256];
-                tokio::select! {
+                let heard = tokio::select! {
                     biased;
-                    read = stream.read(&mut bytes) => received(engine, &bytes, read?)?,
-                    () = sleep_until(timer, until) => {}
+                    read = stream.read(&mut bytes) => read.and_then(|count| received(engine, &bytes, count)),
+                    () = sleep_until(timer, until) => Ok(()),
+                };
+                if let Err(error) = heard {
+                    return last_words(engine, error);
                 }
             }
         }
     }
+}
+
+/// The stream is of no more use. What came before its end may be the answer all the same: some converters close the connection
+/// after each.
+fn last_words(engine: &mut Engine, error: io::Error) -> io::Result<Result<Answer, Failure>> {
+    if tcp::is_hang_up(&error)
+        && engine.is_sent()
+        && let Step::Done(result) = engine.poll(Instant::now())
+    {
+        return Ok(result);
+    }
+    Err(error)
 }
 
 /// Hands over what comes until `until`; the engine judges it as unasked.

@@ -154,3 +154,18 @@ async fn a_peer_whose_frames_cannot_be_told_apart_is_a_line_that_is_down_and_say
     let words = bus.counters().last_error.clone().unwrap_or_default();
     assert!(words.contains("does not speak Modbus TCP"), "{words}");
 }
+
+#[tokio::test]
+async fn an_answer_that_comes_together_with_the_end_of_the_connection_counts() {
+    for kind in NETWORKS {
+        let script = |asked: Asked| [now(asked.counting(0)), vec![Act::Close]].concat();
+        let mut bus = ten(kind, script).await;
+        let (answered, fifth) = rounds(&mut bus, 3, Duration::ZERO).await;
+        assert_eq!(
+            answered + fifth.iter().filter(|o| matches!(o, Outcome::Answered { .. })).count(),
+            30,
+            "{kind:?}"
+        );
+        assert!(bus.is_up(), "{kind:?}");
+    }
+}
