@@ -25,7 +25,7 @@ use crate::status::{Board, BusStatus};
 const COMMANDS: usize = 4;
 /// A bus thread's stack: polls are shallow. Virtual memory until it is used.
 const STACK: usize = 512 * 1024;
-/// A poll with all its retries ends within this; a serial driver that blocks is reported after it.
+/// A poll beats each 10 s until 20 s after its deadline; a serial driver that blocks is reported after this.
 const PULSE: Deadlines = Deadlines { turn: Duration::from_secs(60), call: Duration::from_secs(60) };
 
 /// What every bus needs.
