@@ -14,7 +14,7 @@ use crate::value::Cause;
 /// neighbours wait for it, and the watchdog takes a bus for stuck after a minute.
 const GOES_ON_MAX: Duration = Duration::from_secs(20);
 
-/// What came damaged again rests so long at most, if the hold-off is not longer: it is to be back within a minute (P10).
+/// What came damaged again rests so long at most, or two hold-offs if that is longer: it is to be back within a minute (P10).
 const REST_MAX: Duration = Duration::from_secs(30);
 
 /// Whom a poll asks, and what is known of it.

@@ -140,7 +140,9 @@ impl Writing<'_> {
         }
         self.transaction.prepare_cached(sql)?.execute(params![place, number.cast_signed(), head, body])?;
         let newest = Spot { place, number };
-        self.ring = Some(Extent { oldest: oldest.unwrap_or(newest), newest });
+        // Where no other block is left the one that follows is this one, by the number that it had.
+        let oldest = oldest.filter(|spot| spot.place != place).unwrap_or(newest);
+        self.ring = Some(Extent { oldest, newest });
         Ok(newest)
     }
 
@@ -316,7 +318,8 @@ pub(super) fn put_dead(
             put_letter(transaction, dictionary, letter, Some(before))?;
         }
     }
-    if !work.dead.is_empty() || !work.dead_before.is_empty() {
+    // With the books too: the cap may have been made smaller.
+    if !work.dead.is_empty() || !work.dead_before.is_empty() || work.mark.is_some() {
         let old = "DELETE FROM dead WHERE id <= (SELECT max(id) FROM dead) - ?1";
         transaction.execute(old, [DEAD_LETTERS_MAX])?;
         let old = "DELETE FROM dead WHERE id <= (SELECT max(id) FROM (SELECT id,

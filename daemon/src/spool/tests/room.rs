@@ -90,6 +90,45 @@ fn a_long_block_takes_the_places_of_however_many_short_ones() {
     assert!(blocks(&store).expect("readable").len() < 25);
 }
 
+#[test]
+fn a_block_that_takes_the_only_place_is_the_oldest_and_the_newest() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join(store::FILE);
+    let (mut store, _) = store::Store::open(&file, 128 * 1024, "x").expect("opens");
+    let (run, shape) = (RunId { counter: 1, random: 1 }, big_shape());
+    for i in 0..4 {
+        let long: Vec<_> = (0..20).map(|n| big(run, (i * 20 + n) * 10, &shape)).collect();
+        let work = store::Work { batches: &long, floor: u64::MAX, ..store::Work::default() };
+        store.commit(&work).expect("stored");
+        let there = ring::extent(store.connection()).expect("readable");
+        assert_eq!(store.ring(), there);
+        assert_eq!(there.map(|ring| ring.newest.number - ring.oldest.number), Some(0));
+    }
+}
+
+#[test]
+fn a_smaller_cap_holds_for_dead_letters_too() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join(store::FILE);
+    let (mut store, _) = store::Store::open(&file, 1 << 30, "x").expect("opens");
+    let (run, shape) = (RunId { counter: 1, random: 1 }, big_shape());
+    let dead = |n: u64| store::DeadLetter {
+        at_us: 0,
+        reason: "no".into(),
+        name: (run, n * 10, 10),
+        batch: Some(big(run, n * 10, &shape)),
+    };
+    let dead: Vec<_> = (0..100).map(dead).collect();
+    store.commit(&store::Work { dead: &dead, ..store::Work::default() }).expect("stored");
+    store.set_bytes_max(BYTES_MAX_LEAST).expect("taken");
+    let mark = store.mark().expect("readable");
+    store.commit(&store::Work { mark: Some(&mark), ..store::Work::default() }).expect("stored");
+    let count = "SELECT count(*), max(seq) FROM dead";
+    let there = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?));
+    let (many, newest) = store.connection().query_row(count, [], there).expect("readable");
+    assert!((10..30).contains(&many) && newest == 990, "{many} of 2.5 KiB in 64 KiB");
+}
+
 #[tokio::test]
 async fn a_smaller_cap_is_reached_step_by_step_while_readings_are_stored() {
     let directory = tempfile::tempdir().expect("a directory");

@@ -239,3 +239,36 @@ fn what_is_never_acknowledged_does_not_keep_what_is_too_old() {
     let waits = numbers(&life.waiting().0).len();
     assert!((700..780).contains(&waits), "an hour of 2 readings each 10 s, not {waits}");
 }
+
+#[test]
+fn each_that_is_too_old_and_on_the_wire_is_waited_for_by_itself() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let hour = Duration::from_secs(3600);
+    let aged = SpoolSettings { max_age: Some(hour), ..settings(directory.path()) };
+    let mut life = Life::begin(aged, &schema::CURRENT);
+    let run = life.spool.run;
+    let mut plant = Plant::new(run);
+    let mut sent = Vec::new();
+    for _ in 0..2 {
+        let (goes, stays) = (plant.batch(), plant.batch());
+        life.store(&goes);
+        life.store(&stays);
+        assert!(life.spool.sends(&Confirmed::from(&*goes)));
+        sent.push(Confirmed::from(&*goes));
+        life.now += Duration::from_secs(600);
+    }
+    for (already, one) in sent.iter().enumerate() {
+        let expired = |life: &Life| life.spool.books_of(run).expect("there").losses.expired;
+        let before = 2 * already as u64;
+        for _ in 0..1_000 {
+            if expired(&life) == before {
+                life.now += Duration::from_secs(5);
+                life.turn();
+            }
+        }
+        assert_eq!(expired(&life), before + 2, "what was stored with it and not sent, and it not");
+        life.now += Duration::from_secs(2);
+        life.spool.confirm(std::slice::from_ref(one));
+        life.turn();
+    }
+}

@@ -67,10 +67,11 @@ impl Writer {
         if running >= self.mark.running_s.saturating_add(RUNNING_EVERY_S) {
             self.books_due = self.now;
         }
-        if floor >= below {
+        let oldest = if floor < below { ring::locate(store.connection(), floor)? } else { None };
+        let Some(spot) = oldest else {
+            self.too_old_and_sent = None;
             return Ok(());
-        }
-        let Some(spot) = ring::locate(store.connection(), floor)? else { return Ok(()) };
+        };
         let mut headings = ring::headings(store.connection(), spot, PIECE)?;
         headings.retain(|heading| heading.spot.number < below);
         let (old, unread) = proved(store, &headings)?;
