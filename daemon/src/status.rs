@@ -285,6 +285,13 @@ pub struct SpoolStatus {
     pub unsearched: u64,
 }
 
+impl SpoolStatus {
+    /// Readings that are in memory alone because the disk does not take them, if there are any.
+    pub fn in_memory(&self) -> Option<u64> {
+        (self.state != "ok" && self.open > 0).then_some(self.open)
+    }
+}
+
 /// What was saved from a damaged spool.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -11,6 +11,10 @@ use crate::point::{Point, Scaling, Source};
 use crate::value::Sample;
 use crate::{Section, line, modbus};
 
+/// So long after its beginning a poll ends at the latest that asks more requests than its deadline has the time for: its
+/// neighbours wait for it.
+pub const GOES_ON_MAX: Duration = Duration::from_secs(20);
+
 /// What the configuration says about a line, by driver. The names of the variants in kebab case are the tags
 /// under `[bus.NAME.link.TAG]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -353,9 +357,10 @@ impl Bus {
         Self { name, driver, down: false }
     }
 
-    /// Asks for all points of a group and returns by `deadline`, which has the time for its requests as planned. With more of
-    /// them, because a device refused one as a whole, it goes on while they are answered, for 20 s. May be dropped at any time: the line stays
-    /// usable. While the line is down it returns at once, or tries to open it if its back-off has passed.
+    /// Asks for all points of a group and returns by `deadline`, which has the time for its requests as planned. With more
+    /// of them, because a device refused one as a whole, it goes on while they are answered, for [`GOES_ON_MAX`]. May be
+    /// dropped at any time: the line stays usable. While the line is down it returns at once, or tries to open it if its
+    /// back-off has passed.
     ///
     /// A device or group that the spec does not have yields an empty poll.
     pub async fn poll(&mut self, device: usize, group: usize, deadline: Instant) -> Poll {

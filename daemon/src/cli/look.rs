@@ -83,8 +83,8 @@ fn spool_lines(spool: &SpoolStatus, now_us: i64) -> Vec<(&'static str, String)> 
     let full = spool.hours_until_full.map(|hours| format!("; {}", words::room(hours)));
     let full = full.unwrap_or_default();
     let mut lines = vec![("To be sent", format!("{} readings{oldest}{full}", spool.waiting))];
-    if spool.state != "ok" && spool.open > 0 {
-        lines.push(("In memory", format!("{} readings, which a power cut would take", spool.open)));
+    if let Some(open) = spool.in_memory() {
+        lines.push(("In memory", format!("{open} readings, which a power cut would take")));
     }
     let mut stored = format!("{} of {}", bytes(spool.bytes as f64), bytes(spool.bytes_max as f64));
     if let Some(each) = spool.bytes_per_reading {

@@ -128,8 +128,8 @@ fn about_waiting(text: &mut String, status: &Status) {
         spool.oldest_us.map(|us| format!(", {} {}", label("oldest"), when(us))).unwrap_or_default()
     };
     line(text, &format!("{}{oldest}", label("readings").replace("{n}", &grouped(spool.waiting))));
-    if spool.state != "ok" && spool.open > 0 {
-        fact(text, "in_memory", &label("readings").replace("{n}", &grouped(spool.open)));
+    if let Some(open) = spool.in_memory() {
+        fact(text, "in_memory", &label("readings").replace("{n}", &grouped(open)));
     }
     let size = label("size_value").replace("{used}", &bytes(spool.bytes as f64));
     fact(text, "size", &size.replace("{max}", &bytes(spool.bytes_max as f64)));

@@ -16,7 +16,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fieldspool_drivers::bus::{Bus, BusSpec, DeviceSpec, Outcome, Poll};
+use fieldspool_drivers::bus::{Bus, BusSpec, DeviceSpec, GOES_ON_MAX, Outcome, Poll};
 use fieldspool_drivers::point::Point;
 use fieldspool_drivers::{Cause, Sample};
 use tokio::sync::{mpsc, oneshot};
@@ -37,9 +37,6 @@ const BOARD_LATE: Duration = Duration::from_secs(1);
 
 /// Longest time between two turns while the line works, and between two beats of a poll that takes longer.
 const TURN_EVERY: Duration = Duration::from_secs(10);
-
-/// A poll whose requests are all answered goes on behind its deadline for less than this.
-const GOES_ON_MAX: Duration = Duration::from_secs(20);
 
 /// How often missed polls become a record: an overloaded line must not fill the spool with its complaints.
 const MISSED_EVERY: Duration = Duration::from_secs(60);
@@ -129,7 +126,8 @@ pub async fn run(spec: Arc<BusSpec>, mut around: Surroundings) {
                     None
                 } else {
                     if due.is_held_too_long((device, group), ended) {
-                        say_held(&spec, &around, (device, group), &poll);
+                        // Until it is asked again.
+                        say_of_all(&spec, &around, (device, group), poll.at, &Sample::bad(Cause::Silent));
                     }
                     gauges.judge(device, &poll, edge == Some(Edge::Answering))
                 };
@@ -193,22 +191,22 @@ fn hand_on(spec: &BusSpec, around: &mut Surroundings, slot: (usize, usize), poll
 fn say_of_the_others(spec: &BusSpec, around: &Surroundings, slot: (usize, usize), poll: &Poll) {
     let (device, asked) = slot;
     let (Some(d), Some(sample)) = (spec.devices.get(device), unasked(poll)) else { return };
-    for (group, others) in d.groups.iter().enumerate().filter(|(group, _)| *group != asked) {
-        around.samples.push(News::Polled(Polled {
-            bus: around.bus,
-            device,
-            group,
-            at: poll.at,
-            samples: others.points.iter().map(|point| (*point, sample.clone())).collect(),
-        }));
+    for group in (0..d.groups.len()).filter(|group| *group != asked) {
+        say_of_all(spec, around, (device, group), poll.at, &sample);
     }
 }
 
-/// A group that has been held for too long: its points are silent, until it is asked again.
-fn say_held(spec: &BusSpec, around: &Surroundings, (device, group): (usize, usize), poll: &Poll) {
-    let Some(held) = spec.devices.get(device).and_then(|d| d.groups.get(group)) else { return };
-    let samples = held.points.iter().map(|point| (*point, Sample::bad(Cause::Silent))).collect();
-    around.samples.push(News::Polled(Polled { bus: around.bus, device, group, at: poll.at, samples }));
+/// Each point of a group says the same.
+fn say_of_all(
+    spec: &BusSpec,
+    around: &Surroundings,
+    (device, group): (usize, usize),
+    at: Instant,
+    sample: &Sample,
+) {
+    let Some(of) = spec.devices.get(device).and_then(|d| d.groups.get(group)) else { return };
+    let samples = of.points.iter().map(|point| (*point, sample.clone())).collect();
+    around.samples.push(News::Polled(Polled { bus: around.bus, device, group, at, samples }));
 }
 
 /// What a poll that brought nothing says of points that were not asked. Damage is the business of those that were: the others

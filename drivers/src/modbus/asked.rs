@@ -8,11 +8,8 @@ use std::time::{Duration, Instant};
 use super::client::{Plan, Planned};
 use super::ignored::{Presence, Retries};
 use super::transaction::Ask;
+use crate::bus::GOES_ON_MAX;
 use crate::value::Cause;
-
-/// So long after its beginning a poll ends at the latest that asks more requests than its deadline has the time for: its
-/// neighbours wait for it, and the watchdog takes a bus for stuck after a minute.
-const GOES_ON_MAX: Duration = Duration::from_secs(20);
 
 /// What came damaged again rests so long at most, or two hold-offs if that is longer: it is to be back within a minute (P10).
 const REST_MAX: Duration = Duration::from_secs(30);

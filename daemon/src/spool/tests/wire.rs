@@ -181,12 +181,16 @@ fn a_memory_that_fills_up_does_not_wait() {
     assert_eq!(full.life.board.read(|status| status.spool.dropped), 0);
 }
 
+/// A spool that keeps readings for an hour.
+fn aged(directory: &Path) -> Life {
+    let hour = Duration::from_secs(3600);
+    Life::begin(SpoolSettings { max_age: Some(hour), ..settings(directory) }, &schema::CURRENT)
+}
+
 #[test]
 fn what_is_too_old_and_on_the_wire_is_not_lost_and_nothing_else_waits_for_it() {
     let directory = tempfile::tempdir().expect("a directory");
-    let hour = Duration::from_secs(3600);
-    let aged = SpoolSettings { max_age: Some(hour), ..settings(directory.path()) };
-    let mut life = Life::begin(aged, &schema::CURRENT);
+    let mut life = aged(directory.path());
     let run = life.spool.run;
     let mut plant = Plant::new(run);
     let first: Vec<_> = (0..3).map(|_| plant.batch()).collect();
@@ -226,9 +230,7 @@ fn what_is_too_old_and_on_the_wire_is_not_lost_and_nothing_else_waits_for_it() {
 #[test]
 fn what_is_never_acknowledged_does_not_keep_what_is_too_old() {
     let directory = tempfile::tempdir().expect("a directory");
-    let hour = Duration::from_secs(3600);
-    let aged = SpoolSettings { max_age: Some(hour), ..settings(directory.path()) };
-    let mut life = Life::begin(aged, &schema::CURRENT);
+    let mut life = aged(directory.path());
     let mut plant = Plant::new(life.spool.run);
     for n in 0..1_100 {
         let batch = plant.batch();
@@ -243,9 +245,7 @@ fn what_is_never_acknowledged_does_not_keep_what_is_too_old() {
 #[test]
 fn each_that_is_too_old_and_on_the_wire_is_waited_for_by_itself() {
     let directory = tempfile::tempdir().expect("a directory");
-    let hour = Duration::from_secs(3600);
-    let aged = SpoolSettings { max_age: Some(hour), ..settings(directory.path()) };
-    let mut life = Life::begin(aged, &schema::CURRENT);
+    let mut life = aged(directory.path());
     let run = life.spool.run;
     let mut plant = Plant::new(run);
     let mut sent = Vec::new();
