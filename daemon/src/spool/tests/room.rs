@@ -1,5 +1,6 @@
 //! The cap: what goes first, and how what goes is counted and recorded.
 
+use super::taken_back::Life;
 use super::*;
 use crate::spool::{ring, schema};
 
@@ -162,6 +163,40 @@ async fn a_smaller_cap_is_reached_step_by_step_while_readings_are_stored() {
     );
     let bytes = spool.export(ExportQuery::default()).await.expect("readable").batches.len() * 2_500;
     assert!(bytes as u64 <= BYTES_MAX_LEAST, "{bytes}");
+}
+
+#[test]
+fn what_memory_held_while_the_disk_failed_fits_into_the_least_spool() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut life = Life::begin(
+        SpoolSettings { bytes_max: Some(BYTES_MAX_LEAST), ..settings(directory.path()) },
+        &schema::CURRENT,
+    );
+    let (run, shape) = (life.spool.run, big_shape());
+    // Ten of 1 000 bytes and more.
+    let long = |n: u64| {
+        let text = |point: u16| format!("{point:4} {n:4} ").repeat(100);
+        let reading = |point| Reading { point, sample: Sample::good(Value::Text(text(point).into())) };
+        Arc::new(Batch { readings: (0..10).map(reading).collect(), ..(*big(run, n * 10, &shape)).clone() })
+    };
+    life.store(&long(0));
+    let trouble = block_commits(directory.path());
+    let all = 300;
+    for n in 1..all {
+        life.spool.append(long(n), life.now);
+    }
+    life.turn();
+    assert_eq!(life.board.read(|status| status.spool.open), (all - 1) * 10, "3 MB wait in memory");
+    drop(trouble);
+    life.settle();
+    let (batches, events) = life.waiting();
+    let (kept, lost) = (numbers(&batches), gaps(&events, run, GapCause::Evicted));
+    assert!(kept.is_disjoint(&lost) && kept.len() + lost.len() == all as usize * 10, "each is there or told");
+    assert!(
+        kept.len() > 600 && kept.last() == Some(&(all * 10 - 1)),
+        "{} of 1 000 bytes in 1 MiB",
+        kept.len()
+    );
 }
 
 #[tokio::test]

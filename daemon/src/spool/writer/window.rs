@@ -17,6 +17,9 @@ use crate::spool::records::Mark;
 use crate::spool::ring::Spot;
 use crate::spool::store::{self, DeadLetter, RunUpdate, Store, StoreError, Work, Written};
 
+/// A commit takes at most this share of the cap.
+const WINDOW_SHARE: u64 = 8;
+
 /// What one commit takes out of memory.
 #[derive(Debug, Default)]
 pub(super) struct Window {
@@ -132,11 +135,13 @@ impl Writer {
         let mut window = Window { grown, dead, again, empty, ..Window::default() };
         let mut inner = self.shared.lock();
         let unsent = inner.settings.keep == Keep::Unsent;
+        // Of long texts a window is one block nearly as long, and in a small spool others must fit beside it.
+        let most = WINDOW_BYTES.min(usize::try_from(self.bytes_max / WINDOW_SHARE).unwrap_or(usize::MAX));
         if inner.due(now) || !self.flushes.is_empty() || inner.closed {
             let (mut readings, mut bytes) = (0, 0);
             while let Some(kept) = inner.ring.front() {
                 let n = kept.batch.readings.len();
-                if readings > 0 && (readings + n > WINDOW_READINGS || bytes + kept.bytes > WINDOW_BYTES) {
+                if readings > 0 && (readings + n > WINDOW_READINGS || bytes + kept.bytes > most) {
                     break;
                 }
                 readings += n;
