@@ -85,6 +85,10 @@ impl Usable {
                 Quality::Bad(cause) => Some(cause),
                 Quality::Good | Quality::Uncertain(_) => None,
             };
+            // Nearly all, nearly always: as it was, and as a point begins.
+            if cause.is_none() && self.places.get(point).is_none_or(|place| place.cause.is_none()) {
+                continue;
+            }
             if self.places.len() <= point {
                 self.places.resize(point + 1, Place::default());
             }
