@@ -421,8 +421,8 @@ const TAKEN_OVER: &str = "another device connects with our client id and takes o
 /// The same, as far as it shows with a broker that does not say so.
 pub(super) const OFTEN_CLOSED: &str = "this has now happened several times: perhaps another device connects with our client id (a cloned card?), or the broker restarts again and again";
 
-/// Why a message is refused, MQTT 5 3.4.2.1.
-pub(super) fn puback_words(code: u8) -> String {
+/// Why a message to this topic is refused, MQTT 5 3.4.2.1.
+pub(super) fn puback_words(code: u8, topic: &str) -> String {
     let why = match code {
         // A success, which only nobody_listens = "hold" does not take for one.
         0x10 => {
@@ -431,12 +431,12 @@ pub(super) fn puback_words(code: u8) -> String {
         }
         0x80 => "no reason given",
         0x83 => "a rule of its own",
-        0x87 => "we may not publish to this topic: check the broker's access list",
+        0x87 => "we may not publish to this topic: check its access list",
         0x90 => "it does not like the topic's name",
         0x91 => "the packet id is in use",
         0x97 => "a quota is used up",
         0x99 => "it does not like the format",
         _ => "unknown reason",
     };
-    format!("the broker refuses a message (0x{code:02x}): {why}")
+    format!("the broker refuses a message to {topic} (0x{code:02x}): {why}")
 }

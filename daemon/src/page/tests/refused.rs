@@ -7,7 +7,7 @@ use crate::status::{Refused, Refusing, Status};
 
 #[test]
 fn a_server_that_refuses_what_it_is_sent_is_not_said_to_receive() {
-    let why = "the broker refuses a message (0x87): we may not publish to this topic: check the broker's access list";
+    let why = "the broker refuses a message to a/live/b (0x87): we may not publish to this topic: check its access list";
     let refuse = |what| {
         move |status: &mut Status| {
             status.uplink.connected = true;
@@ -21,7 +21,7 @@ fn a_server_that_refuses_what_it_is_sent_is_not_said_to_receive() {
     assert_eq!(
         text,
         "The server mqtt.example.com:8883 is connected, but takes no readings since 12:19. The broker refuses a message \
-         (0x87): we may not publish to this topic: check the broker's access list. Readings are kept here until it takes \
+         to a/live/b (0x87): we may not publish to this topic: check its access list. Readings are kept here until it takes \
          them: 270 waiting, room for about 31 h."
     );
     for (what, words) in [

@@ -43,15 +43,17 @@ impl Session {
             self.numbers.records_unheard += sent.what.iter().filter(is_record).count() as u64;
         }
         if code < 0x80 && !held {
-            self.accept(now, sent);
-        } else if !sent.kind.is_data() {
-            self.on_about(&sent, Some(&puback_words(code)));
+            return self.accept(now, sent);
+        }
+        let why = puback_words(code, &self.topic_of(&sent));
+        if !sent.kind.is_data() {
+            self.on_about(&sent, Some((code, &why)));
         } else if held || matches!(code, 0x80 | 0x83 | 0x91 | 0x97) {
-            self.why_refused(&puback_words(code));
+            self.why_refused(code, &why);
             self.wait(now);
         } else {
             self.refused_in_a_row = self.refused_in_a_row.saturating_add(1);
-            self.refuse(now, &sent, &puback_words(code));
+            self.refuse(now, &sent, (code, &why));
             if self.refused_in_a_row >= REFUSED_ROW_MAX {
                 // Without beginning anew: behind a long refused stretch there may be what the broker takes.
                 self.pause(now);
@@ -98,9 +100,9 @@ impl Session {
         self.pause(now);
     }
 
-    fn why_refused(&mut self, why: &str) {
+    fn why_refused(&mut self, code: u8, why: &str) {
         if let Some(line) = &mut self.line {
-            line.refused.data(why);
+            line.refused.data(code, why);
         }
     }
 
@@ -117,8 +119,8 @@ impl Session {
     /// Refused for good. Tried again a few times; then, if the broker takes other messages, it is this one's fault and
     /// it goes to the dead letters. A broker that takes nothing at all (an access list that was forgotten) costs no
     /// reading: everything stays in the spool, tried ever more seldom.
-    pub(super) fn refuse(&mut self, now: Instant, sent: &Sent, why: &str) {
-        self.why_refused(why);
+    pub(super) fn refuse(&mut self, now: Instant, sent: &Sent, (code, why): (u8, &str)) {
+        self.why_refused(code, why);
         let mut dead = Vec::new();
         for one in &sent.what {
             let refusal = self.backlog.refuse(now, *one, &sent.device, self.accepted);

@@ -12,6 +12,9 @@ use super::super::payload::{Lane, Message};
 use super::super::records::{self, State};
 use super::{Action, Kind, STATUS_EVERY, Sent, Session, Token};
 
+/// The reason code of MQTT 5 for it.
+const PACKET_TOO_LARGE: u8 = 0x95;
+
 /// A message ready to go.
 struct Ready {
     kind: Kind,
@@ -322,6 +325,6 @@ impl Session {
             "a message of {bytes} bytes is larger than the broker takes: raise its Maximum Packet Size"
         );
         let sent = Sent { kind: Kind::Backlog, bytes: 0, mark, what, device, batches: Vec::new() };
-        self.refuse(now, &sent, &why);
+        self.refuse(now, &sent, (PACKET_TOO_LARGE, &why));
     }
 }

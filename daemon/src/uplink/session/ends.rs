@@ -12,6 +12,8 @@ use crate::model::Batch;
 /// So many connections that the peer closed young, within [`YOUNG_WINDOW`], are perhaps a take-over.
 const YOUNG_MAX: usize = 3;
 const YOUNG_WINDOW: Duration = Duration::from_secs(300);
+/// A PUBACK that cannot be read has none.
+const NO_CODE: u8 = 0;
 
 impl Session {
     /// The connection, or the attempt, is over. `chance`: drawn evenly from 0 to 1.
@@ -108,7 +110,7 @@ impl Session {
             && let Some(sent) = self.flight.remove(&token)
         {
             let dead = self.dead.len();
-            self.refuse(now, &sent, &end.words);
+            self.refuse(now, &sent, (NO_CODE, &end.words));
             if self.dead.len() > dead {
                 self.unreadable = 0;
             }

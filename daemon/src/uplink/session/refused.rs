@@ -7,28 +7,31 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{Kind, Sent, Session};
+use crate::spool::Confirmed;
 use crate::status::Refusing;
 
 /// What was refused on one connection.
 #[derive(Debug, Default)]
 pub(super) struct Refused {
-    /// Why, the newest.
-    why: Option<String>,
+    /// The reason's code, and in words: of the first message that was refused so, and not of each one that follows.
+    why: Option<(u8, String)>,
     /// Devices whose description was refused; empty: the status. At most all devices.
     about: BTreeSet<Arc<str>>,
 }
 
 impl Refused {
     pub(super) fn why(&self) -> Option<&str> {
-        self.why.as_deref()
+        self.why.as_ref().map(|(_, why)| &**why)
     }
 
-    pub(super) fn data(&mut self, why: &str) {
-        self.why = Some(why.to_owned());
+    pub(super) fn data(&mut self, code: u8, why: &str) {
+        if self.why.as_ref().is_none_or(|(known, _)| *known != code) {
+            self.why = Some((code, why.to_owned()));
+        }
     }
 
-    pub(super) fn about(&mut self, sent: &Sent, why: &str) {
-        self.data(why);
+    pub(super) fn about(&mut self, sent: &Sent, (code, why): (u8, &str)) {
+        self.data(code, why);
         self.about.insert(sent.device.clone());
     }
 
@@ -71,12 +74,26 @@ impl Session {
         }
     }
 
+    /// Where a message went.
+    pub(super) fn topic_of(&self, sent: &Sent) -> String {
+        let topics = &self.settings.topics;
+        let is_record = sent.what.first().is_some_and(|one| matches!(one, Confirmed::Event { .. }));
+        let template = match sent.kind {
+            Kind::Status => &topics.status,
+            Kind::Meta => &topics.meta,
+            Kind::Live => &topics.live,
+            Kind::Backlog if is_record => &topics.event,
+            Kind::Backlog => &topics.backlog,
+        };
+        template.topic(&self.settings.gateway, &sent.device)
+    }
+
     /// A status or a description.
-    pub(super) fn on_about(&mut self, sent: &Sent, refusal: Option<&str>) {
+    pub(super) fn on_about(&mut self, sent: &Sent, refusal: Option<(u8, &str)>) {
         debug_assert!(matches!(sent.kind, Kind::Status | Kind::Meta), "data has its own way");
         let Some(line) = &mut self.line else { return };
         match refusal {
-            Some(why) => line.refused.about(sent, why),
+            Some(refusal) => line.refused.about(sent, refusal),
             None => line.refused.accepted_about(sent),
         }
     }
