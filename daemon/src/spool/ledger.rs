@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::blockless::Blockless;
+pub use super::intervals::Intervals;
 pub use super::lost::{LOST_MAX, Losses, Lost};
 use crate::model::RunId;
 use crate::model::event::{Body, GapCause};
@@ -38,135 +39,6 @@ pub const FOLDED_MAX: usize = 16;
 
 /// The length of a run that was folded, as its new books have it: how long it was is not known any more.
 pub const UNFOLDED: u64 = 1 << 62;
-
-/// Disjoint, not touching stretches of numbers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Intervals {
-    by_first: BTreeMap<u64, u64>,
-    total: u64,
-}
-
-impl Intervals {
-    /// Adds `first..next`; gives how many of them are new.
-    pub fn insert(&mut self, first: u64, next: u64) -> u64 {
-        if first >= next {
-            return 0;
-        }
-        let before = self.total;
-        let (mut from, mut to) = (first, next);
-        // The only one that can begin before and touch is the last one that begins at or before `first`.
-        if let Some((&start, &end)) = self.by_first.range(..=first).next_back()
-            && end >= first
-        {
-            from = start;
-        }
-        while let Some((&start, &end)) = self.by_first.range(from..=to).next() {
-            self.by_first.remove(&start);
-            self.total -= end - start;
-            to = to.max(end);
-        }
-        self.by_first.insert(from, to);
-        self.total += to - from;
-        self.total - before
-    }
-
-    /// Takes `first..next` out; gives how many of them were in.
-    pub fn remove(&mut self, first: u64, next: u64) -> u64 {
-        let before = self.total;
-        let last = |by: &BTreeMap<u64, u64>| by.range(..next).next_back().map(|(&start, &end)| (start, end));
-        while let Some((start, end)) = last(&self.by_first).filter(|(_, end)| *end > first && first < next) {
-            self.by_first.remove(&start);
-            self.total -= end - start;
-            self.insert(next, end);
-            self.insert(start, first);
-        }
-        before - self.total
-    }
-
-    /// Whether all of `first..next` is in.
-    pub fn covers(&self, first: u64, next: u64) -> bool {
-        first >= next || self.by_first.range(..=first).next_back().is_some_and(|(_, &end)| end >= next)
-    }
-
-    /// Whether any of `first..next` is in.
-    pub fn touches(&self, first: u64, next: u64) -> bool {
-        self.within(first, next) > 0
-    }
-
-    /// Whether taking `first..next` out would leave one stretch more.
-    pub fn splits(&self, first: u64, next: u64) -> bool {
-        self.by_first.range(..first).next_back().is_some_and(|(_, &end)| end > next)
-    }
-
-    /// The stretches of `first..next` that are not in.
-    pub fn missing(&self, first: u64, next: u64) -> Vec<(u64, u64)> {
-        let mut missing = Vec::new();
-        if first >= next {
-            return missing;
-        }
-        let mut at = first;
-        let covered = self.by_first.range(..=first).next_back().map(|(_, &end)| end);
-        at = at.max(covered.unwrap_or(at).min(next.max(at)));
-        for (&start, &end) in self.by_first.range(first..next) {
-            if start > at {
-                missing.push((at, start));
-            }
-            at = at.max(end);
-        }
-        if at < next {
-            missing.push((at, next));
-        }
-        missing
-    }
-
-    /// How many numbers are in.
-    pub fn total(&self) -> u64 {
-        self.total
-    }
-
-    /// How many of them lie below `limit`.
-    pub fn below(&self, limit: u64) -> u64 {
-        self.by_first.range(..limit).map(|(&start, &end)| end.min(limit) - start).sum()
-    }
-
-    /// How many of `first..next` are in.
-    pub fn within(&self, first: u64, next: u64) -> u64 {
-        if first >= next {
-            return 0;
-        }
-        let into = self
-            .by_first
-            .range(..first)
-            .next_back()
-            .map_or(0, |(_, &end)| end.min(next).saturating_sub(first));
-        into + self.by_first.range(first..next).map(|(&start, &end)| end.min(next) - start).sum::<u64>()
-    }
-
-    /// The stretches, ascending.
-    pub fn iter(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        self.by_first.iter().map(|(&first, &next)| (first, next))
-    }
-
-    /// How many stretches.
-    pub fn count(&self) -> usize {
-        self.by_first.len()
-    }
-
-    /// Of the stretches that do not begin at 0, end before `durable`, and can be sent once more, keeps the `keep` longest. Where one reaches
-    /// `durable`, its end may still be in memory only.
-    fn forget_shortest(&mut self, keep: usize, durable: u64, (lost, blockless): (&Lost, &Blockless)) {
-        let stays =
-            |first, next| next >= durable || lost.may_hold(first, next) || blockless.may_hold(first, next);
-        let own = self.by_first.range(1..).filter(|&(&first, &next)| !stays(first, next));
-        let mut own: Vec<_> = own.map(|(&first, &next)| (next - first, first)).collect();
-        own.sort_unstable();
-        own.truncate(own.len().saturating_sub(keep));
-        for (length, first) in own {
-            self.by_first.remove(&first);
-            self.total -= length;
-        }
-    }
-}
 
 /// How a run was said to end. Whoever says it again says the same: a receiver takes a second, other end for a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -242,7 +114,7 @@ impl RunBooks {
 
     /// From `at` on over what is settled.
     pub fn settled_on(&self, at: u64) -> u64 {
-        self.settled.by_first.range(..=at).next_back().map_or(at, |(_, &end)| end.max(at))
+        self.settled.on_from(at)
     }
 
     /// Confirms `first..next`.
@@ -250,11 +122,8 @@ impl RunBooks {
         self.settled.insert(first, next);
         if self.settled.count() > INTERVALS_MAX.max(self.looked_at) {
             // What is still in memory would be sent from there again, and confirmed, and forgotten, without end.
-            self.settled.forget_shortest(
-                INTERVALS_MAX - FORGOTTEN_AT_ONCE,
-                self.durable,
-                (&self.lost, &self.blockless),
-            );
+            let kept = INTERVALS_MAX - FORGOTTEN_AT_ONCE;
+            forget_shortest(&mut self.settled, kept, self.durable, (&self.lost, &self.blockless));
             self.looked_at = self.settled.count() + FORGOTTEN_AT_ONCE;
         }
     }
@@ -329,10 +198,23 @@ impl RunBooks {
         kept.blockless = self.blockless.below(durable);
         kept.blockless.settled_below(kept.floor());
         if kept.settled.count() > EXCEPTIONS_MAX {
-            kept.settled.forget_shortest(EXCEPTIONS_MAX, durable, (&kept.lost, &kept.blockless));
+            forget_shortest(&mut kept.settled, EXCEPTIONS_MAX, durable, (&kept.lost, &kept.blockless));
         }
         kept
     }
+}
+
+/// Of the stretches that do not begin at 0, end before `durable`, and can be sent once more, keeps the `keep` longest. Where one reaches
+/// `durable`, its end may still be in memory only.
+fn forget_shortest(
+    settled: &mut Intervals,
+    keep: usize,
+    durable: u64,
+    (lost, blockless): (&Lost, &Blockless),
+) {
+    settled.forget_shortest(keep, |first, next| {
+        next >= durable || lost.may_hold(first, next) || blockless.may_hold(first, next)
+    });
 }
 
 /// The books of all runs.

@@ -5,8 +5,8 @@
 //! [`writer`], which alone writes the [`store`], and the [`reader`].
 //!
 //! Reading order: [`block`] and [`schema`] (what is on disk), [`ledger`] (what is settled), [`ring`] and [`store`] (the file),
-//! [`inner`], [`shared`] and [`writer`] (from memory to disk), [`source`] and [`reader`] (questions), [`open`] and [`enter`] (recovery),
-//! [`again`] (sending again).
+//! [`inner`], [`shared`] and [`writer`] (from memory to disk), [`source`] and [`reader`] (questions), [`parts`], [`open`] and [`enter`]
+//! (recovery), [`again`] (sending again).
 //!
 //! Promises: P1, P2, P3, P4 and, for the disk, P7 and P10.
 
@@ -24,6 +24,7 @@ mod error;
 mod forgotten;
 mod gaps;
 mod inner;
+mod intervals;
 mod late;
 pub mod ledger;
 mod lost;
@@ -31,6 +32,7 @@ mod meter;
 pub mod offline;
 mod oldest;
 mod open;
+mod parts;
 mod reader;
 pub mod records;
 mod rescue;
@@ -48,9 +50,6 @@ pub mod verify;
 mod wire;
 mod writer;
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
-use std::path::Path;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -68,17 +67,13 @@ pub(crate) use open::durability;
 
 use crate::model::event::{Body, ClockCorrection};
 use crate::model::{Batch, RunId, Stamp};
-use crate::mounts;
 use crate::status::Board;
-use gaps::Gaps;
-use inner::Inner;
-use ledger::{Ledger, RunBooks};
-use reader::{QUESTIONS_MAX, Question, Reader};
+use parts::Parts;
+use reader::{QUESTIONS_MAX, Question};
 use schema::Schema;
 use shared::{Command, Shared};
 use verify::Verified;
 use wire::Wire;
-use writer::Writer;
 
 /// A writer that answers no question for so long stands still with the disk.
 const STALLED_AFTER: Duration = Duration::from_secs(2);
@@ -111,23 +106,6 @@ struct Threads {
     writer: Mutex<Option<JoinHandle<()>>>,
     /// Dropped with the last handle, or by `close`.
     lock: Mutex<Option<directory::Lock>>,
-}
-
-/// What opening found.
-struct Recovered {
-    entered: Result<(store::Store, records::Mark), store::StoreError>,
-    /// What was wrong with a file that was set aside, or with its log.
-    damaged: Option<String>,
-}
-
-/// A spool whose threads have not been started.
-struct Parts {
-    shared: Arc<Shared>,
-    writer: Writer,
-    reader: Reader,
-    lock: Option<directory::Lock>,
-    run: RunId,
-    volatile: bool,
 }
 
 impl Spool {
@@ -341,119 +319,5 @@ impl Spool {
         let ended = writer.is_none_or(|writer| writer.join().is_ok());
         drop(self.threads.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
         if ended { answer } else { Err(SpoolError::Closed) }
-    }
-}
-
-impl Parts {
-    fn open(
-        settings: SpoolSettings,
-        (board, known): (Board, &'static Schema),
-        stamp: Box<dyn Fn() -> Stamp + Send + Sync>,
-        (now, random): (Instant, u32),
-    ) -> Result<Self, SpoolError> {
-        let lock = match directory::lock(&settings.directory) {
-            Ok(lock) => Some(lock),
-            Err(error @ SpoolError::Locked { .. }) => return Err(error),
-            Err(error) => {
-                tracing::error!(%error, "the state directory cannot be used; readings stay in memory");
-                None
-            }
-        };
-        let not_durable = open::durability(&settings)?;
-        let mounted_at = mounts::file_system(&settings.directory);
-        board.update(|status| {
-            (status.spool.not_durable, status.spool.mounted_at) = (not_durable, mounted_at);
-        });
-        let file = settings.directory.join(store::FILE);
-        let mut begun = open::begin(&file, &settings, known, random);
-        let run = begun.run;
-        let sidecar = directory::write_sidecar(&settings.directory, run);
-        if let Err(error) = &sidecar {
-            tracing::warn!(%error, "the run cannot be remembered beside the spool");
-        }
-        let report = match &mut begun.store {
-            Ok((_, found)) => forgotten::recall(found, &file, begun.log_missing),
-            Err(_) => begun.log_missing.then(forgotten::log_missing),
-        };
-        let mut next_event = 0;
-        let own = RunBooks::default();
-        let salvaging = rescue::awaits(&settings.directory, known);
-        let entered = begun.store.and_then(|(mut store, found)| {
-            let life =
-                enter::Life { run, books: &own, salvaging, report: report.clone(), untold: Vec::new() };
-            enter::enter(&mut store, found, life, stamp(), &mut next_event).map(|entered| (store, entered))
-        });
-        let volatile = entered.is_err() && sidecar.is_err();
-        let mut inner = inner(settings, run, next_event);
-        let entered = entered.map(|(store, entered)| {
-            inner.floor = entered.mark.floor;
-            inner.events_waiting = entered.events_waiting;
-            inner.clocks = entered.clocks.into();
-            inner.salvage = entered.salvage;
-            inner.ledger = entered.ledger;
-            (store, entered.mark)
-        });
-        if let Some(report) = report.filter(|_| entered.is_err() && begun.log_missing) {
-            // Another start would not see it any more. What the copy knows stays there until the file is open.
-            inner.must_record(report, stamp());
-        }
-        inner.give_up(begun.given_up, stamp());
-        let shared = Arc::new(Shared::new(inner, board, stamp, known));
-        let (writer, reader) =
-            Self::threads(&shared, &file, Recovered { entered, damaged: begun.damaged }, now);
-        Ok(Self { shared, writer, reader, lock, run, volatile })
-    }
-
-    fn threads(
-        shared: &Arc<Shared>,
-        file: &Path,
-        Recovered { entered, damaged }: Recovered,
-        now: Instant,
-    ) -> (Writer, Reader) {
-        let bytes_max = open::bytes_max(&shared.lock().settings);
-        if let Ok((store, _)) = &entered {
-            let (block, event) = store.next();
-            shared.newest_event.store(event - 1, Ordering::Release);
-            shared.newest_block.store(block - 1, Ordering::Release);
-        }
-        let mut writer = Writer::new(shared.clone(), file.to_owned(), bytes_max, entered, now);
-        writer.begin_rescue(damaged);
-        writer.begin_audit();
-        (writer, Reader::new(shared.clone(), file.to_owned()))
-    }
-}
-
-fn inner(settings: SpoolSettings, run: RunId, next_event: u64) -> Inner {
-    let mut ledger = Ledger::default();
-    ledger.runs.insert(run, RunBooks::default());
-    Inner {
-        settings,
-        run,
-        ring: VecDeque::new(),
-        bytes: 0,
-        in_hand: None,
-        readings: 0,
-        events: VecDeque::new(),
-        clocks: VecDeque::new(),
-        salvage: None,
-        unsearched: 0,
-        next_event,
-        numbered: 0,
-        ledger,
-        dirty: BTreeSet::new(),
-        gaps: Gaps::default(),
-        unrecorded: None,
-        left_out: false,
-        taken_to: 0,
-        confirmed: 0,
-        sent: HashSet::new(),
-        events_waiting: 0,
-        commands: VecDeque::new(),
-        floor: 0,
-        given: [(0, 0); 2],
-        wire: Wire::default(),
-        passed: false,
-        sleeps_until: Instant::now(),
-        closed: false,
     }
 }

@@ -6,7 +6,8 @@
 //! * `live` the queue of the live lane; `session` decides what goes when, and what is confirmed (pure)
 //! * [`payload`] and `records` the messages; `client` one connection, MQTT 5 or 3.1.1
 //! * `task` carries out what the session decides
-//! * `pace` how much backlog may be on its way; [`backoff`] when to connect again; `words` why a connection ended
+//! * `pace` how much backlog may be on its way; [`backoff`] when to connect again; `words` why a connection ended; `reasons` the
+//!   broker's codes
 //!
 //! Promises: a batch is confirmed only by a PUBACK with a success reason (P3); nothing here blocks or grows without
 //! bound (P7); live batches go first (P8). What the client library remembers is a cache: after each connection everything
@@ -20,6 +21,7 @@ pub mod tls;
 mod client;
 mod live;
 mod pace;
+mod reasons;
 mod records;
 mod session;
 mod task;

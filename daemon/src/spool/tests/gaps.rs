@@ -344,7 +344,7 @@ fn a_number_that_stands_for_many_hides_no_loss_of_another_cause_and_counts_those
     use crate::spool::rescue::{Said, say_again};
     let directory = tempfile::tempdir().expect("a directory");
     let run = RunId { counter: 4, random: 1 };
-    let mut inner = super::super::inner(settings(directory.path()), run, 0);
+    let mut inner = super::super::parts::inner(settings(directory.path()), run, 0);
     let mut books = RunBooks { durable: 200_000, ..RunBooks::default() };
     // Recorded long ago, in a file that is gone; one of each between what is lost now.
     books.lose(50_030, 50_040, GapCause::DeadLetter);

@@ -251,7 +251,7 @@ fn a_full_memory_drops_what_was_confirmed_before_what_nobody_has() {
 fn a_full_memory_is_looked_through_only_when_enough_of_it_was_confirmed() {
     let directory = tempfile::tempdir().expect("a directory");
     let run = RunId { counter: 1, random: 1 };
-    let mut inner = crate::spool::inner(patient(directory.path()), run, 0);
+    let mut inner = crate::spool::parts::inner(patient(directory.path()), run, 0);
     let (shape, now) = (big_shape(), Instant::now());
     let mut seq = 0;
     let mut append = |inner: &mut Inner| {

@@ -289,7 +289,7 @@ fn a_writer_that_wakes_up_by_itself_before_the_end_of_the_window_is_left_asleep(
     let now = Instant::now();
     let run = RunId { counter: 1, random: 1 };
     let wakes = |sleeps_until: Instant| {
-        let mut inner = super::inner(settings.clone(), run, 0);
+        let mut inner = super::parts::inner(settings.clone(), run, 0);
         inner.sleeps_until = sleeps_until;
         inner.append(Plant::new(run).batch(), now)
     };

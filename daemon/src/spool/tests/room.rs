@@ -191,7 +191,7 @@ fn what_memory_held_while_the_disk_failed_fits_into_the_least_spool() {
     life.settle();
     let (batches, events) = life.waiting();
     let (kept, lost) = (numbers(&batches), gaps(&events, run, GapCause::Evicted));
-    assert!(kept.is_disjoint(&lost) && kept.len() + lost.len() == all as usize * 10, "each is there or told");
+    assert!(kept.is_disjoint(&lost) && (kept.len() + lost.len()) as u64 == all * 10, "each is there or told");
     assert!(
         kept.len() > 600 && kept.last() == Some(&(all * 10 - 1)),
         "{} of 1 000 bytes in 1 MiB",

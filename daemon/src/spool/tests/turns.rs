@@ -7,8 +7,9 @@ use std::task::{Context, Wake};
 use tokio::sync::oneshot;
 
 use super::*;
+use crate::spool::parts::Parts;
+use crate::spool::schema;
 use crate::spool::shared::{Command, Shared};
-use crate::spool::{Parts, schema};
 
 /// Ends in the end, so that a turn that does not end by itself can fail a test.
 const MANY: usize = 500;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::super::config::NobodyListens;
-use super::super::words::puback_words;
+use super::super::reasons::puback_words;
 use super::backlog::TRIES_MAX;
 use super::{Kind, Sent, Session, Token};
 use crate::spool::Confirmed;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::backoff::{Failure, STABLE};
-use super::super::words::{Cause, End, OFTEN_CLOSED};
+use super::super::reasons::OFTEN_CLOSED;
+use super::super::words::{Cause, End};
 use super::{Line, Phase, Session, UNREADABLE_MAX};
 use crate::model::Batch;
 
