@@ -120,15 +120,11 @@ pub async fn run(spec: Arc<BusSpec>, mut around: Surroundings) {
                 polled = true;
                 gauges.polled(device, &poll, gauge::strange(bus.counters()) > strange, ended);
                 let edge = due.polled((device, group), &poll.outcome, now, ended);
+                say_of_the_unasked(&spec, &around, &due, (device, group), &poll);
                 let turn = if due.is_silent(device) {
                     in_vain(&mut poll, probed);
-                    say_of_the_others(&spec, &around, (device, group), &poll);
                     None
                 } else {
-                    if due.is_held_too_long((device, group), ended) {
-                        // Until it is asked again.
-                        say_of_all(&spec, &around, (device, group), poll.at, &Sample::bad(Cause::Silent));
-                    }
                     gauges.judge(device, &poll, edge == Some(Edge::Answering))
                 };
                 hand_on(&spec, &mut around, (device, group), poll, edge);
@@ -186,13 +182,23 @@ fn hand_on(spec: &BusSpec, around: &mut Surroundings, slot: (usize, usize), poll
     }
 }
 
-/// Of a silent device one group is asked, and what it is not asked has no value either: each of its points says so, on the edge
-/// and at its heartbeat, which intake keeps.
-fn say_of_the_others(spec: &BusSpec, around: &Surroundings, slot: (usize, usize), poll: &Poll) {
-    let (device, asked) = slot;
+/// What has no value and was not asked says so. Of a silent device one group is asked, and of the others each point says it on the
+/// edge and at its heartbeat, which intake keeps. A group that is held for too long says it until it is asked again.
+fn say_of_the_unasked(
+    spec: &BusSpec,
+    around: &Surroundings,
+    due: &Due,
+    (device, asked): (usize, usize),
+    poll: &Poll,
+) {
+    if due.is_held_too_long((device, asked), poll.at) {
+        say_of_all(spec, around, (device, asked), poll.at, &Sample::bad(Cause::Silent));
+    }
     let (Some(d), Some(sample)) = (spec.devices.get(device), unasked(poll)) else { return };
-    for group in (0..d.groups.len()).filter(|group| *group != asked) {
-        say_of_all(spec, around, (device, group), poll.at, &sample);
+    if due.is_silent(device) {
+        for group in (0..d.groups.len()).filter(|group| *group != asked) {
+            say_of_all(spec, around, (device, group), poll.at, &sample);
+        }
     }
 }
 

@@ -39,6 +39,31 @@ fn surroundings(beat: Box<dyn Fn(Instant) + Send>) -> (Surroundings, mpsc::Sende
     (Surroundings { bus: 0, samples, board, commands, beat, stop }, ask)
 }
 
+#[test]
+fn each_point_of_a_group_that_is_held_for_too_long_is_said_to_be_silent() {
+    let mut spec = testing::bus_spec(1, Duration::from_secs(1));
+    spec.devices[0].groups[0].points = vec![3, 5];
+    let start = Instant::now();
+    let mut due = Due::new(&spec, |_, _| 1, Duration::from_millis(300), start);
+    let (around, _ask) = surroundings(Box::new(|_| {}));
+    let mut said = Vec::new();
+    for second in 0..32 {
+        let at = start + Duration::from_secs(second);
+        let outcome = Outcome::Held { until: at + Duration::from_secs(1) };
+        due.polled((0, 0), &outcome, at, at);
+        let poll = Poll { samples: Vec::new(), at, outcome, busy: Duration::ZERO };
+        say_of_the_unasked(&spec, &around, &due, (0, 0), &poll);
+        let mut news = Vec::new();
+        around.samples.take_now(&mut news);
+        said.extend(news.into_iter().map(|news| match news {
+            News::Polled(polled) => (second, polled.samples),
+            other => panic!("{other:?}"),
+        }));
+    }
+    let silent = [3, 5].map(|point| (point, Sample::bad(Cause::Silent))).to_vec();
+    assert_eq!(said, [(30, silent.clone()), (31, silent)]);
+}
+
 #[tokio::test]
 async fn a_stop_does_not_wait_for_a_read_however_busy_the_line_is() {
     let peer = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
