@@ -15,7 +15,7 @@
 
 use std::time::{Duration, Instant};
 
-use fieldspool_drivers::bus::{BusSpec, Outcome};
+use fieldspool_drivers::bus::{Address, BusSpec, Outcome};
 
 use super::health::Health;
 
@@ -29,7 +29,8 @@ pub const PROBE_ANYWAY: Duration = Duration::from_secs(120);
 const PROBES_SAVED: f64 = 2.0;
 
 /// A group that is held for so long, or for its period if that is longer, has no values meanwhile: else its last ones would stand
-/// for good ones for ever, whatever it is that holds it.
+/// for good ones for ever, whatever it is that holds it. Of an instrument that talks by itself nothing holds it: the driver says
+/// itself how long a sentence may stay away.
 const HELD_MAX: Duration = Duration::from_secs(30);
 
 /// The longest wait, when nothing is due.
@@ -75,8 +76,10 @@ struct Slot {
     turn: Instant,
     /// Not before then, although it is due: the line still owes an answer of equal shape.
     held: Option<Instant>,
-    /// Since when each of its polls was held.
+    /// Since when each of its polls was held, ...
     held_since: Option<Instant>,
+    /// ... and how long that may be.
+    held_max: Duration,
     /// It is asked now, beside its grid: its last answer counts no more.
     out_of_turn: bool,
     /// When its last poll that said anything about the device was answered; `None` if it was not.
@@ -106,10 +109,12 @@ impl Due {
     ) -> Self {
         let mut slots = Vec::new();
         for (device, d) in spec.devices.iter().enumerate() {
+            let talks = matches!(&d.address, Address::Line(instrument) if instrument.query.is_none());
             for (group, g) in d.groups.iter().enumerate() {
                 let limit = timeout * requests(device, group).max(1);
                 let (period, held, answered) = (g.period, None, None);
                 let (due, turn, out_of_turn, held_since) = (now, now, false, None);
+                let held_max = if talks { Duration::MAX } else { period.max(HELD_MAX) };
                 slots.push(Slot {
                     device,
                     group,
@@ -119,6 +124,7 @@ impl Due {
                     turn,
                     held,
                     held_since,
+                    held_max,
                     out_of_turn,
                     answered,
                 });
@@ -239,7 +245,7 @@ impl Due {
     /// none anyway.
     pub fn is_held_too_long(&self, (device, group): (usize, usize), now: Instant) -> bool {
         let slot = self.slots.iter().find(|s| s.device == device && s.group == group);
-        let since = |slot: &Slot| Some((slot.held_since?, slot.period.max(HELD_MAX)));
+        let since = |slot: &Slot| Some((slot.held_since?, slot.held_max));
         let too_long = |(since, most)| now.saturating_duration_since(since) >= most;
         !self.is_silent(device) && slot.and_then(since).is_some_and(too_long)
     }

@@ -1,5 +1,7 @@
 //! Devices with several groups, in virtual time.
 
+use fieldspool_drivers::line;
+
 use super::*;
 
 #[test]
@@ -275,4 +277,22 @@ fn a_group_that_is_held_for_longer_than_its_period_or_half_a_minute_has_no_value
     assert!(!due.is_held_too_long((0, 0), at(700)) && due.is_held_too_long((0, 1), at(700)));
     due.polled((0, 0), &Outcome::Held { until: at(702) }, at(701), at(701));
     assert!(!due.is_held_too_long((0, 0), at(702)));
+}
+
+#[test]
+fn an_instrument_that_talks_by_itself_says_when_its_sentences_are_missing_and_nobody_else_does() {
+    let start = Instant::now();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let mut spec = spec(2, 1000 * MS);
+    for (device, query) in spec.devices.iter_mut().zip([None, Some(b"S\r\n".to_vec())]) {
+        device.address = Address::Line(line::Device { query, ..line::Device::default() });
+    }
+    let mut due = Due::new(&spec, |_, _| 1, TIMEOUT, start);
+    for second in 0..=60 {
+        // Of the first: its sentence comes each two minutes.
+        for device in [0, 1] {
+            due.polled((device, 0), &Outcome::Held { until: at(second + 1) }, at(second), at(second));
+        }
+    }
+    assert_eq!([0, 1].map(|device| due.is_held_too_long((device, 0), at(60))), [false, true]);
 }
