@@ -82,20 +82,16 @@ fn no_point_of_a_silent_device_stays_good_however_seldom_it_is_polled() {
     both("good", "");
 }
 
-/// A Modbus TCP device whose answers about address 100 are a register too long; returns its port, and how often it
-/// was asked for anything else.
-fn damages_one_address() -> (u16, Arc<AtomicU64>) {
+/// A Modbus TCP server that answers the request for this address of this unit with this data, or hangs up; returns its port.
+fn server(answer: impl Fn(u8, u16) -> Option<&'static [u8]> + Send + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let sound = Arc::new(AtomicU64::new(0));
-    let count = Arc::clone(&sound);
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
             let mut request = [0; 12];
             while stream.read_exact(&mut request).is_ok() {
                 let [a, b, .., unit, function, high, low, _, _] = request;
-                let data: &[u8] = if [high, low] == [0, 100] { &[4, 0, 1, 0, 2] } else { &[2, 0, 42] };
-                count.fetch_add(u64::from(data.len() == 3), Ordering::Relaxed);
+                let Some(data) = answer(unit, u16::from_be_bytes([high, low])) else { break };
                 let length = u8::try_from(data.len() + 2).unwrap();
                 let answer = [&[a, b, 0, 0, 0, length, unit, function], data].concat();
                 if stream.write_all(&answer).is_err() {
@@ -103,6 +99,19 @@ fn damages_one_address() -> (u16, Arc<AtomicU64>) {
                 }
             }
         }
+    });
+    port
+}
+
+/// A Modbus TCP device whose answers about address 100 are a register too long; returns its port, and how often it
+/// was asked for anything else.
+fn damages_one_address() -> (u16, Arc<AtomicU64>) {
+    let sound = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&sound);
+    let port = server(move |_, address| {
+        let data: &[u8] = if address == 100 { &[4, 0, 1, 0, 2] } else { &[2, 0, 42] };
+        count.fetch_add(u64::from(data.len() == 3), Ordering::Relaxed);
+        Some(data)
     });
     (port, sound)
 }
@@ -137,4 +146,27 @@ fn a_device_of_which_one_group_is_always_damaged_does_not_come_and_go() {
         (&Value::Bool(true), &Value::from(1)),
         "{device}"
     );
+}
+
+#[test]
+fn that_a_gateway_hangs_up_at_one_unit_is_said_once_with_the_name_of_its_device() {
+    let hung_up = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&hung_up);
+    let port = server(move |unit, _| {
+        count.fetch_add(u64::from(unit == 2), Ordering::Relaxed);
+        (unit != 2).then_some(&[2, 0, 42])
+    });
+    let mut gateway = Gateway::new(&format!(
+        "gateway = \"plant7-gw1\"\n[bus.hall]\nperiod = \"1s\"\n[bus.hall.link.modbus-tcp]\nhost = \"127.0.0.1\"\nport = {port}\n\
+         timeout = \"200ms\"\n[bus.hall.device.first]\nunit_id = 1\npoints = {{ value = {{ input = 100 }} }}\n\
+         [bus.hall.device.second]\nunit_id = 2\npoints = {{ value = {{ input = 100 }} }}\n",
+    ));
+    gateway.start();
+    // Two polls, for one of which it is asked again, and two probes.
+    wait_for("it to hang up five times", SOON, || (hung_up.load(Ordering::Relaxed) >= 5).then_some(()));
+    let log = gateway.log();
+    let said: Vec<&str> = log.lines().filter(|line| line.contains("connection is closed when")).collect();
+    assert_eq!(said.len(), 1, "{log}");
+    assert!(said[0].contains("WARN") && said[0].ends_with("bus=hall device=second unit_id=2"), "{log}");
+    assert!(!log.contains("bus is down"), "{log}");
 }

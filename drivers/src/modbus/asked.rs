@@ -149,6 +149,12 @@ impl Asked<'_> {
         self.say(index);
     }
 
+    /// Says in the log why it is silent.
+    pub(super) fn say_hung_up(&self) {
+        let ((bus, device), unit_id) = (self.names, self.unit);
+        tracing::warn!(%bus, %device, unit_id, "connection is closed when this device is asked: taken for its silence");
+    }
+
     /// Says in the log that a request is left out, and that it is back.
     fn say(&mut self, index: usize) {
         let Some(planned) = self.plan.now.get_mut(index) else { return };

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::asked::{Asked, IfHeld};
+use super::hang_ups::HangUps;
 use super::ignored::{Ignored, Presence, Retries};
 use super::plan::{self, Item, Request};
 use super::reading::Reading;
@@ -265,6 +266,9 @@ impl Client {
             None => reading.ask_all(&mut self.line, &mut asked, deadline).await,
         }
         let poll = reading.poll(*asked.presence);
+        if self.line.hang_ups().edge(unit) {
+            asked.say_hung_up();
+        }
         let unanswered = matches!(poll.outcome, Outcome::Silent | Outcome::Damaged);
         if unanswered || poll.outcome == Outcome::LinkDown {
             asked.plan.put_off(asked.retries, Instant::now());
@@ -336,10 +340,7 @@ impl Client {
     }
 
     pub(crate) fn is_up(&self) -> bool {
-        match &self.line {
-            Envelope::Rtu(line) => line.is_up(),
-            Envelope::Tcp(connection) => connection.is_up(),
-        }
+        self.line.is_up()
     }
 }
 
@@ -371,6 +372,21 @@ impl Envelope {
         match self {
             Self::Rtu(line) => line.data(),
             Self::Tcp(connection) => connection.data(),
+        }
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        match self {
+            Self::Rtu(line) => line.is_up(),
+            Self::Tcp(connection) => connection.is_up(),
+        }
+    }
+
+    /// What is known of a peer's hanging up.
+    fn hang_ups(&mut self) -> &mut HangUps {
+        match self {
+            Self::Rtu(line) => line.hang_ups(),
+            Self::Tcp(connection) => connection.hang_ups(),
         }
     }
 }

@@ -8,9 +8,7 @@
 //! Pure. It knows units by their id, and only what it is told: an answer, or a connection that was closed while one was
 //! awaited.
 
-use std::collections::BTreeSet;
-
-use super::settings::Endpoint;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What is known of a peer with units behind it.
 #[derive(Clone, Debug, Default)]
@@ -21,8 +19,8 @@ pub(super) struct HangUps {
     lost: usize,
     /// Units at which it hung up when they were last asked.
     hung_up_at: BTreeSet<u8>,
-    /// Those of them for which that was said in the log.
-    said: BTreeSet<u8>,
+    /// Those of which that is the own silence, and whether it was said in the log.
+    silent: BTreeMap<u8, bool>,
 }
 
 impl HangUps {
@@ -30,7 +28,7 @@ impl HangUps {
     pub(super) fn answered(&mut self, unit: u8) {
         self.answered.insert(unit);
         self.hung_up_at.remove(&unit);
-        self.said.remove(&unit);
+        self.silent.remove(&unit);
         self.lost = 0;
     }
 
@@ -43,13 +41,18 @@ impl HangUps {
     }
 
     /// The peer hung up when this unit was asked. `true`: that is the unit's own silence.
-    pub(super) fn is_of_the_device(&mut self, unit: u8, endpoint: &Endpoint) -> bool {
+    pub(super) fn is_of_the_device(&mut self, unit: u8) -> bool {
         self.lost += usize::from(self.answered.remove(&unit));
         let of_the_device = self.lost < 2 && !self.answered.is_empty();
-        if of_the_device && self.said.insert(unit) {
-            tracing::warn!(%endpoint, unit, "connection is closed when this unit is asked: taken for its silence");
+        if of_the_device {
+            self.silent.entry(unit).or_insert(false);
         }
         of_the_device
+    }
+
+    /// Whether it is to be said now that its hanging up is taken for the silence of this unit: once, until the unit is answered.
+    pub(super) fn edge(&mut self, unit: u8) -> bool {
+        self.silent.get_mut(&unit).is_some_and(|said| !std::mem::replace(said, true))
     }
 }
 
@@ -60,14 +63,13 @@ mod tests {
     /// What a peer with so many units does: for each that is asked, in this order, whether it answers. Returns
     /// whether each hang-up was the device's.
     fn hung_up(asked: &[(u8, bool)]) -> Vec<bool> {
-        let endpoint = Endpoint { host: "10.0.0.1".into(), port: 502 };
         let mut hang_ups = HangUps::default();
         let mut verdicts = Vec::new();
         for &(unit, answers) in asked {
             if answers {
                 hang_ups.answered(unit);
             } else {
-                verdicts.push(hang_ups.is_of_the_device(unit, &endpoint));
+                verdicts.push(hang_ups.is_of_the_device(unit));
             }
         }
         verdicts
@@ -91,6 +93,19 @@ mod tests {
         assert_eq!([5, 6, 6].map(|unit| hang_ups.asks_again(unit)), [false, true, false]);
         hang_ups.answered(6);
         assert!(hang_ups.asks_again(6));
+    }
+
+    #[test]
+    fn that_it_hangs_up_at_a_unit_is_said_once_until_the_unit_is_answered() {
+        let mut hang_ups = HangUps::default();
+        assert!(!hang_ups.is_of_the_device(5) && !hang_ups.edge(5), "the line is down");
+        hang_ups.answered(1);
+        for _ in 0..2 {
+            assert!(hang_ups.is_of_the_device(5) && hang_ups.edge(5));
+            assert!(hang_ups.is_of_the_device(5) && !hang_ups.edge(5) && !hang_ups.edge(1));
+            hang_ups.answered(5);
+            assert!(!hang_ups.edge(5));
+        }
     }
 
     #[test]

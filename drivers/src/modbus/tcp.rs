@@ -105,7 +105,7 @@ impl Connection {
             let reused = proven || (awaited && error.kind() != io::ErrorKind::InvalidData);
             if reused && (!hung_up || self.hang_ups.asks_again(ask.unit)) {
                 self.disconnect();
-            } else if hung_up && self.hang_ups.is_of_the_device(ask.unit, &self.endpoint) {
+            } else if hung_up && self.hang_ups.is_of_the_device(ask.unit) {
                 self.counters.timeouts += 1;
                 self.disconnect();
                 return Err(Failure::Silent);
@@ -139,6 +139,11 @@ impl Connection {
 
     pub(crate) fn is_up(&self) -> bool {
         self.up
+    }
+
+    /// What is known of its hanging up.
+    pub(super) fn hang_ups(&mut self) -> &mut HangUps {
+        &mut self.hang_ups
     }
 
     async fn open(&mut self, deadline: Instant) -> Result<(), Failure> {

@@ -213,6 +213,11 @@ impl Line {
         self.up
     }
 
+    /// What is known of a peer's hanging up.
+    pub(super) fn hang_ups(&mut self) -> &mut HangUps {
+        &mut self.hang_ups
+    }
+
     async fn open(&mut self, deadline: Instant) -> Result<(), Failure> {
         if self.stream.is_some() {
             return Ok(());
@@ -252,8 +257,7 @@ impl Line {
 
     /// Whether the peer hung up at this unit, and does not at others.
     fn is_of_the_device(&mut self, unit: u8, error: &io::Error) -> bool {
-        let Place::Network(endpoint) = &self.place else { return false };
-        tcp::is_hang_up(error) && self.hang_ups.is_of_the_device(unit, endpoint)
+        self.is_hang_up(error) && self.hang_ups.is_of_the_device(unit)
     }
 
     /// Lets the connection go; whether the line is down shows when the next one is made.
