@@ -15,9 +15,10 @@ use crate::modbus::transaction::Ask;
 use crate::value::Cause;
 
 impl Reading<'_> {
-    /// Until when a poll of a seldom polled group waits, so that all of it can be asked.
+    /// Until when a poll of a seldom polled group waits, so that all of it can be asked. On a line that is down it does not: it
+    /// has that to say.
     pub(super) fn begins_later(line: &mut Envelope, to: &mut Asked<'_>) -> Option<Instant> {
-        if to.if_held != IfHeld::ComeBack || to.presence.is_in_doubt() {
+        if to.if_held != IfHeld::ComeBack || to.presence.is_in_doubt() || !line.is_up() {
             return None;
         }
         let all = to.plan.now.len();
@@ -47,7 +48,7 @@ impl Reading<'_> {
     }
 
     /// Asks what goes last because it came damaged, when all others have been asked. Where one of them could not be, what is
-    /// of its function waits for it: a new debt would make it wait again. What rests is damaged as it was.
+    /// of its function waits for it: a new debt would make it wait again. What rests is damaged as it was, while the line is up.
     pub(super) async fn ask_last(
         &mut self,
         line: &mut Envelope,
@@ -56,15 +57,17 @@ impl Reading<'_> {
     ) -> Option<usize> {
         let held = std::mem::take(&mut self.held);
         let mut index = 0;
-        while let Some(planned) = to.plan.now.get_mut(index) {
+        while let (in_time, Some(planned)) = (self.has_time(to, deadline), to.plan.now.get_mut(index)) {
             let function = planned.request.table.function();
             if std::mem::take(&mut planned.last) && !planned.ignored.is_left_out() {
-                if planned.rests() {
+                if planned.rests() && line.is_up() {
                     self.damaged.push(planned.request.shape());
                     self.mark(to.plan, index, Cause::BadFrame);
                 } else if held.contains(&function) {
                     self.mark(to.plan, index, Cause::BadFrame);
-                } else if !self.has_time(to, deadline) {
+                } else if !in_time {
+                    planned.last = true;
+                    to.last_not_reached();
                     return Some(index);
                 } else if let cut_off @ Some(_) = self.walk(line, to, (index, 1), deadline).await {
                     return cut_off;

@@ -1,6 +1,7 @@
 //! What a retry that nobody answers costs good requests of its shape: on a line without transaction ids they may not be
 //! sent before its answer can no longer come.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::peer::{Act, Asked, HOLD_OFF, Kind, TIMEOUT, after, device, now};
@@ -288,26 +289,72 @@ async fn nor_does_it_keep_a_refusal_in_another_group_from_being_believed() {
 
 #[tokio::test]
 async fn what_was_damaged_once_is_asked_again_although_each_poll_is_cut_off() {
-    let mut asked_first = 0;
-    let mut link = device(Kind::RtuTcp, move |_, asked: Asked| {
-        asked_first += usize::from(asked.address == 0);
-        match asked.address {
-            0 if asked_first == 1 => vec![Act::Raw(Duration::ZERO, [asked.counting(0), vec![1, 2]].concat())],
-            _ => after(30, asked.counting(asked.address)),
+    // Two requests a poll; and all but what goes last.
+    for (kind, more) in [(Kind::RtuTcp, 50), (Kind::Tcp, 80)] {
+        let mut asked_first = 0;
+        let mut link = device(kind, move |_, asked: Asked| {
+            asked_first += usize::from(asked.address == 0);
+            match asked.address {
+                0 if asked_first > 1 => after(30, asked.counting(0)),
+                0 if kind == Kind::Tcp => now(Asked { count: asked.count + 1, ..asked }.counting(0)),
+                0 => vec![Act::Raw(Duration::ZERO, [asked.counting(0), vec![1, 2]].concat())],
+                _ => after(30, asked.counting(asked.address)),
+            }
+        })
+        .await;
+        if let Link::ModbusRtuTcp(link) = &mut link {
+            link.hold_off = Some(Duration::from_millis(20));
         }
+        let spec = spec(link, &[1], &[0, 100, 200, 300].map(|address| (Table::Holding, address, Type::U16)));
+        let time = spec.longest_request() / 2 + Duration::from_millis(more);
+        let mut bus = Bus::open_lazily(spec);
+        let mut polls = 0;
+        while !samples(&bus.poll(0, 0, Instant::now() + time).await).contains(&Sample::good(Value::Uint(0))) {
+            polls += 1;
+            assert!(polls < 16, "{kind:?}");
+        }
+        assert!(polls > 0);
+    }
+}
+
+/// What a poll says after a line is down, of a unit of which holding register 0 is always damaged, and input register 100 is not.
+async fn when_the_line_is_down(groups: &[&[u16]]) -> Outcome {
+    let closes = Arc::new(AtomicBool::new(false));
+    let is_closing = Arc::clone(&closes);
+    let link = device(Kind::RtuTcp, move |_, asked: Asked| match (asked.unit, asked.function) {
+        _ if is_closing.load(Ordering::Relaxed) => vec![Act::Close],
+        (1, 3) => vec![Act::Raw(Duration::ZERO, [asked.counting(0), vec![1, 2]].concat())],
+        _ => now(asked.counting(0)),
     })
     .await;
-    if let Link::ModbusRtuTcp(link) = &mut link {
-        link.hold_off = Some(Duration::from_millis(20));
-    }
-    let spec = spec(link, &[1], &[0, 100, 200, 300].map(|address| (Table::Holding, address, Type::U16)));
-    // Two or three requests a poll.
-    let time = spec.longest_request() / 2 + Duration::from_millis(50);
+    let mut spec = spec(link, &[1, 2, 3], &[(Table::Holding, 0, Type::U16), (Table::Input, 100, Type::U16)]);
+    let group = |points: &&[u16]| Group { period: Duration::from_secs(3_600), points: points.to_vec() };
+    spec.devices[0].groups = groups.iter().map(group).collect();
     let mut bus = Bus::open_lazily(spec);
-    let mut polls = 0;
-    while !samples(&bus.poll(0, 0, Instant::now() + time).await).contains(&Sample::good(Value::Uint(0))) {
-        polls += 1;
-        assert!(polls < 16);
+    for _ in 0..2 {
+        bus.idle(Instant::now() + HOLD_OFF).await;
+        for group in 0..groups.len() {
+            bus.poll(0, group, soon(2_000)).await;
+        }
     }
-    assert!(polls > 0);
+    for device in [1, 2] {
+        assert!(is_answered(&bus.poll(device, 0, soon(2_000)).await));
+    }
+    closes.store(true, Ordering::Relaxed);
+    // The first may be the only one.
+    for outcome in [Outcome::Silent, Outcome::LinkDown] {
+        let device = if outcome == Outcome::Silent { 1 } else { 2 };
+        assert_eq!(bus.poll(device, 0, soon(2_000)).await.outcome, outcome);
+    }
+    if groups.len() > 1 {
+        // Nothing is owed any more, and it rests for longer.
+        bus.idle(Instant::now() + HOLD_OFF).await;
+    }
+    bus.poll(0, 0, soon(2_000)).await.outcome
+}
+
+#[tokio::test]
+async fn that_a_request_rests_or_may_not_be_sent_yet_does_not_hide_that_the_line_is_down() {
+    assert_eq!(when_the_line_is_down(&[&[0], &[1]]).await, Outcome::LinkDown, "it rests");
+    assert_eq!(when_the_line_is_down(&[&[0, 1]]).await, Outcome::LinkDown, "its answer is owed");
 }
