@@ -33,7 +33,7 @@ pub use tables::{
     sent_clocks, told_of,
 };
 pub use work::{DeadLetter, RunUpdate, Work, Written};
-use write::{Writing, name_log, put_again, put_dead, put_events, put_runs, small_pages};
+use write::{Writing, cut_letters, name_log, put_again, put_dead, put_events, put_runs, small_pages};
 
 /// Name of the file in the state directory.
 pub const FILE: &str = "spool.db";
@@ -67,6 +67,10 @@ pub struct Store {
     next_block: u64,
     next_event: i64,
     pages_max: u64,
+    /// For each kind of row beside the readings: a share of the cap, also where a full disk does not let the file grow.
+    small_pages: u64,
+    /// That share is new: dead letters may be more.
+    cut_letters: bool,
     /// The log has its length.
     log_is_long: bool,
     /// How the log was written back, if a commit did so.
@@ -147,6 +151,8 @@ impl Store {
             next_block: ring.map_or(1, |ring| ring.newest.number + 1).max(found.mark.floor).max(1),
             next_event: found.newest_event + 1,
             pages_max: bytes_max / page_size,
+            small_pages: small_pages(bytes_max / page_size),
+            cut_letters: true,
             log_is_long: false,
             write_back,
             connection,
@@ -196,7 +202,20 @@ impl Store {
         off_the_lock();
         let page_size: i64 = self.connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
         self.pages_max = bytes_max / page_size.cast_unsigned().max(512);
+        (self.small_pages, self.cut_letters) = (small_pages(self.pages_max), true);
         Ok(())
+    }
+
+    /// On a full disk: the file does not grow beyond what it is, and not beyond the cap.
+    pub fn keep_length(&mut self, least: u64) -> Result<(), StoreError> {
+        let (_, count) = self.pages()?;
+        self.pages_max = self.pages_max.min(count.max(least / schema::PAGE_SIZE));
+        Ok(())
+    }
+
+    /// How long the file may get now.
+    pub fn bytes_max(&self) -> u64 {
+        self.pages_max * schema::PAGE_SIZE
     }
 
     /// Pages in use, and pages in the file.
@@ -315,15 +334,19 @@ impl Store {
         writing.blocks((work.batches, work.apart), &mut written)?;
         let transaction = &writing.transaction;
         let mut next_event = self.next_event;
-        let small = small_pages(self.pages_max);
+        let small = self.small_pages;
         put_events(transaction, (work, small), &mut next_event, &mut written)?;
         written.again = put_again(transaction, work.again)?;
         put_runs(transaction, work)?;
-        put_dead(transaction, writing.dictionary, (work, small))?;
+        put_dead(transaction, writing.dictionary, work)?;
+        if self.cut_letters || !work.dead.is_empty() || !work.dead_before.is_empty() {
+            written.letters_gone = cut_letters(transaction, small)?;
+        }
         let Writing { transaction, ring, next_block, .. } = writing;
         transaction.commit()?;
         self.write_back.outcome()?;
         (self.ring, self.next_block, self.next_event) = (ring, next_block, next_event);
+        self.cut_letters = false;
         Ok(written)
     }
 

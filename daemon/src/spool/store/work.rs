@@ -88,4 +88,6 @@ pub struct Written {
     pub dropped: u64,
     /// Records that had been sent and wait again.
     pub again: u64,
+    /// Dead letters that had to go.
+    pub letters_gone: u64,
 }

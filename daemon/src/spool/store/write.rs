@@ -300,7 +300,7 @@ pub(super) fn put_runs(transaction: &Transaction<'_>, work: &Work<'_>) -> Result
 pub(super) fn put_dead(
     transaction: &Transaction<'_>,
     dictionary: &Dictionary,
-    (work, small_pages): (&Work<'_>, u64),
+    work: &Work<'_>,
 ) -> Result<(), StoreError> {
     for letter in work.dead {
         let (run, seq, n) = row_name(letter);
@@ -318,16 +318,17 @@ pub(super) fn put_dead(
             put_letter(transaction, dictionary, letter, Some(before))?;
         }
     }
-    // With the books too: the cap may have been made smaller.
-    if !work.dead.is_empty() || !work.dead_before.is_empty() || work.mark.is_some() {
-        let old = "DELETE FROM dead WHERE id <= (SELECT max(id) FROM dead) - ?1";
-        transaction.execute(old, [DEAD_LETTERS_MAX])?;
-        let old = "DELETE FROM dead WHERE id <= (SELECT max(id) FROM (SELECT id,
-                   sum(length(head) + length(body) + length(reason)) OVER (ORDER BY id DESC) AS bytes FROM dead)
-                   WHERE bytes > ?1)";
-        transaction.execute(old, [(small_pages * schema::PAGE_SIZE).cast_signed()])?;
-    }
     Ok(())
+}
+
+/// Dead letters beyond their number or their share of the cap go, the oldest first; gives how many.
+pub(super) fn cut_letters(transaction: &Transaction<'_>, small_pages: u64) -> Result<u64, StoreError> {
+    let old = "DELETE FROM dead WHERE id <= (SELECT max(id) FROM dead) - ?1";
+    let gone = transaction.execute(old, [DEAD_LETTERS_MAX])?;
+    let old = "DELETE FROM dead WHERE id <= (SELECT max(id) FROM (SELECT id,
+               sum(length(head) + length(body) + length(reason)) OVER (ORDER BY id DESC) AS bytes FROM dead)
+               WHERE bytes > ?1)";
+    Ok((gone + transaction.execute(old, [(small_pages * schema::PAGE_SIZE).cast_signed()])?) as u64)
 }
 
 fn row_name(letter: &DeadLetter) -> (i64, i64, i64) {

@@ -1,9 +1,10 @@
 //! A full disk: what was set aside comes back all the same, and may be what the disk is full of.
 
+use super::taken_back::Life;
 use super::*;
-use crate::spool::aside;
 use crate::spool::shared::Command;
 use crate::spool::stepped::Stepped;
+use crate::spool::{aside, schema};
 
 /// The disk is full for the spool while this file is there.
 const NO_SPACE: &str = "no-space";
@@ -118,4 +119,74 @@ fn a_file_that_is_damaged_on_a_full_disk_gives_its_readings_back_as_the_server_t
     spool.turn(now + Duration::from_secs(2));
     let came = drain(directory.path(), &mut spool, now + Duration::from_secs(3));
     assert_eq!(came, (0..2000).collect());
+}
+
+/// With room for a gigabyte, and a hundred letters.
+fn with_letters(directory: &Path) -> (Life, Arc<Shape>) {
+    let roomy = SpoolSettings { bytes_max: Some(1 << 30), ..settings(directory) };
+    let (mut life, shape) = (Life::begin(roomy, &schema::CURRENT), big_shape());
+    let all: Vec<_> = (0..100).map(|n| big(life.spool.run, n * 10, &shape)).collect();
+    for batch in &all {
+        life.store(batch);
+    }
+    let names = all.iter().map(|batch| Confirmed::from(&**batch)).collect();
+    life.spool.dead_letter(names, "no", life.now).expect("stored");
+    (life, shape)
+}
+
+/// So many polls later: letters in the file, and by the board.
+fn letters_after(directory: &Path, life: &mut Life, shape: &Arc<Shape>) -> (u64, u64) {
+    for n in 100..130 {
+        life.store(&big(life.spool.run, n * 10, shape));
+        life.now += Duration::from_secs(1);
+    }
+    let file = rusqlite::Connection::open(directory.join(store::FILE)).expect("opens");
+    let letters: i64 = file.query_row("SELECT count(*) FROM dead", [], |row| row.get(0)).expect("readable");
+    (letters.cast_unsigned(), life.board.read(|status| status.spool.dead_letters))
+}
+
+#[test]
+fn a_full_disk_costs_no_dead_letter_and_a_smaller_cap_is_seen_on_the_board() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut life, shape) = with_letters(directory.path());
+    feel_the_full_disk(directory.path(), &mut life.spool, life.now);
+    life.now += Duration::from_secs(2);
+    life.turn();
+    assert_eq!(letters_after(directory.path(), &mut life, &shape), (100, 100));
+    life.spool.shared.lock().settings.bytes_max = Some(BYTES_MAX_LEAST);
+    std::fs::remove_file(directory.path().join(NO_SPACE)).expect("there");
+    life.spool.tell(Command::Reconfigure);
+    life.settle();
+    let (there, shown) = letters_after(directory.path(), &mut life, &shape);
+    assert!(
+        (10..30).contains(&there) && there == shown,
+        "{there} of 2.5 KiB in 64 KiB, {shown} on the board"
+    );
+}
+
+#[test]
+fn on_a_full_disk_what_memory_holds_goes_into_the_rows_of_what_was_confirmed_under_any_cap() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let roomy = SpoolSettings { bytes_max: Some(1 << 30), ..settings(directory.path()) };
+    let (mut life, shape) = (Life::begin(roomy, &schema::CURRENT), big_shape());
+    for n in 0..200 {
+        let batch = big(life.spool.run, n * 10, &shape);
+        life.store(&batch);
+        life.spool.confirm(&[Confirmed::from(&*batch)]);
+    }
+    life.now += Duration::from_secs(11);
+    life.settle();
+    let before = life.spool.committed().next_seq;
+    std::fs::write(directory.path().join(NO_SPACE), "").expect("written");
+    let trouble = block_commits(directory.path());
+    for n in 200..700 {
+        life.spool.append(big(life.spool.run, n * 10, &shape), life.now);
+    }
+    life.turn();
+    drop(trouble);
+    for _ in 0..600 {
+        life.turn();
+    }
+    let stored = life.spool.committed().next_seq - before;
+    assert!(stored > 1_000, "{stored} of 250 bytes in the rows of 2 000");
 }

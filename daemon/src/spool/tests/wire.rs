@@ -181,6 +181,33 @@ fn a_memory_that_fills_up_does_not_wait() {
     assert_eq!(full.life.board.read(|status| status.spool.dropped), 0);
 }
 
+#[test]
+fn a_fast_plant_at_a_small_cap_waits_no_longer_although_it_takes_several_commits() {
+    let mut full = Full::begin();
+    for batch in full.life.waiting().0 {
+        assert!(full.life.spool.sends(&Confirmed::from(&*batch)));
+    }
+    let (begun, mut longest) = (full.life.now, Duration::ZERO);
+    for _ in 0..100 {
+        // In 10 s more than four commits take, and all that has to make room is on the wire.
+        for _ in 0..20 {
+            let batch = big(full.life.spool.run, full.seq, &full.shape);
+            full.life.spool.append(batch, full.life.now);
+            full.seq += 10;
+        }
+        full.life.now += Duration::from_millis(500);
+        full.life.turn();
+        let oldest = full.life.spool.shared.lock().ring.front().map_or(full.life.now, |kept| kept.at);
+        longest = longest.max(full.life.now.saturating_duration_since(oldest));
+        assert!(
+            longest < PATIENCE + Duration::from_secs(2),
+            "P2: {longest:?}, after {:?}",
+            full.life.now - begun
+        );
+    }
+    assert!(longest > PATIENCE / 2, "it waits");
+}
+
 /// A spool that keeps readings for an hour.
 fn aged(directory: &Path) -> Life {
     let hour = Duration::from_secs(3600);
@@ -271,4 +298,37 @@ fn each_that_is_too_old_and_on_the_wire_is_waited_for_by_itself() {
         life.spool.confirm(std::slice::from_ref(one));
         life.turn();
     }
+}
+
+#[test]
+fn a_wait_for_what_is_too_old_ends_when_nothing_is_too_old_any_more() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut life = aged(directory.path());
+    let run = life.spool.run;
+    let mut plant = Plant::new(run);
+    let reload = |life: &mut Life, max_age| {
+        life.spool.shared.lock().settings.max_age = max_age;
+        life.spool.tell(Command::Reconfigure);
+        life.turn();
+    };
+    let goes = plant.batch();
+    life.store(&goes);
+    life.store(&plant.batch());
+    assert!(life.spool.sends(&Confirmed::from(&*goes)));
+    let expired = |life: &Life| life.spool.books_of(run).expect("there").losses.expired;
+    while expired(&life) == 0 {
+        life.now += Duration::from_secs(10);
+        life.store(&plant.batch());
+    }
+    reload(&mut life, None);
+    life.spool.confirm(&[Confirmed::from(&*goes)]);
+    life.now += Duration::from_secs(4_000);
+    let oldest = life.waiting().0.swap_remove(0);
+    assert!(life.spool.sends(&Confirmed::from(&*oldest)));
+    reload(&mut life, Some(Duration::from_secs(3600)));
+    for _ in 0..5 {
+        life.store(&plant.batch());
+    }
+    let books = life.spool.books_of(run).expect("there");
+    assert!(expired(&life) > 2 && !books.lost.touches(oldest.seq, oldest.end()), "it was just sent");
 }

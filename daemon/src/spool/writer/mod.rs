@@ -345,10 +345,9 @@ impl Writer {
             Command::Reconfigure => {
                 let settings = self.shared.lock().settings.clone();
                 self.bytes_max = open::bytes_max(&settings);
-                if let Some(Err(error)) = self.store.as_mut().map(|store| store.set_bytes_max(self.bytes_max))
-                {
-                    self.fail(error.trouble(), &error.to_string(), None);
-                }
+                // With another max_age something else is too old.
+                self.too_old_and_sent = None;
+                self.obey_the_cap();
             }
             Command::EndRun { reply } => {
                 if !self.run_ended && self.store.is_some() {

@@ -14,7 +14,7 @@ use crate::spool::gaps::Gap;
 use crate::spool::inner::Inner;
 use crate::spool::ledger::Ledger;
 use crate::spool::store::{DeadLetter, StoreError, Trouble};
-use crate::spool::{copy, directory, enter, open, rescue, schema};
+use crate::spool::{copy, directory, enter, open, rescue};
 
 /// The longest pause between attempts to use a disk that failed: it is back within 60 s of its cause going away.
 const RETRY_MAX: Duration = Duration::from_secs(30);
@@ -142,9 +142,7 @@ impl Writer {
         let (mut store, found) = open::open_file(&self.file, (self.bytes_max, self.shared.schema), first)?;
         self.full &= directory::is_full(self.directory());
         if self.full {
-            let (_, count) = store.pages()?;
-            let most = (count * schema::PAGE_SIZE).max(LEAST_ON_A_FULL_DISK);
-            store.set_bytes_max(most.min(self.bytes_max))?;
+            store.keep_length(LEAST_ON_A_FULL_DISK)?;
         } else if !store.empty_log()? {
             return Err(StoreError::Busy);
         }
@@ -202,6 +200,18 @@ impl Writer {
         }
     }
 
+    /// The cap is another one, or what a full disk forbade is allowed.
+    pub(super) fn obey_the_cap(&mut self) {
+        let Some(store) = &mut self.store else { return };
+        let mut done = store.set_bytes_max(self.bytes_max);
+        if self.full {
+            done = done.and_then(|()| store.keep_length(LEAST_ON_A_FULL_DISK));
+        }
+        if let Err(error) = done {
+            self.fail(error.trouble(), &error.to_string(), None);
+        }
+    }
+
     /// Somebody may have removed or replaced the file under us: what is written to it then is gone with the process.
     pub(super) fn watch_file(&mut self) {
         if self.store.is_some() && directory::identity(&self.file) != self.identity {
@@ -211,9 +221,7 @@ impl Writer {
         if self.full && self.store.is_some() && !directory::is_full(self.directory()) {
             // There is room again: what the full disk forbade is allowed.
             self.full = false;
-            if let Some(Err(error)) = self.store.as_mut().map(|store| store.set_bytes_max(self.bytes_max)) {
-                self.fail(error.trouble(), &error.to_string(), None);
-            }
+            self.obey_the_cap();
             self.stands_on();
         }
         if self.reserve_due.is_some_and(|due| due <= self.now) {

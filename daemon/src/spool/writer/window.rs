@@ -17,7 +17,7 @@ use crate::spool::records::Mark;
 use crate::spool::ring::Spot;
 use crate::spool::store::{self, DeadLetter, RunUpdate, Store, StoreError, Work, Written};
 
-/// A commit takes at most this share of the cap.
+/// A commit takes at most this share of what the file may get.
 const WINDOW_SHARE: u64 = 8;
 
 /// What one commit takes out of memory.
@@ -97,7 +97,10 @@ impl Writer {
                 let found = if undone { store::found(store.connection()).ok() } else { None };
                 self.store = Some(store);
                 self.proved();
-                self.awaited = None;
+                // One patience for all that was due together.
+                if !self.shared.lock().due(now) {
+                    self.awaited = None;
+                }
                 self.committed(window, &written);
                 if let Some(found) = found {
                     // Which records the failed commit had marked as sent, the file knows.
@@ -136,7 +139,8 @@ impl Writer {
         let mut inner = self.shared.lock();
         let unsent = inner.settings.keep == Keep::Unsent;
         // Of long texts a window is one block nearly as long, and in a small spool others must fit beside it.
-        let most = WINDOW_BYTES.min(usize::try_from(self.bytes_max / WINDOW_SHARE).unwrap_or(usize::MAX));
+        let room = self.store.as_ref().map_or(self.bytes_max, Store::bytes_max);
+        let most = WINDOW_BYTES.min(usize::try_from(room / WINDOW_SHARE).unwrap_or(usize::MAX));
         if inner.due(now) || !self.flushes.is_empty() || inner.closed {
             let (mut readings, mut bytes) = (0, 0);
             while let Some(kept) = inner.ring.front() {
@@ -219,7 +223,7 @@ impl Writer {
             // Who asked may have given up; the letter is stored all the same.
             let _ = reply.send(Ok(()));
         }
-        if !window.dead.is_empty() {
+        if !window.dead.is_empty() || written.letters_gone > 0 {
             self.count_letters();
         }
         if let Some(batch) = window.batches.last() {
