@@ -1,8 +1,8 @@
 //! The state behind the lock ([`Shared`](super::shared::Shared)): the memory ring, the ledger, and what waits to be written. Pure:
 //! it is told the time, and touches no disk.
 //!
-//! The memory ring is bounded in bytes; its rule for full: what was confirmed goes first, since nobody lacks it, then the oldest batch that was not
-//! just given to be sent: that is counted and becomes a gap.
+//! The memory ring is bounded in bytes; its rule for full: what was confirmed goes first, since nobody lacks it, then the oldest batch that is
+//! neither just given to be sent nor on the wire: that is counted and becomes a gap.
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
@@ -133,7 +133,7 @@ impl Inner {
     }
 
     /// Drops until the ring fits its bound again: what was confirmed, and then the oldest.
-    pub(super) fn bound(&mut self) {
+    fn bound(&mut self) {
         let fits = self.bytes <= RING_BYTES_MAX;
         // To look through all takes time, and memory may be full for days.
         if !fits && self.confirmed * 64 > self.ring.len() {

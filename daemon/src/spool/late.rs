@@ -49,7 +49,7 @@ impl Inner {
     }
 
     /// The place in memory of what goes first when it is full: the oldest, but if that is on its way to the server just now, what comes behind
-    /// it: or it would be told as lost and be delivered.
+    /// it: or it would be told as lost and be delivered. What has just come can always go.
     pub(super) fn dispensable(&self) -> usize {
         let mut at = 0;
         for (first, next) in self.given.into_iter().chain(self.given).chain(self.wire.of(self.run)) {
@@ -58,7 +58,7 @@ impl Inner {
                 at = self.ring.partition_point(|kept| kept.batch.seq < next);
             }
         }
-        if at < self.ring.len() { at } else { 0 }
+        at
     }
 
     /// A batch that is not on its way to the disk yet.

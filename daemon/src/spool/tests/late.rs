@@ -277,6 +277,31 @@ fn a_full_memory_is_looked_through_only_when_enough_of_it_was_confirmed() {
 }
 
 #[test]
+fn a_full_memory_drops_the_oldest_that_is_not_on_the_wire() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let run = RunId { counter: 1, random: 1 };
+    let mut inner = crate::spool::parts::inner(patient(directory.path()), run, 0);
+    let (shape, now) = (big_shape(), Instant::now());
+    let mut seq = 0;
+    let mut drops = |inner: &mut Inner| {
+        inner.append(big(run, seq, &shape), now);
+        seq += 10;
+        inner.gaps.take().iter().map(|gap| (gap.first, gap.next)).collect::<Vec<_>>()
+    };
+    while drops(&mut inner) != [(0, 10)] {}
+    let sent: Vec<_> = [10, 20, 40].iter().map(|seq| Confirmed::from(&*big(run, *seq, &shape))).collect();
+    assert!(sent.iter().all(|one| inner.sends(one)));
+    assert_eq!([drops(&mut inner), drops(&mut inner)], [[(30, 40)], [(50, 60)]]);
+    inner.came_back(&sent[1..2]);
+    assert_eq!(drops(&mut inner), [(20, 30)]);
+    // All of it is: only what comes now can go.
+    let all: Vec<_> = inner.ring.iter().map(|kept| Confirmed::from(&*kept.batch)).collect();
+    assert!(all.iter().all(|one| inner.sends(one)));
+    let next = inner.numbered;
+    assert_eq!(drops(&mut inner), [(next, next + 10)]);
+}
+
+#[test]
 fn a_hole_of_what_was_confirmed_costs_no_file_among_however_many_stretches() {
     let mut full = Full::begin();
     let (_, next) = full.piece(Cursor::START);

@@ -2,6 +2,7 @@
 
 use super::taken_back::Life;
 use super::*;
+use crate::spool::Asked;
 use crate::spool::inner::{RING_BYTES_MAX, WINDOW_BYTES};
 use crate::spool::schema;
 use crate::spool::shared::Command;
@@ -17,6 +18,14 @@ struct Full {
 
 impl Full {
     fn begin() -> Self {
+        let mut full = Self::empty();
+        while full.evicted() == 0 {
+            full.poll();
+        }
+        full
+    }
+
+    fn empty() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let second = Duration::from_secs(1);
         let least = SpoolSettings {
@@ -25,11 +34,7 @@ impl Full {
             ..settings(directory.path())
         };
         let life = Life::begin(least, &schema::CURRENT);
-        let mut full = Self { directory, life, shape: big_shape(), seq: 0 };
-        while full.evicted() == 0 {
-            full.poll();
-        }
-        full
+        Self { directory, life, shape: big_shape(), seq: 0 }
     }
 
     /// A batch, and the turn at the end of its window.
@@ -169,10 +174,115 @@ fn nobody_who_waits_for_the_disk_waits_for_the_wire() {
 }
 
 #[test]
+fn the_first_commit_after_trouble_does_not_wait() {
+    let mut full = Full::begin();
+    full.send(1);
+    let disk = block_commits(full.directory.path());
+    full.poll();
+    assert_eq!(full.life.board.read(|status| status.spool.state.clone()), "failing");
+    drop(disk);
+    for _ in 0..20 {
+        full.life.spool.append(big(full.life.spool.run, full.seq, &full.shape), full.life.now);
+        full.seq += 10;
+    }
+    full.life.now += Duration::from_secs(2);
+    full.life.turn();
+    assert_eq!(full.stored(), full.seq, "only what has committed is healed");
+    assert_eq!(full.life.board.read(|status| status.spool.state.clone()), "ok");
+}
+
+#[test]
+fn a_request_to_send_again_does_not_wait_for_the_wire_and_the_next_commit_does() {
+    let mut full = Full::begin();
+    let waits = full.life.waiting().0;
+    let newest = waits.last().expect("some");
+    full.life.spool.confirm(&[Confirmed::from(&**newest)]);
+    full.send(1);
+    full.until_it_waits();
+    let asked = Asked::Stretch { run: full.life.spool.run, first: newest.seq, next: newest.end() };
+    let (reply, mut answer) = tokio::sync::oneshot::channel();
+    let progress = tokio::sync::watch::Sender::new(0.0);
+    full.life.spool.tell(Command::Resend { asked, progress, reply });
+    // What is found, and that there is no more.
+    full.life.turn();
+    full.life.turn();
+    let resent = answer.try_recv().expect("answered").expect("stored");
+    assert_eq!((resent.readings, full.stored()), (newest.n(), full.seq));
+    full.balances(&[]);
+    full.send(1);
+    full.until_it_waits();
+}
+
+#[test]
+fn while_a_commit_waits_the_newest_record_stays_as_it_is_and_grows_after_it_if_nobody_has_it() {
+    for asked in [false, true] {
+        let mut full = Full::begin();
+        let (run, first) = (full.life.spool.run, full.evicted());
+        // The fourth that goes next; all that comes before it touches what the newest record tells.
+        let sent = Confirmed::from(&*big(run, first + 30, &full.shape));
+        assert!(full.life.spool.sends(&sent));
+        full.until_it_waits();
+        let told = |full: &mut Full| {
+            let events = full.life.waiting().1;
+            let gap = |event: &Arc<Event>| match event.body {
+                Body::Gap { first, next, .. } => Some((first, next)),
+                _ => None,
+            };
+            events.iter().filter_map(gap).collect::<Vec<_>>()
+        };
+        if asked {
+            assert_eq!(told(&mut full), [(0, first)], "it is read meanwhile");
+        }
+        full.life.spool.confirm(std::slice::from_ref(&sent));
+        full.life.turn();
+        let now = told(&mut full);
+        let grown = if asked { vec![(0, first), (first, first + 30)] } else { vec![(0, first + 30)] };
+        assert_eq!(now[..now.len() - 1], grown);
+        full.balances(&[sent]);
+    }
+}
+
+#[test]
+fn a_record_that_is_to_grow_is_given_to_nobody_while_its_commit_waits() {
+    let polls = Full::begin().seq / 10;
+    let mut full = Full::empty();
+    let run = full.life.spool.run;
+    // There is room left for a few.
+    (5..polls).for_each(|_| full.poll());
+    let sent = full.send(1);
+    let (one, other) = (full.seq - 20, full.seq - 10);
+    let refuse = |full: &mut Full, seq: u64| {
+        let refused = vec![Confirmed::from(&*big(run, seq, &full.shape))];
+        let reply = tokio::sync::oneshot::channel().0;
+        full.life.spool.tell(Command::DeadLetter { refused, reason: "no".to_owned(), reply });
+    };
+    refuse(&mut full, one);
+    full.life.turn();
+    // And for what comes with the other, but for its many names: that is found out when the record has grown.
+    refuse(&mut full, other);
+    let shape = shape("other", &[ValueKind::Text; 1_000]);
+    full.life.spool.append(big(run, full.seq, &shape), full.life.now);
+    full.seq += 10;
+    full.life.now += Duration::from_secs(1);
+    full.life.turn();
+    assert!(full.stored() < full.seq, "it waits");
+    let told = |full: &mut Full| gaps(&full.life.waiting().1, run, GapCause::DeadLetter);
+    assert_eq!(told(&mut full), BTreeSet::new());
+    full.life.spool.confirm(&sent);
+    full.life.turn();
+    assert_eq!(full.stored(), full.seq);
+    assert_eq!(told(&mut full), (one..other + 10).collect());
+}
+
+#[test]
 fn a_memory_that_fills_up_does_not_wait() {
     let mut full = Full::begin();
     full.send(1);
     full.until_it_waits();
+    let before = full.stored();
+    full.fill_memory(RING_BYTES_MAX / 2 - 1_000);
+    full.life.turn();
+    assert_eq!(full.stored(), before, "not yet");
     full.fill_memory(RING_BYTES_MAX / 2);
     full.life.turn();
     full.life.now += Duration::from_secs(1);

@@ -80,6 +80,7 @@ impl Writer {
 
     /// A commit waits: nothing was written, and nothing has failed.
     pub(super) fn put_off(&mut self, window: Window, store: Store) {
+        // The newest record is as it was, and grows with the next commit.
         let open_gap = self.open_gap.take();
         self.put_back(window);
         self.open_gap = open_gap;

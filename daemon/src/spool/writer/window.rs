@@ -320,7 +320,6 @@ impl Writer {
         self.dead = window.dead;
         self.again = window.again;
         self.emptying = window.empty;
-        inner.bound();
         let passed = std::mem::take(&mut inner.passed);
         drop(inner);
         if passed {
