@@ -29,8 +29,8 @@ pub const PROBE_ANYWAY: Duration = Duration::from_secs(120);
 const PROBES_SAVED: f64 = 2.0;
 
 /// A group that is held for so long, or for its period if that is longer, has no values meanwhile: else its last ones would stand
-/// for good ones for ever, whatever it is that holds it. Of an instrument that talks by itself nothing holds it: the driver says
-/// itself how long a sentence may stay away.
+/// for good ones for ever, whatever it is that holds it. Of an instrument that talks by itself the driver says it: it knows how
+/// long a sentence may stay away.
 const HELD_MAX: Duration = Duration::from_secs(30);
 
 /// The longest wait, when nothing is due.
@@ -76,14 +76,22 @@ struct Slot {
     turn: Instant,
     /// Not before then, although it is due: the line still owes an answer of equal shape.
     held: Option<Instant>,
-    /// Since when each of its polls was held, ...
+    /// Since when each of its polls was held.
     held_since: Option<Instant>,
-    /// ... and how long that may be.
-    held_max: Duration,
+    /// Of an instrument that talks by itself: `held` is that nothing new has come.
+    talks: bool,
     /// It is asked now, beside its grid: its last answer counts no more.
     out_of_turn: bool,
     /// When its last poll that said anything about the device was answered; `None` if it was not.
     answered: Option<Instant>,
+}
+
+impl Slot {
+    /// When it is to be polled.
+    fn at(&self, now: Instant) -> Instant {
+        let due = if self.out_of_turn { now } else { self.due };
+        self.held.map_or(due, |held| due.max(held))
+    }
 }
 
 /// The schedule of one bus.
@@ -114,7 +122,6 @@ impl Due {
                 let limit = timeout * requests(device, group).max(1);
                 let (period, held, answered) = (g.period, None, None);
                 let (due, turn, out_of_turn, held_since) = (now, now, false, None);
-                let held_max = if talks { Duration::MAX } else { period.max(HELD_MAX) };
                 slots.push(Slot {
                     device,
                     group,
@@ -124,7 +131,7 @@ impl Due {
                     turn,
                     held,
                     held_since,
-                    held_max,
+                    talks,
                     out_of_turn,
                     answered,
                 });
@@ -140,24 +147,22 @@ impl Due {
     pub fn next(&mut self, now: Instant) -> Next {
         self.skip_missed(now);
         let mut wake = now + WAIT_MAX;
-        let mut best: Option<(Instant, Next)> = None;
+        let mut best: Option<&Slot> = None;
         let mut next_due = None;
         for slot in &self.slots {
             if self.is_silent(slot.device) {
                 continue;
             }
-            let due = if slot.out_of_turn { now } else { slot.due };
-            let at = slot.held.map_or(due, |held| due.max(held));
+            let at = slot.at(now);
             if at <= now {
-                if best.is_none_or(|(turn, _)| slot.turn < turn) {
-                    let (device, group) = (slot.device, slot.group);
-                    best = Some((slot.turn, Next::Poll { device, group, deadline: now + slot.limit }));
+                if best.is_none_or(|best| slot.turn < best.turn) {
+                    best = Some(slot);
                 }
             } else {
                 next_due = Some(next_due.map_or(at, |n: Instant| n.min(at)));
             }
         }
-        if let Some((_, poll)) = best {
+        if let Some(poll) = best.map(|slot| self.poll(slot, now)) {
             // On a line without a free moment nothing ever fits: the one probe that may delay a poll is made all the same.
             if now.saturating_duration_since(self.probed_anyway) >= PROBE_ANYWAY
                 && let Ok(probe) = self.probe(now, Some(now))
@@ -172,6 +177,17 @@ impl Due {
             Err(None) => Next::Wait(wake),
             Err(Some(later)) => Next::Wait(wake.min(later)),
         }
+    }
+
+    /// The poll of a slot. An instrument that talks by itself is listened to only as long as nothing else is due: what it says
+    /// between polls is heard, too.
+    fn poll(&self, slot: &Slot, now: Instant) -> Next {
+        let (device, group) = (slot.device, slot.group);
+        let is_other = |other: &&Slot| (other.device, other.group) != (device, group);
+        let others = self.slots.iter().filter(|other| slot.talks && !self.is_silent(other.device));
+        let next = others.filter(is_other).map(|other| other.at(now).max(now)).min();
+        let deadline = now + slot.limit;
+        Next::Poll { device, group, deadline: next.map_or(deadline, |next| next.min(deadline)) }
     }
 
     /// Takes note of a poll that `next` asked for: `started` is the `now` it was asked with.
@@ -245,9 +261,9 @@ impl Due {
     /// none anyway.
     pub fn is_held_too_long(&self, (device, group): (usize, usize), now: Instant) -> bool {
         let slot = self.slots.iter().find(|s| s.device == device && s.group == group);
-        let since = |slot: &Slot| Some((slot.held_since?, slot.held_max));
+        let since = |slot: &Slot| Some((slot.held_since?, slot.period.max(HELD_MAX)));
         let too_long = |(since, most)| now.saturating_duration_since(since) >= most;
-        !self.is_silent(device) && slot.and_then(since).is_some_and(too_long)
+        !self.is_silent(device) && slot.filter(|slot| !slot.talks).and_then(since).is_some_and(too_long)
     }
 
     /// Polls of a device that were due and not made, since the last call.

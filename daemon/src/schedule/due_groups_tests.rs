@@ -296,3 +296,32 @@ fn an_instrument_that_talks_by_itself_says_when_its_sentences_are_missing_and_no
     }
     assert_eq!([0, 1].map(|device| due.is_held_too_long((device, 0), at(60))), [false, true]);
 }
+
+#[test]
+fn instruments_that_talk_seldom_do_not_keep_another_one_of_their_line_from_being_heard() {
+    let start = Instant::now();
+    let mut spec = spec(3, 1000 * MS);
+    for device in &mut spec.devices {
+        device.address = Address::Line(line::Device::default());
+    }
+    let mut due = Due::new(&spec, |_, _| 1, 1000 * MS, start);
+    let (mut now, mut heard) = (start, 0);
+    while now < start + Duration::from_secs(60) {
+        match due.next(now) {
+            Next::Wait(later) => now = later,
+            Next::Poll { device: 0, group, .. } => {
+                heard += 1;
+                due.polled((0, group), &Outcome::Answered { turnaround: Duration::ZERO }, now, now + MS);
+                now += MS;
+            }
+            // They say nothing, and are listened to.
+            Next::Poll { device, group, deadline } => {
+                let ended = deadline.max(now + MS);
+                due.polled((device, group), &Outcome::Held { until: ended + 200 * MS }, now, ended);
+                now = ended;
+            }
+        }
+    }
+    assert!(heard >= 59, "{heard} of 60");
+    assert_eq!(due.take_missed(0), 0);
+}
