@@ -257,6 +257,27 @@ impl Source {
             }
             possible
         });
+        self.reaches((low, high), &scaling, section);
         scaling
+    }
+
+    /// A limit that no raw value gets past the right way would make every value uncertain.
+    fn reaches(&self, (low, high): (f64, f64), scaling: &Scaling, section: &mut dyn Section) {
+        let scaled = |raw: f64| raw * scaling.scale.unwrap_or(1.0) + scaling.offset.unwrap_or(0.0);
+        let (low, high) = (scaled(low).min(scaled(high)), scaled(low).max(scaled(high)));
+        let mut fault = |key: &'static str, limit: f64| {
+            if section.has(key) {
+                let shown = |end: f64| (end * 1e6).round() / 1e6;
+                let (low, high) = (shown(low), shown(high));
+                let what = format!("a {} goes from {low} to {high} here, never to {limit}", self.kind.name());
+                section.fault(key, what, "compare type, scale and offset with the manual".into());
+            }
+        };
+        if let Some(min) = scaling.min.filter(|min| *min > high) {
+            fault("min", min);
+        }
+        if let Some(max) = scaling.max.filter(|max| *max < low) {
+            fault("max", max);
+        }
     }
 }

@@ -171,6 +171,21 @@ fn a_profiles_defaults_hold_where_they_can() {
 }
 
 #[test]
+fn a_limit_that_no_value_of_the_type_keeps_is_a_fault() {
+    let u16 = |keys: &[(&'static str, Typed)]| fault(&[&[("input", Number(0.0))], keys].concat());
+    assert!(
+        u16(&[("min", Number(70_000.0))]).starts_with("min: a u16 goes from 0 to 65535 here, never to 70000")
+    );
+    let turned = [("scale", Number(-0.1)), ("offset", Number(6_553.6)), ("max", Number(0.0))];
+    assert!(u16(&turned).starts_with("max: a u16 goes from 0.1 to 6553.6 here"));
+    assert!(u16(&[("max", Number(-1.0))]).starts_with("max: "));
+    // 0 to 65535 touches both.
+    source(&[("input", Number(0.0)), ("min", Number(65_535.0))]);
+    source(&[("input", Number(0.0)), ("max", Number(0.0))]);
+    source(&[("input", Number(0.0)), ("type", Text("f32")), ("min", Number(1e30))]);
+}
+
+#[test]
 fn names_from_manuals_are_answered_with_ours() {
     for (typed, name) in [
         ("FLOAT32", "f32"),
