@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use fieldspool_drivers::bus::Link;
+use fieldspool_drivers::bus::{Group, Link};
 use fieldspool_drivers::modbus::{Endpoint, Order, Table, TcpLink, Type};
 use fieldspool_drivers::point::{Scaling, Source};
 
@@ -64,6 +64,46 @@ fn each_point_of_a_group_that_is_held_for_too_long_is_said_to_be_silent() {
     assert_eq!(said, [(30, silent.clone()), (31, silent)]);
 }
 
+fn holding_register() -> Point {
+    let (table, address, kind, order) = (Table::Holding, 0, Type::U16, Order::BIG);
+    Point {
+        name: "p".into(),
+        source: Source::Modbus(fieldspool_drivers::modbus::Source { table, address, kind, order }),
+        scaling: Scaling::default(),
+        period: Duration::from_secs(1),
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_asked_of_a_silent_device_is_said_with_the_poll_that_was_in_vain() {
+    // It connects, and nobody answers.
+    let peer = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = Endpoint { host: "127.0.0.1".to_owned(), port: peer.local_addr().unwrap().port() };
+    let mut spec = testing::bus_spec(1, Duration::from_millis(100));
+    spec.link = Link::ModbusTcp(TcpLink { endpoint, timeout: Duration::from_millis(100) });
+    spec.devices[0].points = vec![holding_register(); 2];
+    spec.devices[0].groups[0].points = vec![0];
+    spec.devices[0].groups.push(Group { period: Duration::from_secs(3_600), points: vec![1] });
+    let (around, _ask) = surroundings(Box::new(|_| {}));
+    let (samples, stop) = (Arc::clone(&around.samples), around.stop.clone());
+    let bus = tokio::spawn(run(Arc::new(spec), around));
+    let said_together = async {
+        let (mut news, mut said) = (Vec::new(), [Vec::new(), Vec::new()]);
+        while !said[0].iter().any(|at| said[1].contains(at)) {
+            samples.take(&mut news).await;
+            for news in news.drain(..) {
+                if let News::Polled(polled) = news {
+                    assert!(polled.samples.iter().all(|(_, sample)| sample.value.is_none()), "{polled:?}");
+                    said[polled.group].push(polled.at);
+                }
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), said_together).await.expect("each point says it");
+    stop.cancel();
+    bus.await.unwrap();
+}
+
 #[tokio::test]
 async fn a_stop_does_not_wait_for_a_read_however_busy_the_line_is() {
     let peer = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -72,21 +112,9 @@ async fn a_stop_does_not_wait_for_a_read_however_busy_the_line_is() {
     let mut spec = testing::bus_spec(1, Duration::from_secs(3_600));
     spec.link = Link::ModbusTcp(TcpLink { endpoint, timeout: Duration::from_secs(60) });
     let (around, ask) = surroundings(Box::new(|_| {}));
-    let source = fieldspool_drivers::modbus::Source {
-        table: Table::Holding,
-        address: 0,
-        kind: Type::U16,
-        order: Order::BIG,
-    };
-    let point = Point {
-        name: "p".into(),
-        source: Source::Modbus(source),
-        scaling: Scaling::default(),
-        period: Duration::from_secs(1),
-    };
     let (reply, _heard) = oneshot::channel();
     // It is there before the first turn, as on a line without a free moment.
-    ask.send(Command::Read { device: 0, points: vec![point], reply }).await.unwrap();
+    ask.send(Command::Read { device: 0, points: vec![holding_register()], reply }).await.unwrap();
     let stop = around.stop.clone();
     let bus = tokio::spawn(run(Arc::new(spec), around));
     let _never_answers = peer.accept().await.unwrap();
