@@ -87,8 +87,9 @@ pub(super) fn puback_words(code: u8, topic: &str) -> String {
     let why = match code {
         // A success, which only nobody_listens = "hold" does not take for one.
         0x10 => {
-            return "nobody is subscribed to the topic (0x10), and nobody_listens = \"hold\" is set: start a receiver"
-                .to_owned();
+            return format!(
+                "nobody is subscribed to {topic} (0x10), and nobody_listens = \"hold\" is set: start a receiver"
+            );
         }
         0x80 => "no reason given",
         0x83 => "a rule of its own",

@@ -67,8 +67,8 @@ pub struct Store {
     next_block: u64,
     next_event: i64,
     pages_max: u64,
-    /// For each kind of row beside the readings: a share of the cap, also where a full disk does not let the file grow.
-    small_pages: u64,
+    /// For dead letters: a share of the cap; on a full disk that of the file, or what they take, for it costs none that is there.
+    letters_pages: u64,
     /// That share is new: dead letters may be more.
     cut_letters: bool,
     /// The log has its length.
@@ -151,7 +151,7 @@ impl Store {
             next_block: ring.map_or(1, |ring| ring.newest.number + 1).max(found.mark.floor).max(1),
             next_event: found.newest_event + 1,
             pages_max: bytes_max / page_size,
-            small_pages: small_pages(bytes_max / page_size),
+            letters_pages: small_pages(bytes_max / page_size),
             cut_letters: true,
             log_is_long: false,
             write_back,
@@ -202,7 +202,7 @@ impl Store {
         off_the_lock();
         let page_size: i64 = self.connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
         self.pages_max = bytes_max / page_size.cast_unsigned().max(512);
-        (self.small_pages, self.cut_letters) = (small_pages(self.pages_max), true);
+        (self.letters_pages, self.cut_letters) = (small_pages(self.pages_max), true);
         Ok(())
     }
 
@@ -210,6 +210,9 @@ impl Store {
     pub fn keep_length(&mut self, least: u64) -> Result<(), StoreError> {
         let (_, count) = self.pages()?;
         self.pages_max = self.pages_max.min(count.max(least / schema::PAGE_SIZE));
+        let sql = "SELECT coalesce(sum(length(head) + length(body) + length(reason)), 0) FROM dead";
+        let there = one(&self.connection, sql)?.div_ceil(schema::PAGE_SIZE);
+        self.letters_pages = self.letters_pages.min(small_pages(self.pages_max).max(there));
         Ok(())
     }
 
@@ -334,13 +337,12 @@ impl Store {
         writing.blocks((work.batches, work.apart), &mut written)?;
         let transaction = &writing.transaction;
         let mut next_event = self.next_event;
-        let small = self.small_pages;
-        put_events(transaction, (work, small), &mut next_event, &mut written)?;
+        put_events(transaction, (work, small_pages(self.pages_max)), &mut next_event, &mut written)?;
         written.again = put_again(transaction, work.again)?;
         put_runs(transaction, work)?;
         put_dead(transaction, writing.dictionary, work)?;
         if self.cut_letters || !work.dead.is_empty() || !work.dead_before.is_empty() {
-            written.letters_gone = cut_letters(transaction, small)?;
+            written.letters_gone = cut_letters(transaction, self.letters_pages)?;
         }
         let Writing { transaction, ring, next_block, .. } = writing;
         transaction.commit()?;

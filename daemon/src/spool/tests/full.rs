@@ -190,3 +190,25 @@ fn on_a_full_disk_what_memory_holds_goes_into_the_rows_of_what_was_confirmed_und
     let stored = life.spool.committed().next_seq - before;
     assert!(stored > 1_000, "{stored} of 250 bytes in the rows of 2 000");
 }
+
+#[test]
+fn on_a_full_disk_letters_and_records_take_no_more_than_their_share_of_the_file() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join(store::FILE);
+    let (mut store, _) = store::Store::open(&file, 1 << 30, "x").expect("opens");
+    let (run, shape) = (RunId { counter: 1, random: 1 }, big_shape());
+    let long: Vec<_> = (0..200).map(|n| big(run, n * 10, &shape)).collect();
+    store.commit(&store::Work { batches: &long, ..store::Work::default() }).expect("stored");
+    store.keep_length(0).expect("taken");
+    let (before, _) = store.pages().expect("readable");
+    for n in 0..2_000 {
+        let name = (run, n * 10, 10);
+        let dead = [store::DeadLetter { at_us: 0, reason: "no".into(), name, batch: Some(long[0].clone()) }];
+        let body = Body::Device { device: "meter".into(), answering: n % 2 == 0 };
+        let events = [Arc::new(Event { run, number: n, stamp: stamp(0), body })];
+        let work = store::Work { dead: &dead, events: &events, ..store::Work::default() };
+        store.commit(&work).expect("stored");
+    }
+    let (after, _) = store.pages().expect("readable");
+    assert!(after < before + before / 4, "{before} pages became {after}");
+}

@@ -442,3 +442,40 @@ fn a_wait_for_what_is_too_old_ends_when_nothing_is_too_old_any_more() {
     let books = life.spool.books_of(run).expect("there");
     assert!(expired(&life) > 2 && !books.lost.touches(oldest.seq, oldest.end()), "it was just sent");
 }
+
+#[test]
+fn a_plant_whose_windows_are_full_regains_patience() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let roomy = SpoolSettings {
+        bytes_max: Some(16 << 20),
+        commit_every: Duration::from_secs(60),
+        ..settings(directory.path())
+    };
+    let life = Life::begin(roomy, &schema::CURRENT);
+    let mut full = Full { directory, life, shape: big_shape(), seq: 0 };
+    let window = |full: &mut Full| {
+        let run = full.life.spool.run;
+        while !full.life.spool.shared.lock().due(full.life.now) {
+            full.life.spool.append(big(run, full.seq, &full.shape), full.life.now);
+            full.seq += 10;
+        }
+        full.life.now += Duration::from_secs(1);
+        full.life.turn();
+    };
+    while full.evicted() == 0 {
+        window(&mut full);
+    }
+    for round in 0..3 {
+        let sent = full.send(1);
+        window(&mut full);
+        let waits = full.life.spool.shared.lock().bytes >= WINDOW_BYTES;
+        let books = full.life.spool.books_of(full.life.spool.run).expect("there");
+        let told = names(&sent).iter().filter(|n| books.lost.touches(**n, **n + 1)).count();
+        assert!(waits && told == 0, "round {round}: just sent, given up at once");
+        for _ in 0..24 {
+            full.life.now += Duration::from_millis(500);
+            full.life.turn();
+        }
+        assert!(full.life.spool.shared.lock().bytes < WINDOW_BYTES);
+    }
+}

@@ -44,6 +44,19 @@ impl Writer {
         awaited.is_some_and(|awaited| awaited.what.iter().any(|sent| inner.is_sent(*sent)))
     }
 
+    /// After a commit: one patience for all that was due together, or came while it lasted. Where a window is always due, what came later
+    /// has one of its own.
+    pub(super) fn regain_patience(&mut self) {
+        let Some(awaited) = &self.awaited else { return };
+        let inner = self.shared.lock();
+        let later = inner.ring.front().is_none_or(|kept| kept.at > awaited.until);
+        let again = later || !inner.due(self.now);
+        drop(inner);
+        if again {
+            self.awaited = None;
+        }
+    }
+
     /// The next commit waits for nothing.
     pub(super) fn lose_patience(&mut self) {
         self.awaited = Some(Awaited { until: self.now, what: Vec::new() });

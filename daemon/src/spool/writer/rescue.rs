@@ -181,7 +181,7 @@ impl Writer {
                     rescue.keep_unstored(rest, no_room);
                 }
                 let Some(written) = written else { return Ok(()) };
-                if !letters.is_empty() {
+                if !letters.is_empty() || written.letters_gone > 0 {
                     self.count_letters();
                 }
                 self.shared.lock().events_waiting += written.event_ids.len() as u64;

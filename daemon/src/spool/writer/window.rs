@@ -97,11 +97,8 @@ impl Writer {
                 let found = if undone { store::found(store.connection()).ok() } else { None };
                 self.store = Some(store);
                 self.proved();
-                // One patience for all that was due together.
-                if !self.shared.lock().due(now) {
-                    self.awaited = None;
-                }
                 self.committed(window, &written);
+                self.regain_patience();
                 if let Some(found) = found {
                     // Which records the failed commit had marked as sent, the file knows.
                     self.shared.lock().events_waiting = found.events_waiting;

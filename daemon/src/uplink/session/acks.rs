@@ -49,7 +49,7 @@ impl Session {
         if !sent.kind.is_data() {
             self.on_about(&sent, Some((code, &why)));
         } else if held || matches!(code, 0x80 | 0x83 | 0x91 | 0x97) {
-            self.why_refused(code, &why);
+            self.why_refused(&sent, (code, &why));
             self.wait(now);
         } else {
             self.refused_in_a_row = self.refused_in_a_row.saturating_add(1);
@@ -81,6 +81,7 @@ impl Session {
             }
         }
         self.settle(now, &sent.what);
+        self.forget_refused(&sent);
         self.confirmed.extend(sent.what);
     }
 
@@ -100,9 +101,10 @@ impl Session {
         self.pause(now);
     }
 
-    fn why_refused(&mut self, code: u8, why: &str) {
+    fn why_refused(&mut self, sent: &Sent, (code, why): (u8, &str)) {
+        let topic = self.topic_of(sent);
         if let Some(line) = &mut self.line {
-            line.refused.data(code, why);
+            line.refused.data(code, why, topic);
         }
     }
 
@@ -120,7 +122,7 @@ impl Session {
     /// it goes to the dead letters. A broker that takes nothing at all (an access list that was forgotten) costs no
     /// reading: everything stays in the spool, tried ever more seldom.
     pub(super) fn refuse(&mut self, now: Instant, sent: &Sent, (code, why): (u8, &str)) {
-        self.why_refused(code, why);
+        self.why_refused(sent, (code, why));
         let mut dead = Vec::new();
         for one in &sent.what {
             let refusal = self.backlog.refuse(now, *one, &sent.device, self.accepted);

@@ -321,10 +321,11 @@ impl Session {
             Some(line) => line.pace.sent(now, false, false),
             None => return,
         };
-        let why = format!(
-            "a message of {bytes} bytes is larger than the broker takes: raise its Maximum Packet Size"
-        );
         let sent = Sent { kind: Kind::Backlog, bytes: 0, mark, what, device, batches: Vec::new() };
+        let topic = self.topic_of(&sent);
+        let why = format!(
+            "a message of {bytes} bytes to {topic} is larger than the broker takes: raise its Maximum Packet Size"
+        );
         self.refuse(now, &sent, (PACKET_TOO_LARGE, &why));
     }
 }

@@ -13,25 +13,34 @@ use crate::status::Refusing;
 /// What was refused on one connection.
 #[derive(Debug, Default)]
 pub(super) struct Refused {
-    /// The reason's code, and in words: of the first message that was refused so, and not of each one that follows.
-    why: Option<(u8, String)>,
+    /// Of the first message that was refused so, and not of each one that follows.
+    why: Option<Why>,
     /// Devices whose description was refused; empty: the status. At most all devices.
     about: BTreeSet<Arc<str>>,
 }
 
+/// A reason.
+#[derive(Debug)]
+struct Why {
+    code: u8,
+    words: String,
+    /// Where the message went that they name; once another one is taken there, the next refusal is named.
+    topic: Option<String>,
+}
+
 impl Refused {
     pub(super) fn why(&self) -> Option<&str> {
-        self.why.as_ref().map(|(_, why)| &**why)
+        self.why.as_ref().map(|why| &*why.words)
     }
 
-    pub(super) fn data(&mut self, code: u8, why: &str) {
-        if self.why.as_ref().is_none_or(|(known, _)| *known != code) {
-            self.why = Some((code, why.to_owned()));
+    pub(super) fn data(&mut self, code: u8, words: &str, topic: String) {
+        if self.why.as_ref().is_none_or(|known| known.code != code || known.topic.is_none()) {
+            self.why = Some(Why { code, words: words.to_owned(), topic: Some(topic) });
         }
     }
 
-    pub(super) fn about(&mut self, sent: &Sent, (code, why): (u8, &str)) {
-        self.data(code, why);
+    pub(super) fn about(&mut self, sent: &Sent, (code, why): (u8, &str), topic: String) {
+        self.data(code, why, topic);
         self.about.insert(sent.device.clone());
     }
 
@@ -55,6 +64,19 @@ impl Session {
             return None;
         };
         Some((what, why))
+    }
+
+    /// A message was taken: what was refused may be settled by now, or the topic that was named for it is open.
+    pub(super) fn forget_refused(&mut self, sent: &Sent) {
+        let named = self.line.as_ref().and_then(|line| line.refused.why.as_ref()?.topic.clone());
+        let is_open = named.is_some_and(|topic| topic == self.topic_of(sent));
+        let over = self.refused().is_none();
+        let Some(refused) = self.line.as_mut().map(|line| &mut line.refused) else { return };
+        if over {
+            refused.why = None;
+        } else if let Some(why) = refused.why.as_mut().filter(|_| is_open) {
+            why.topic = None;
+        }
     }
 
     /// Descriptions that were refused are tried again with the next status: somebody may have corrected the access list.
@@ -91,10 +113,13 @@ impl Session {
     /// A status or a description.
     pub(super) fn on_about(&mut self, sent: &Sent, refusal: Option<(u8, &str)>) {
         debug_assert!(matches!(sent.kind, Kind::Status | Kind::Meta), "data has its own way");
+        let topic = self.topic_of(sent);
         let Some(line) = &mut self.line else { return };
-        match refusal {
-            Some(refusal) => line.refused.about(sent, refusal),
-            None => line.refused.accepted_about(sent),
+        if let Some(refusal) = refusal {
+            line.refused.about(sent, refusal, topic);
+        } else {
+            line.refused.accepted_about(sent);
+            self.forget_refused(sent);
         }
     }
 }

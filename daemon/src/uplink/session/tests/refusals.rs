@@ -359,3 +359,64 @@ fn the_message_behind_an_unreadable_acknowledgement_is_found() {
     assert_eq!(world.dead, [Confirmed::Batch { run: RUN, seq: 12, n: 4 }]);
     assert!((0..10).filter(|i| *i != 3).all(|i| world.confirmed_seqs().contains(&(i * 4))));
 }
+
+#[test]
+fn a_later_refusal_names_its_own_topic() {
+    let mut world = World::connected(&config(), Granted::default());
+    world.ack_all();
+    world.store("denied", 0, 4);
+    world.run();
+    deny(&mut world, 120);
+    assert_eq!((world.session.refused(), world.dead.len()), (None, 1), "over");
+    // Days later the access list is another one, on the same connection.
+    let next = world.next_seq;
+    world.store("b-denied", next, 4);
+    world.run();
+    deny(&mut world, 1);
+    let why = world.session.refused().unwrap().1.to_owned();
+    assert!(why.contains("/b-denied "), "{why}");
+}
+
+#[test]
+fn a_refusal_that_is_long_over_is_not_just_before() {
+    let mut world = World::connected(&config(), Granted::default());
+    world.ack_all();
+    world.store("denied", 0, 4);
+    world.run();
+    deny(&mut world, 120);
+    assert_eq!((world.session.refused(), world.dead.len()), (None, 1), "over");
+    for _ in 0..100 {
+        world.pass(Duration::from_secs(1));
+        world.ack_all();
+    }
+    world.end(End::new(Cause::Closed, "closed"));
+    let said = world.session.trouble().unwrap();
+    assert!(!said.contains("just before"), "{said}");
+}
+
+#[test]
+fn what_is_taken_again_is_not_named_any_more() {
+    let mut world = World::connected(&config(), Granted::default());
+    world.ack_all();
+    world.store("x-denied", 0, 4);
+    world.store("y-denied", 4, 4);
+    world.run();
+    deny(&mut world, 1);
+    let first = world.session.refused().unwrap().1.to_owned();
+    let gone = if first.contains("x-denied") { "x-denied" } else { "y-denied" };
+    for _ in 0..4 {
+        while let Some(out) = world.out.first() {
+            let code = if out.topic.ends_with("denied") && !out.topic.ends_with(gone) { 0x87 } else { 0 };
+            world.ack(0, code);
+        }
+        world.pass(Duration::from_secs(1));
+        let next = world.next_seq;
+        world.take("a", next, 4);
+        world.run();
+    }
+    assert!(
+        world.session.refused().is_none_or(|(_, why)| !why.contains(gone)),
+        "{:?}",
+        world.session.refused()
+    );
+}
