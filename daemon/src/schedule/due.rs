@@ -164,12 +164,7 @@ impl Due {
         }
         if let Some(poll) = best.map(|slot| self.poll(slot, now)) {
             // On a line without a free moment nothing ever fits: the one probe that may delay a poll is made all the same.
-            if now.saturating_duration_since(self.probed_anyway) >= PROBE_ANYWAY
-                && let Ok(probe) = self.probe(now, Some(now))
-            {
-                return probe;
-            }
-            return poll;
+            return self.probe(now, Some(now)).unwrap_or(poll);
         }
         wake = next_due.map_or(wake, |due| due.min(wake));
         match self.probe(now, next_due) {
@@ -311,13 +306,15 @@ impl Due {
             let short = self.timeout.saturating_sub(self.saved).as_secs_f64() / SILENT_SHARE;
             return Err(Some(now + Duration::from_secs_f64(short)));
         }
-        let fits = next_due.is_none_or(|due| now + self.timeout <= due);
+        // What an instrument that talks by itself has said was heard already: to look takes no time.
+        let talks = self.slots.iter().any(|slot| slot.device == device && slot.talks);
+        let fits = talks || next_due.is_none_or(|due| now + self.timeout <= due);
         if !fits {
             if now.saturating_duration_since(self.probed_anyway) < PROBE_ANYWAY {
                 return Err(None);
             }
             self.probed_anyway = now;
-        } else if next_due.is_some() {
+        } else if next_due.is_some() && !talks {
             // A bus that has room for probes does not also get those that delay a poll.
             self.probed_anyway = now;
         }

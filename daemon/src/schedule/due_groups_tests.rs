@@ -325,3 +325,34 @@ fn instruments_that_talk_seldom_do_not_keep_another_one_of_their_line_from_being
     assert!(heard >= 59, "{heard} of 60");
     assert_eq!(due.take_missed(0), 0);
 }
+
+#[test]
+fn a_silent_instrument_that_talks_by_itself_is_looked_for_each_minute_beside_others_that_leave_no_time() {
+    let start = Instant::now();
+    let mut spec = spec(2, 1000 * MS);
+    for device in &mut spec.devices {
+        device.address = Address::Line(line::Device::default());
+    }
+    let mut due = Due::new(&spec, |_, _| 1, 1000 * MS, start);
+    let (mut now, mut probes) = (start, vec![start]);
+    while now < start + Duration::from_secs(600) {
+        match due.next(now) {
+            Next::Wait(later) => now = later,
+            Next::Poll { device, group, deadline } => {
+                let (outcome, ended) = if device == 0 {
+                    probes.push(now);
+                    (Outcome::Silent, now)
+                } else {
+                    let ended = deadline.max(now + MS);
+                    (Outcome::Held { until: ended + 200 * MS }, ended)
+                };
+                due.polled((device, group), &outcome, now, ended);
+                now = ended;
+            }
+        }
+    }
+    probes.push(now);
+    let longest = probes.windows(2).map(|two| two[1] - two[0]).max().unwrap();
+    assert!(longest <= Duration::from_secs(61), "{longest:?}: P10");
+    assert!(probes.len() < 100, "{} in 10 min", probes.len());
+}

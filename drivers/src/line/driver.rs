@@ -174,6 +174,7 @@ impl Driver {
     /// Takes the newest sentence, or waits for one.
     async fn overhear(&mut self, device: usize, group: usize, deadline: Instant) -> Poll {
         self.catch_up();
+        let began = Instant::now();
         let Some(instrument) = self.instruments.get(device) else { return nothing(Outcome::Silent) };
         let patience = instrument.heard_at + instrument.device.silent_after;
         let limit = deadline.min(patience.max(Instant::now()));
@@ -195,6 +196,15 @@ impl Driver {
         let something = instrument.ears.has_something(group, now) || instrument.ears.is_damaged(group);
         if !something && talks && now < overdue_at {
             return nothing(Outcome::Held { until: silent_at.min(overdue_at).min(now + COME_BACK) });
+        }
+        // The poll was cut short because another one is due: the rest has its time all the same, heard between polls.
+        let partial =
+            something && !instrument.ears.is_complete(group, now) && !instrument.ears.is_damaged(group);
+        if partial && talks && device < self.configured {
+            let ends = instrument.ears.waits_since(group, began) + self.link.timeout;
+            if now < ends {
+                return nothing(Outcome::Held { until: ends.min(silent_at).min(now + COME_BACK) });
+            }
         }
         if talks {
             instrument.ears.listened(group, now);

@@ -42,6 +42,8 @@ struct Wanted {
     points: Vec<(u16, usize)>,
     /// Number of the last line taken, by sentence.
     taken: Vec<u64>,
+    /// Since when it waits for the rest of what it has begun to hear.
+    waits: Option<Instant>,
 }
 
 /// What a group takes from the lines heard.
@@ -77,6 +79,7 @@ impl Listener {
                 .filter_map(|point| Some((*point, *of_point.get(usize::from(*point))?)))
                 .collect(),
             taken: Vec::new(),
+            waits: None,
         };
         let mut groups: Vec<Wanted> = spec.groups.iter().map(wanted).collect();
         for group in &mut groups {
@@ -293,6 +296,12 @@ impl Listener {
             .is_some_and(|wanted| wanted.points.iter().any(|(_, s)| self.fresh(wanted, *s, now).is_some()))
     }
 
+    /// Since when the group waits for the rest of its sentences, of which it has one: since a poll that began at `began`, or since
+    /// one before, until it takes what it has.
+    pub fn waits_since(&mut self, group: usize, began: Instant) -> Instant {
+        self.groups.get_mut(group).map_or(began, |wanted| *wanted.waits.get_or_insert(began))
+    }
+
     /// Whether a line of the group was refused since it took the last.
     pub fn is_damaged(&self, group: usize) -> bool {
         let damaged = |s: &usize| self.sentences.get(*s).is_some_and(|sentence| sentence.damaged);
@@ -340,7 +349,7 @@ impl Listener {
         };
         let bytes = numbers.iter().enumerate().filter_map(newly).sum();
         if let Some(wanted) = self.groups.get_mut(group) {
-            wanted.taken = numbers;
+            (wanted.taken, wanted.waits) = (numbers, None);
         }
         let damaged = self.is_damaged(group);
         for index in self.indices(group) {

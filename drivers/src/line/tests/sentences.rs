@@ -55,6 +55,23 @@ async fn a_damaged_sentence_is_told_from_silence_and_is_not_the_trouble_of_anoth
     assert_eq!(driver.counters().timeouts, 0);
 }
 
+#[tokio::test]
+async fn what_has_come_of_a_group_waits_for_its_other_sentence_also_when_its_poll_is_cut_short() {
+    let pty = Pty::open().unwrap();
+    let of = |sentence: &str| Source { sentence: Some(sentence.into()), ..Source::field(1) };
+    let both = vec![point("wind", of("WIMWV")), point("air", of("WIMDA"))];
+    let mut driver = patient_driver(pty.path(), Duration::from_secs(60), Device::default(), both);
+    driver.idle(in_millis(1)).await;
+    pty.write(b"\r\n$WIMWV,3\r\n").unwrap();
+    driver.idle(in_millis(30)).await;
+    let cut = driver.poll(0, 0, Instant::now()).await;
+    assert!(matches!(cut.outcome, Outcome::Held { .. }), "{cut:?}");
+    pty.write(b"$WIMDA,21.5\r\n").unwrap();
+    driver.idle(in_millis(30)).await;
+    let whole = driver.poll(0, 0, Instant::now()).await;
+    assert_eq!((sample(&whole, 0), sample(&whole, 1)), (good(3.0), good(21.5)));
+}
+
 /// X, of which each of the `sentences` is a group of its own, Y, that takes any line (`check` refuses it here), and Z with
 /// a beginning of its own.
 fn three_instruments(path: &Path, timeout: Duration, sentences: &[&str]) -> Driver {

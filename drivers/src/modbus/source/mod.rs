@@ -11,7 +11,7 @@ use tokio_modbus::FunctionCode;
 
 use crate::Section;
 use crate::point::Scaling;
-use crate::value::ValueKind;
+use crate::value::{Value, ValueKind};
 
 /// One of the four tables of a device (Modbus Application Protocol V1.1b3, 4.3), by its read function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -263,8 +263,11 @@ impl Source {
 
     /// A limit that no raw value gets past the right way would make every value uncertain.
     fn reaches(&self, (low, high): (f64, f64), scaling: &Scaling, section: &mut dyn Section) {
-        let scaled = |raw: f64| raw * scaling.scale.unwrap_or(1.0) + scaling.offset.unwrap_or(0.0);
-        let (low, high) = (scaled(low).min(scaled(high)), scaled(low).max(scaled(high)));
+        // As a reading is scaled, rounding and all.
+        let plain = Scaling { min: None, max: None, sentinels: Vec::new(), ..scaling.clone() };
+        let scaled = |raw: f64| plain.apply(Value::F64(raw)).value.and_then(|value| value.as_f64());
+        let (Some(one), Some(other)) = (scaled(low), scaled(high)) else { return };
+        let (low, high) = (one.min(other), one.max(other));
         let mut fault = |key: &'static str, limit: f64| {
             if section.has(key) {
                 let shown = |end: f64| (end * 1e6).round() / 1e6;

@@ -183,6 +183,9 @@ fn a_limit_that_no_value_of_the_type_keeps_is_a_fault() {
     source(&[("input", Number(0.0)), ("min", Number(65_535.0))]);
     source(&[("input", Number(0.0)), ("max", Number(0.0))]);
     source(&[("input", Number(0.0)), ("type", Text("f32")), ("min", Number(1e30))]);
+    // As floats 65535 × 0.001 - 40 is less than 25.535; a reading is rounded.
+    let rounded = [("scale", Number(0.001)), ("offset", Number(-40.0)), ("min", Number(25.535))];
+    source(&[&[("input", Number(0.0)), ("decimals", Number(3.0))], &rounded[..]].concat());
 }
 
 #[test]
