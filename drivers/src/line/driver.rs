@@ -33,6 +33,9 @@ const QUIET: Duration = Duration::from_millis(20);
 /// A free-running instrument that is not silent yet, but has nothing new, is asked for again after this pause.
 const COME_BACK: Duration = Duration::from_millis(200);
 
+/// A poll that ends so shortly before its time was not cut short: its deadline was taken a moment before it began.
+const NEARLY: Duration = Duration::from_millis(10);
+
 /// A serial line with its instruments.
 #[derive(Debug)]
 pub struct Driver {
@@ -177,7 +180,10 @@ impl Driver {
         let began = Instant::now();
         let Some(instrument) = self.instruments.get(device) else { return nothing(Outcome::Silent) };
         let patience = instrument.heard_at + instrument.device.silent_after;
-        let limit = deadline.min(patience.max(Instant::now()));
+        let mut limit = deadline.min(patience.max(Instant::now()));
+        if let Some(since) = instrument.ears.waiting(group) {
+            limit = limit.min(since + self.link.timeout);
+        }
         loop {
             let now = Instant::now();
             let complete = self.instruments.get(device).is_some_and(|i| i.ears.is_complete(group, now));
@@ -202,7 +208,7 @@ impl Driver {
             something && !instrument.ears.is_complete(group, now) && !instrument.ears.is_damaged(group);
         if partial && talks && device < self.configured {
             let ends = instrument.ears.waits_since(group, began) + self.link.timeout;
-            if now < ends {
+            if now + NEARLY < ends {
                 return nothing(Outcome::Held { until: ends.min(silent_at).min(now + COME_BACK) });
             }
         }

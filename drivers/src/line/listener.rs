@@ -296,6 +296,11 @@ impl Listener {
             .is_some_and(|wanted| wanted.points.iter().any(|(_, s)| self.fresh(wanted, *s, now).is_some()))
     }
 
+    /// Since when the group waits for the rest of its sentences, if it does.
+    pub fn waiting(&self, group: usize) -> Option<Instant> {
+        self.groups.get(group)?.waits
+    }
+
     /// Since when the group waits for the rest of its sentences, of which it has one: since a poll that began at `began`, or since
     /// one before, until it takes what it has.
     pub fn waits_since(&mut self, group: usize, began: Instant) -> Instant {

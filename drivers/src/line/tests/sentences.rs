@@ -72,6 +72,31 @@ async fn what_has_come_of_a_group_waits_for_its_other_sentence_also_when_its_pol
     assert_eq!((sample(&whole, 0), sample(&whole, 1)), (good(3.0), good(21.5)));
 }
 
+#[tokio::test]
+async fn what_has_come_of_a_group_waits_for_its_other_sentence_one_time_out_and_no_more() {
+    let pty = Pty::open().unwrap();
+    let of = |sentence: &str| Source { sentence: Some(sentence.into()), ..Source::field(1) };
+    let both = vec![point("wind", of("WIMWV")), point("air", of("WIMDA"))];
+    let (timeout, nearly) = (Duration::from_millis(500), Duration::from_millis(450));
+    let mut driver = patient_driver(pty.path(), timeout, Device::default(), both);
+    driver.idle(in_millis(1)).await;
+    for cut in [true, false] {
+        pty.write(b"\r\n$WIMWV,3\r\n").unwrap();
+        driver.idle(in_millis(30)).await;
+        let began = Instant::now();
+        if cut {
+            assert!(matches!(driver.poll(0, 0, began).await.outcome, Outcome::Held { .. }));
+            driver.idle(began + nearly).await;
+        }
+        // However much time the second poll has, the rest of the one time-out is enough.
+        let deadline = if cut { in_millis(60_000) } else { Instant::now() + timeout };
+        let poll = driver.poll(0, 0, deadline).await;
+        assert_eq!((sample(&poll, 0), sample(&poll, 1)), (good(3.0), Sample::bad(Cause::Silent)), "{cut}");
+        assert!(began.elapsed() >= nearly, "{cut}");
+        assert!(began.elapsed() < Duration::from_secs(40), "{:?}", poll.busy);
+    }
+}
+
 /// X, of which each of the `sentences` is a group of its own, Y, that takes any line (`check` refuses it here), and Z with
 /// a beginning of its own.
 fn three_instruments(path: &Path, timeout: Duration, sentences: &[&str]) -> Driver {
