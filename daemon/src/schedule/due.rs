@@ -322,7 +322,10 @@ impl Due {
         let mut groups = self.slots.iter().filter(|s| s.device == device);
         let turn = health.probes % groups.clone().count().max(1);
         let slot = groups.nth(turn).ok_or(None)?;
-        Ok(Next::Poll { device, group: slot.group, deadline: now + self.timeout })
+        let deadline = now + self.timeout;
+        // One that has begun to talk again is listened to as in `poll`.
+        let next = next_due.filter(|_| talks).map_or(deadline, |due| due.max(now));
+        Ok(Next::Poll { device, group: slot.group, deadline: next.min(deadline) })
     }
 
     /// Lets the silent devices' account grow.

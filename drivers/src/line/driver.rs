@@ -182,7 +182,7 @@ impl Driver {
         let patience = instrument.heard_at + instrument.device.silent_after;
         let mut limit = deadline.min(patience.max(Instant::now()));
         if let Some(since) = instrument.ears.waiting(group) {
-            limit = limit.min(since + self.link.timeout);
+            limit = limit.min(since + instrument.ears.rest(group, self.link.timeout));
         }
         loop {
             let now = Instant::now();
@@ -201,13 +201,15 @@ impl Driver {
         let talks = now < silent_at;
         let something = instrument.ears.has_something(group, now) || instrument.ears.is_damaged(group);
         if !something && talks && now < overdue_at {
+            instrument.ears.waits_no_more(group);
             return nothing(Outcome::Held { until: silent_at.min(overdue_at).min(now + COME_BACK) });
         }
         // The poll was cut short because another one is due: the rest has its time all the same, heard between polls.
         let partial =
             something && !instrument.ears.is_complete(group, now) && !instrument.ears.is_damaged(group);
         if partial && talks && device < self.configured {
-            let ends = instrument.ears.waits_since(group, began) + self.link.timeout;
+            let rest = instrument.ears.rest(group, self.link.timeout);
+            let ends = instrument.ears.waits_since(group, began) + rest;
             if now + NEARLY < ends {
                 return nothing(Outcome::Held { until: ends.min(silent_at).min(now + COME_BACK) });
             }

@@ -34,6 +34,9 @@ pub struct Listener {
     early: Option<Kind>,
 }
 
+/// Of a group that is polled more often than this nothing waits for the rest: what is held comes back after half of it.
+const REST_FROM: Duration = Duration::from_millis(400);
+
 /// What a group needs, and what it has taken.
 #[derive(Clone, Debug)]
 struct Wanted {
@@ -294,6 +297,20 @@ impl Listener {
         self.groups
             .get(group)
             .is_some_and(|wanted| wanted.points.iter().any(|(_, s)| self.fresh(wanted, *s, now).is_some()))
+    }
+
+    /// How long what has come of a group may wait for its rest: less than until its next is due, or where its sentences have
+    /// rhythms of their own the quicker one would be overwritten meanwhile. A short period leaves no time for it.
+    pub fn rest(&self, group: usize, timeout: Duration) -> Duration {
+        let period = self.groups.get(group).map_or(Duration::ZERO, |wanted| wanted.period);
+        if period < REST_FROM { Duration::ZERO } else { timeout.min(period / 2) }
+    }
+
+    /// What had come is too old by now.
+    pub fn waits_no_more(&mut self, group: usize) {
+        if let Some(wanted) = self.groups.get_mut(group) {
+            wanted.waits = None;
+        }
     }
 
     /// Since when the group waits for the rest of its sentences, if it does.

@@ -55,12 +55,32 @@ async fn a_damaged_sentence_is_told_from_silence_and_is_not_the_trouble_of_anoth
     assert_eq!(driver.counters().timeouts, 0);
 }
 
+/// Wind and air in one group.
+fn both_sentences(path: &Path, timeout: Duration, period: Duration) -> Driver {
+    let of = |sentence: &str| Source { sentence: Some(sentence.into()), ..Source::field(1) };
+    let mut spec = spec(Device::default(), vec![point("wind", of("WIMWV")), point("air", of("WIMDA"))]);
+    spec.groups = vec![Group { period, points: vec![0, 1] }];
+    let port = PortSettings::new(path.display().to_string());
+    Driver::new(Arc::from("roof"), Link { port, timeout }, &[spec])
+}
+
+#[tokio::test]
+async fn of_sentences_with_rhythms_of_their_own_the_quicker_one_is_not_overwritten_while_it_waits() {
+    let pty = Pty::open().unwrap();
+    let mut driver = both_sentences(pty.path(), Duration::from_secs(60), Duration::from_millis(100));
+    driver.idle(in_millis(1)).await;
+    for n in 0..5 {
+        pty.write(format!("\r\n$WIMWV,{n}\r\n").as_bytes()).unwrap();
+        driver.idle(in_millis(30)).await;
+        assert_eq!(sample(&driver.poll(0, 0, Instant::now()).await, 0), good(f64::from(n)));
+    }
+}
+
 #[tokio::test]
 async fn what_has_come_of_a_group_waits_for_its_other_sentence_also_when_its_poll_is_cut_short() {
     let pty = Pty::open().unwrap();
-    let of = |sentence: &str| Source { sentence: Some(sentence.into()), ..Source::field(1) };
-    let both = vec![point("wind", of("WIMWV")), point("air", of("WIMDA"))];
-    let mut driver = patient_driver(pty.path(), Duration::from_secs(60), Device::default(), both);
+    let minute = Duration::from_secs(60);
+    let mut driver = both_sentences(pty.path(), minute, 10 * minute);
     driver.idle(in_millis(1)).await;
     pty.write(b"\r\n$WIMWV,3\r\n").unwrap();
     driver.idle(in_millis(30)).await;
@@ -75,10 +95,8 @@ async fn what_has_come_of_a_group_waits_for_its_other_sentence_also_when_its_pol
 #[tokio::test]
 async fn what_has_come_of_a_group_waits_for_its_other_sentence_one_time_out_and_no_more() {
     let pty = Pty::open().unwrap();
-    let of = |sentence: &str| Source { sentence: Some(sentence.into()), ..Source::field(1) };
-    let both = vec![point("wind", of("WIMWV")), point("air", of("WIMDA"))];
     let (timeout, nearly) = (Duration::from_millis(500), Duration::from_millis(450));
-    let mut driver = patient_driver(pty.path(), timeout, Device::default(), both);
+    let mut driver = both_sentences(pty.path(), timeout, Duration::from_secs(60));
     driver.idle(in_millis(1)).await;
     for cut in [true, false] {
         pty.write(b"\r\n$WIMWV,3\r\n").unwrap();
