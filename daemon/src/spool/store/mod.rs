@@ -67,7 +67,7 @@ pub struct Store {
     next_block: u64,
     next_event: i64,
     pages_max: u64,
-    /// For dead letters: a share of the cap; on a full disk that of the file, or what they take, for it costs none that is there.
+    /// For dead letters: a share of the cap; on a full disk that of the file, or what they take already.
     letters_pages: u64,
     /// That share is new: dead letters may be more.
     cut_letters: bool,

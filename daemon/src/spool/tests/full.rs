@@ -212,3 +212,44 @@ fn on_a_full_disk_letters_and_records_take_no_more_than_their_share_of_the_file(
     let (after, _) = store.pages().expect("readable");
     assert!(after < before + before / 4, "{before} pages became {after}");
 }
+
+#[test]
+fn records_that_come_back_and_go_for_want_of_room_do_not_count_as_waiting() {
+    let now = Instant::now();
+    let (away, directory) = (tempfile::tempdir().expect("one"), tempfile::tempdir().expect("another"));
+    let open = |directory: &Path| {
+        let roomy = SpoolSettings { bytes_max: Some(1 << 30), ..settings(directory) };
+        Stepped::open(roomy, Board::default(), || stamp(0), now).expect("opens")
+    };
+    let mut spool = open(away.path());
+    let first = spool.run;
+    for n in 0..2_000u64 {
+        let body = Body::Device { device: "meter".into(), answering: n.is_multiple_of(2) };
+        spool.record(body, stamp(0));
+        if n % 50 == 0 {
+            spool.turn(now);
+        }
+    }
+    spool.turn(now);
+    drop(spool);
+    aside::set_aside(&away.path().join(store::FILE), aside::QUARANTINE, first).expect("set aside");
+    let mut spool = open(directory.path());
+    for batch in store_big(&mut spool, 300, now) {
+        spool.confirm(&[Confirmed::from(&*batch)]);
+    }
+    spool.close(true, now + Duration::from_secs(20)).expect("closes");
+    std::fs::rename(away.path().join("quarantine"), directory.path().join("quarantine")).expect("moved");
+    let mut spool = open(directory.path());
+    feel_the_full_disk(directory.path(), &mut spool, now);
+    for turn in 2..400 {
+        spool.turn(now + Duration::from_secs(turn));
+    }
+    let counted = spool.shared.lock().events_waiting;
+    let file = rusqlite::Connection::open(directory.path().join(store::FILE)).expect("opens");
+    let sql = "SELECT count(*) FROM event WHERE sent = 0";
+    let there: i64 = file.query_row(sql, [], |row| row.get(0)).expect("readable");
+    assert!(
+        (100..1_000).contains(&there) && counted == there.cast_unsigned(),
+        "{there}, and {counted} counted"
+    );
+}

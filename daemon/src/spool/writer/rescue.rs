@@ -184,7 +184,10 @@ impl Writer {
                 if !letters.is_empty() || written.letters_gone > 0 {
                     self.count_letters();
                 }
-                self.shared.lock().events_waiting += written.event_ids.len() as u64;
+                let mut inner = self.shared.lock();
+                inner.events_waiting += written.event_ids.len() as u64;
+                inner.events_waiting = inner.events_waiting.saturating_sub(written.dropped);
+                drop(inner);
                 if let Some(newest) = written.event_ids.last() {
                     self.shared.newest_event.store(*newest, Ordering::Release);
                 }
