@@ -253,3 +253,45 @@ fn records_that_come_back_and_go_for_want_of_room_do_not_count_as_waiting() {
         "{there}, and {counted} counted"
     );
 }
+
+#[test]
+fn on_a_full_disk_a_burst_of_letters_and_records_makes_the_file_hardly_longer() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let roomy = SpoolSettings { bytes_max: Some(1 << 30), ..settings(directory.path()) };
+    let (mut life, shape) = (Life::begin(roomy, &schema::CURRENT), big_shape());
+    let poll = |life: &mut Life, n: u64| {
+        let batch = big(life.spool.run, n * 10, &shape);
+        life.store(&batch);
+        life.now += Duration::from_secs(1);
+        Confirmed::from(&*batch)
+    };
+    for n in 0..700 {
+        let name = poll(&mut life, n);
+        life.spool.confirm(&[name]);
+    }
+    let refused: Vec<_> = (700..760).map(|n| poll(&mut life, n)).collect();
+    feel_the_full_disk(directory.path(), &mut life.spool, life.now);
+    life.now += Duration::from_secs(2);
+    life.turn();
+    let pages = || {
+        let file = rusqlite::Connection::open(directory.path().join(store::FILE)).expect("opens");
+        file.query_row("PRAGMA page_count", [], |row| row.get::<_, i64>(0)).expect("readable")
+    };
+    let before = pages();
+    for n in 0..600u64 {
+        let body = Body::Device { device: "meter".into(), answering: n.is_multiple_of(2) };
+        life.spool.record(body, stamp(0));
+    }
+    for n in 760..900 {
+        let reply = tokio::sync::oneshot::channel().0;
+        let refused = refused.iter().skip((n % 60) as usize).take(5).copied().collect();
+        life.spool.tell(Command::DeadLetter { refused, reason: "no".into(), reply });
+        let name = poll(&mut life, n);
+        life.spool.confirm(&[name]);
+    }
+    // What the first of them finds is not yet freed; a reserve of 1 024 pages was.
+    assert!(pages() <= before + 16, "{before} pages became {}", pages());
+    let letters = life.board.read(|status| status.spool.dead_letters);
+    assert!(letters > 10, "{letters}: little by little");
+    assert_eq!(life.spool.committed().next_seq, 9_000, "readings are stored as before");
+}

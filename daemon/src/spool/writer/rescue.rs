@@ -184,10 +184,7 @@ impl Writer {
                 if !letters.is_empty() || written.letters_gone > 0 {
                     self.count_letters();
                 }
-                let mut inner = self.shared.lock();
-                inner.events_waiting += written.event_ids.len() as u64;
-                inner.events_waiting = inner.events_waiting.saturating_sub(written.dropped);
-                drop(inner);
+                self.count_records(&written);
                 if let Some(newest) = written.event_ids.last() {
                     self.shared.newest_event.store(*newest, Ordering::Release);
                 }
@@ -203,6 +200,12 @@ impl Writer {
                 Err((error, Some(next)))
             }
         }
+    }
+
+    fn count_records(&self, written: &store::Written) {
+        let mut inner = self.shared.lock();
+        let waiting = inner.events_waiting + written.event_ids.len() as u64;
+        inner.events_waiting = waiting.saturating_sub(written.dropped);
     }
 
     /// A block that waits is damaged while the rescue waits for room: nothing but this could keep it waiting for ever.

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::{Broken, Copied, RETRY_FIRST, Writer};
+use crate::model::Batch;
 use crate::model::event::GapCause;
 use crate::spool::SpoolError;
 use crate::spool::api::Confirmed;
@@ -14,7 +15,7 @@ use crate::spool::gaps::Gap;
 use crate::spool::inner::Inner;
 use crate::spool::ledger::Ledger;
 use crate::spool::store::{DeadLetter, StoreError, Trouble};
-use crate::spool::{copy, directory, enter, open, rescue};
+use crate::spool::{copy, directory, enter, open, rescue, schema};
 
 /// The longest pause between attempts to use a disk that failed: it is back within 60 s of its cause going away.
 const RETRY_MAX: Duration = Duration::from_secs(30);
@@ -24,6 +25,9 @@ const REFUSED_APART: Duration = Duration::from_secs(120);
 
 /// On a full disk a file does not grow, but for this: one that has just begun must hold something, and the reserve is given.
 const LEAST_ON_A_FULL_DISK: u64 = 256 * 1024;
+
+/// Pages that stay free there for the small tables.
+const FREE_ON_A_FULL_DISK: u64 = 12;
 
 /// A reserve for which there was no room is tried again after this.
 pub(in crate::spool) const RESERVE_AGAIN: Duration = Duration::from_secs(60);
@@ -259,6 +263,14 @@ impl Writer {
         (self.copied, self.copy_due) = (Some(state), self.now + again);
     }
 
+    /// How many bytes of letters, and how many of records, may go into one commit. On a full disk what is free in the file: more would make it longer in the log,
+    /// which then could never be written back, and would soon be full itself.
+    pub(super) fn room_beside(&self) -> u64 {
+        let Some(store) = self.store.as_ref().filter(|_| self.full) else { return u64::MAX };
+        let (used, count) = store.pages().unwrap_or_default();
+        count.saturating_sub(used + FREE_ON_A_FULL_DISK) / 2 * schema::PAGE_SIZE
+    }
+
     pub(super) fn dead_letter(&mut self, refused: &[Confirmed], reason: &str) -> Result<(), SpoolError> {
         let at_us = (self.shared.now)().wall_us;
         let Some(store) = &self.store else {
@@ -278,7 +290,22 @@ impl Writer {
             (inner.floor, stored)
         };
         batches.extend(open::find_batches(store, floor, stored).unwrap_or_default());
+        let mut room = self.room_beside();
+        room = self
+            .dead
+            .iter()
+            .fold(room, |room, letter| room.saturating_sub(letter_bytes(letter.batch.as_deref())));
         for one in refused {
+            if let Confirmed::Batch { run, seq, .. } = *one {
+                let Some(left) =
+                    room.checked_sub(letter_bytes(batches.get(&(run, seq)).map(|batch| &**batch)))
+                else {
+                    return Err(SpoolError::Unavailable(
+                        "the disk is full; it stays in the backlog".to_owned(),
+                    ));
+                };
+                room = left;
+            }
             let (name, batch) = match *one {
                 Confirmed::Batch { run, seq, n } => ((run, seq, n), batches.remove(&(run, seq))),
                 Confirmed::Event { run, number } => ((run, number, 0), None),
@@ -294,6 +321,12 @@ impl Writer {
         }
         Ok(())
     }
+}
+
+/// What a dead letter takes in the file, at most.
+fn letter_bytes(batch: Option<&Batch>) -> u64 {
+    let values = batch.map_or(0, |batch| batch.readings.text_bytes() as u64 + batch.n() * 18);
+    values * 5 / 4 + 1024
 }
 
 /// The books, of the present run no further than the records on the disk tell.

@@ -20,6 +20,12 @@ use crate::spool::store::{self, DeadLetter, RunUpdate, Store, StoreError, Work, 
 /// A commit takes at most this share of what the file may get.
 const WINDOW_SHARE: u64 = 8;
 
+/// A record takes at most about so much in the file.
+const RECORD_BYTES: u64 = 256;
+
+/// So many records go into a commit however full the disk is.
+const RECORDS_AT_ONCE: usize = 16;
+
 /// What one commit takes out of memory.
 #[derive(Debug, Default)]
 pub(super) struct Window {
@@ -133,6 +139,8 @@ impl Writer {
         let empty = std::mem::take(&mut self.emptying);
         let grown = std::mem::take(&mut self.growing);
         let mut window = Window { grown, dead, again, empty, ..Window::default() };
+        let records =
+            usize::try_from(self.room_beside() / RECORD_BYTES).unwrap_or(usize::MAX).max(RECORDS_AT_ONCE);
         let mut inner = self.shared.lock();
         let unsent = inner.settings.keep == Keep::Unsent;
         // Of long texts a window is one block nearly as long, and in a small spool others must fit beside it.
@@ -157,7 +165,8 @@ impl Writer {
             }
             inner.in_hand = window.kept.first().map(|kept| kept.at);
         }
-        window.events = inner.events.drain(..).collect();
+        let records = records.min(inner.events.len());
+        window.events = inner.events.drain(..records).collect();
         window.came = window.events.len();
         window
     }
