@@ -20,11 +20,11 @@ use crate::spool::store::{self, DeadLetter, RunUpdate, Store, StoreError, Work, 
 /// A commit takes at most this share of what the file may get.
 const WINDOW_SHARE: u64 = 8;
 
-/// A record takes at most about so much in the file.
-const RECORD_BYTES: u64 = 256;
+/// A record takes at most so much in the file, with its place in the index.
+const RECORD_BYTES: u64 = 512;
 
-/// So many records go into a commit however full the disk is.
-const RECORDS_AT_ONCE: usize = 16;
+/// So many go into a commit however full the disk is.
+const RECORDS_AT_ONCE: usize = 2;
 
 /// What one commit takes out of memory.
 #[derive(Debug, Default)]
