@@ -104,6 +104,15 @@ impl Stepped {
         self.writer.step(commands, now);
     }
 
+    /// A turn that is cut off after what the writer was told, before the rest of it.
+    #[cfg(test)]
+    pub(super) fn obey_only(&mut self) {
+        let commands: Vec<_> = self.shared.lock().commands.drain(..).collect();
+        for command in commands {
+            self.writer.obey(command);
+        }
+    }
+
     /// Whether files are being searched, the ring is being audited, or the disk is in trouble.
     pub fn busy(&self) -> bool {
         self.writer.busy()

@@ -294,3 +294,32 @@ fn on_a_full_disk_a_burst_of_letters_and_records_does_not_make_the_file_longer()
     assert!(letters > 10, "{letters}: little by little");
     assert_eq!(life.spool.committed().next_seq, 9_000, "readings are stored as before");
 }
+
+#[test]
+fn on_a_full_disk_the_end_of_a_run_is_said_with_the_commit_that_books_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let roomy = SpoolSettings { bytes_max: Some(1 << 30), ..settings(directory.path()) };
+    let (mut life, shape) = (Life::begin(roomy.clone(), &schema::CURRENT), big_shape());
+    let run = life.spool.run;
+    life.store(&big(run, 0, &shape));
+    feel_the_full_disk(directory.path(), &mut life.spool, life.now);
+    life.now += Duration::from_secs(2);
+    life.turn();
+    for n in 0..600u64 {
+        let body = Body::Device { device: "meter".into(), answering: n.is_multiple_of(2) };
+        life.spool.record(body, stamp(0));
+    }
+    let reply = tokio::sync::oneshot::channel().0;
+    life.spool.tell(Command::EndRun { reply });
+    // Killed in the middle of the turn, as soon as that is on the disk.
+    let commits = life.spool.committed().commits;
+    life.spool.obey_only();
+    assert_eq!(life.spool.committed().commits, commits + 1);
+    drop(life);
+    std::fs::remove_file(directory.path().join(NO_SPACE)).expect("there");
+    let mut next = Life::begin(roomy, &schema::CURRENT);
+    next.settle();
+    let events = next.waiting().1;
+    let end = |event: &Arc<Event>| matches!(event.body, Body::RunEnd { ended, .. } if ended == run);
+    assert_eq!(events.iter().filter(|event| end(event)).count(), 1, "{} records", events.len());
+}

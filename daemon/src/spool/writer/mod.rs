@@ -307,7 +307,7 @@ impl Writer {
             || self.has_expired(inner, now)
     }
 
-    fn obey(&mut self, command: Command) {
+    pub(super) fn obey(&mut self, command: Command) {
         match command {
             Command::Ping(reply) => {
                 // Who asked may have given up.

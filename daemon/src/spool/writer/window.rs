@@ -139,8 +139,9 @@ impl Writer {
         let empty = std::mem::take(&mut self.emptying);
         let grown = std::mem::take(&mut self.growing);
         let mut window = Window { grown, dead, again, empty, ..Window::default() };
-        let records =
-            usize::try_from(self.room_beside() / RECORD_BYTES).unwrap_or(usize::MAX).max(RECORDS_AT_ONCE);
+        // The end of the run goes with the books that tell it, and is the last of all.
+        let room = if self.run_ended { u64::MAX } else { self.room_beside() };
+        let records = usize::try_from(room / RECORD_BYTES).unwrap_or(usize::MAX).max(RECORDS_AT_ONCE);
         let mut inner = self.shared.lock();
         let unsent = inner.settings.keep == Keep::Unsent;
         // Of long texts a window is one block nearly as long, and in a small spool others must fit beside it.
