@@ -162,8 +162,7 @@ pub(super) fn enter(
     }
     let work = Work { events: &events, runs: &updates, mark: Some(&mark), ..Work::default() };
     let written = store.commit(&work)?;
-    let events_waiting =
-        (found.events_waiting + written.event_ids.len() as u64).saturating_sub(written.dropped);
+    let events_waiting = written.records_waiting(found.events_waiting);
     Ok(Adopted { ledger, mark, events_waiting, clocks: found.clocks, salvage })
 }
 

@@ -91,3 +91,11 @@ pub struct Written {
     /// Dead letters that had to go.
     pub letters_gone: u64,
 }
+
+impl Written {
+    /// How many records on disk wait after this commit, of so many before it.
+    pub fn records_waiting(&self, before: u64) -> u64 {
+        let more = before + self.event_ids.len() as u64 + self.again;
+        more.saturating_sub(self.sent + self.dropped)
+    }
+}

@@ -204,8 +204,7 @@ impl Writer {
 
     fn count_records(&self, written: &store::Written) {
         let mut inner = self.shared.lock();
-        let waiting = inner.events_waiting + written.event_ids.len() as u64;
-        inner.events_waiting = waiting.saturating_sub(written.dropped);
+        inner.events_waiting = written.records_waiting(inner.events_waiting);
     }
 
     /// A block that waits is damaged while the rescue waits for room: nothing but this could keep it waiting for ever.

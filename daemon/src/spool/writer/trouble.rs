@@ -263,8 +263,8 @@ impl Writer {
         (self.copied, self.copy_due) = (Some(state), self.now + again);
     }
 
-    /// How many bytes of letters, and how many of records, may go into one commit. On a full disk what is free in the file: more would make it longer in the log,
-    /// which then could never be written back, and would soon be full itself.
+    /// How many bytes of letters, and how many of records, may go into one commit. On a full disk half of what is free in the file
+    /// each: more would make it longer in the log, which then could never be written back, and would soon be full itself.
     pub(super) fn room_beside(&self) -> u64 {
         let Some(store) = self.store.as_ref().filter(|_| self.full) else { return u64::MAX };
         let (used, count) = store.pages().unwrap_or_default();
@@ -290,11 +290,8 @@ impl Writer {
             (inner.floor, stored)
         };
         batches.extend(open::find_batches(store, floor, stored).unwrap_or_default());
-        let mut room = self.room_beside();
-        room = self
-            .dead
-            .iter()
-            .fold(room, |room, letter| room.saturating_sub(letter_bytes(letter.batch.as_deref())));
+        let taken = self.dead.iter().map(|letter| letter_bytes(letter.batch.as_deref())).sum();
+        let mut room = self.room_beside().saturating_sub(taken);
         for one in refused {
             if let Confirmed::Batch { run, seq, .. } = *one {
                 let Some(left) =

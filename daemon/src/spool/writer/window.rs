@@ -145,8 +145,8 @@ impl Writer {
         let mut inner = self.shared.lock();
         let unsent = inner.settings.keep == Keep::Unsent;
         // Of long texts a window is one block nearly as long, and in a small spool others must fit beside it.
-        let room = self.store.as_ref().map_or(self.bytes_max, Store::bytes_max);
-        let most = WINDOW_BYTES.min(usize::try_from(room / WINDOW_SHARE).unwrap_or(usize::MAX));
+        let length = self.store.as_ref().map_or(self.bytes_max, Store::bytes_max);
+        let most = WINDOW_BYTES.min(usize::try_from(length / WINDOW_SHARE).unwrap_or(usize::MAX));
         if inner.due(now) || !self.flushes.is_empty() || inner.closed {
             let (mut readings, mut bytes) = (0, 0);
             while let Some(kept) = inner.ring.front() {
@@ -253,9 +253,8 @@ impl Writer {
         inner.bytes -= window.kept.iter().map(|kept| kept.bytes).sum::<usize>();
         (inner.in_hand, inner.passed) = (None, false);
         inner.recorded();
-        inner.events_waiting += written.event_ids.len() as u64 + written.again;
+        inner.events_waiting = written.records_waiting(inner.events_waiting);
         self.resent_records += written.again;
-        inner.events_waiting = inner.events_waiting.saturating_sub(written.sent + written.dropped);
         for name in &window.sent {
             inner.sent.remove(name);
         }
