@@ -232,6 +232,9 @@ pub(super) fn take_reserve(directory: &Path) -> bool {
     if path.metadata().is_ok_and(|metadata| metadata.len() == bytes) {
         return true;
     }
+    if space(directory).is_some_and(|space| space < bytes) {
+        return false;
+    }
     // `off_t` has 32 bits on armhf.
     let length = bytes.try_into().unwrap_or_default();
     let taken = File::create(&path).and_then(|file| Ok(nix::fcntl::posix_fallocate(&file, 0, length)?));
@@ -302,9 +305,9 @@ pub(super) fn give_searched(directory: &Path, is_full: impl Fn(&Path) -> bool) {
     }
 }
 
-/// Gives the reserve free.
-pub(super) fn give_reserve(directory: &Path) {
-    drop(fs::remove_file(directory.join(RESERVE.0)));
+/// Gives the reserve free. `false`: there is none.
+pub(super) fn give_reserve(directory: &Path) -> bool {
+    fs::remove_file(directory.join(RESERVE.0)).is_ok()
 }
 
 /// What a path points at: device and inode.

@@ -45,7 +45,7 @@
 //! There is no index by number: since numbers ascend around the circle, any block is found by bisection.
 
 use std::ffi::c_int;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::hooks::Wal;
@@ -63,6 +63,9 @@ pub const PAGE_SIZE: u64 = 1024;
 
 /// The log is written back into the file at this length. Bigger saves nothing: blocks are written once.
 pub const CHECKPOINT_BYTES: u64 = 512 * 1024;
+
+/// ... and on a full disk from this.
+const CHECKPOINT_BYTES_EARLY: u64 = 128 * 1024;
 
 /// ... and never kept longer than this.
 const LOG_BYTES_MAX: u64 = 8 * 1024 * 1024;
@@ -115,6 +118,7 @@ pub struct WriteBack(Arc<Seen>);
 #[derive(Debug, Default)]
 struct Seen {
     frames: AtomicU64,
+    early: AtomicBool,
     failed: Mutex<Option<rusqlite::Error>>,
 }
 
@@ -129,12 +133,18 @@ impl WriteBack {
         self.0.frames.load(Ordering::Relaxed) * (PAGE_SIZE + 24)
     }
 
+    /// Whether the log is written back while most of its length is free: on a full disk a commit has to fit into what is left of it.
+    pub fn set_early(&self, early: bool) {
+        self.0.early.store(early, Ordering::Relaxed);
+    }
+
     /// After a commit that made the log long: writes it back into the file. What goes wrong with that is an error of the commit,
     /// although it is in the log; the caller opens anew and takes it out again.
     fn write_back(&self, log: &mut Wal, pages: c_int) {
         let frames = u64::try_from(pages).unwrap_or_default();
         self.0.frames.store(frames, Ordering::Relaxed);
-        if frames < CHECKPOINT_BYTES / PAGE_SIZE {
+        let early = self.0.early.load(Ordering::Relaxed);
+        if frames < if early { CHECKPOINT_BYTES_EARLY } else { CHECKPOINT_BYTES } / PAGE_SIZE {
             return;
         }
         let failed = log.checkpoint().err();

@@ -40,7 +40,7 @@ pub enum StoreError {
     #[error("what has to make room is on its way to the server")]
     OnTheWire,
     /// The disk is full, and everything in the spool still waits to be sent.
-    #[error("the disk is full, and everything stored still waits to be sent")]
+    #[error("the disk is full, and nothing that is stored can go for it")]
     NoSpace,
 }
 

@@ -33,7 +33,7 @@ pub use tables::{
     sent_clocks, told_of,
 };
 pub use work::{DeadLetter, RunUpdate, Work, Written};
-use write::{Writing, cut_letters, name_log, put_again, put_dead, put_events, put_runs, small_pages};
+use write::{Writing, beside, cut_letters, name_log, put_again, put_dead, put_events, put_runs, small_pages};
 
 /// Name of the file in the state directory.
 pub const FILE: &str = "spool.db";
@@ -67,6 +67,8 @@ pub struct Store {
     next_block: u64,
     next_event: i64,
     pages_max: u64,
+    /// The disk is full: what would make the file longer could be written into the log, and never back into the file.
+    keeps_length: bool,
     /// For dead letters: a share of the cap; on a full disk that of the file, or what they take already.
     letters_pages: u64,
     /// That share is new: dead letters may be more.
@@ -151,6 +153,7 @@ impl Store {
             next_block: ring.map_or(1, |ring| ring.newest.number + 1).max(found.mark.floor).max(1),
             next_event: found.newest_event + 1,
             pages_max: bytes_max / page_size,
+            keeps_length: false,
             letters_pages: small_pages(bytes_max / page_size),
             cut_letters: true,
             log_is_long: false,
@@ -203,6 +206,8 @@ impl Store {
         let page_size: i64 = self.connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
         self.pages_max = bytes_max / page_size.cast_unsigned().max(512);
         (self.letters_pages, self.cut_letters) = (small_pages(self.pages_max), true);
+        self.keeps_length = false;
+        self.write_back.set_early(false);
         Ok(())
     }
 
@@ -210,6 +215,8 @@ impl Store {
     pub fn keep_length(&mut self, least: u64) -> Result<(), StoreError> {
         let (_, count) = self.pages()?;
         self.pages_max = self.pages_max.min(count.max(least / schema::PAGE_SIZE));
+        self.keeps_length = true;
+        self.write_back.set_early(true);
         let sql = "SELECT coalesce(sum(length(head) + length(body) + length(reason)), 0) FROM dead";
         let there = one(&self.connection, sql)?.div_ceil(schema::PAGE_SIZE);
         self.letters_pages = self.letters_pages.min(small_pages(self.pages_max).max(there));
@@ -308,6 +315,8 @@ impl Store {
         log_begins: bool,
         shapes: &mut Vec<u32>,
     ) -> Result<Written, StoreError> {
+        // Not within the transaction: one that begins by reading does not wait for others.
+        let most = if self.keeps_length { Some(self.pages_max.max(self.pages()?.1)) } else { None };
         let mut writing = Writing {
             transaction: self.connection.unchecked_transaction()?,
             dictionary: &mut self.dictionary,
@@ -335,6 +344,9 @@ impl Store {
             writing.shapes(std::slice::from_ref(batch), shapes)?;
         }
         writing.blocks((work.batches, work.apart), &mut written)?;
+        if let Some(most) = most {
+            writing.free(beside(work), most)?;
+        }
         let transaction = &writing.transaction;
         let mut next_event = self.next_event;
         put_events(transaction, (work, small_pages(self.pages_max)), &mut next_event, &mut written)?;
@@ -345,6 +357,11 @@ impl Store {
             written.letters_gone = cut_letters(transaction, self.letters_pages)?;
         }
         let Writing { transaction, ring, next_block, .. } = writing;
+        if let Some(most) = most
+            && pages_in_file(&transaction)? > most
+        {
+            return Err(StoreError::NoSpace);
+        }
         transaction.commit()?;
         self.write_back.outcome()?;
         (self.ring, self.next_block, self.next_event) = (ring, next_block, next_event);

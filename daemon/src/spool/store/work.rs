@@ -35,6 +35,14 @@ pub struct DeadLetter {
     pub batch: Option<Arc<Batch>>,
 }
 
+impl DeadLetter {
+    /// What it takes in the file, at most.
+    pub fn bytes_at_most(&self) -> u64 {
+        let values = |batch: &Arc<Batch>| batch.readings.text_bytes() as u64 + batch.n() * 18;
+        self.batch.as_ref().map_or(0, values) * 5 / 4 + self.reason.len() as u64 + 256
+    }
+}
+
 /// What one commit writes.
 #[derive(Debug, Default)]
 pub struct Work<'a> {

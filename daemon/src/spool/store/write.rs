@@ -37,6 +37,12 @@ const EVENTS_A_PAGE: u64 = 5;
 /// step by step.
 const GIVE_UP_MAX: usize = 64;
 
+/// What a row takes beside its text, with its place in the index.
+const ROW_BYTES: usize = 64;
+
+/// Pages for what a commit changes in place, and for a row's part in trees and indices.
+const SMALL_CHANGES: u64 = 12;
+
 /// A transaction that writes blocks.
 pub(super) struct Writing<'a> {
     pub(super) transaction: Transaction<'a>,
@@ -150,15 +156,37 @@ impl Writing<'_> {
     pub(super) fn expire(&mut self, below: u64) -> Result<(), StoreError> {
         for _ in 0..GIVE_UP_MAX {
             let Some(ring) = self.ring else { break };
-            // The newest stays: it tells how far its run came, and numbers go on from it.
-            if ring.oldest.number >= below.min(self.floor) || ring.oldest == ring.newest {
+            if !self.delete_oldest(ring, below.min(self.floor))? {
                 break;
             }
-            let Some(oldest) = self.after(ring.oldest.place)? else { break };
-            self.transaction.execute("DELETE FROM block WHERE place = ?1", [ring.oldest.place])?;
-            self.ring = Some(Extent { oldest, ..ring });
         }
         Ok(())
+    }
+
+    /// Where the file must not grow the small tables take the pages of settled blocks, too: deletes the oldest until so many bytes more
+    /// fit into so many pages, or none is left.
+    pub(super) fn free(&mut self, bytes: u64, most: u64) -> Result<(), StoreError> {
+        // At worst their pages are half full.
+        let need = bytes / (schema::PAGE_SIZE / 2) + SMALL_CHANGES;
+        while pages(&self.transaction)?.0 + need > most {
+            let Some(ring) = self.ring else { break };
+            if !self.delete_oldest(ring, self.floor)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// `false`: it stays.
+    fn delete_oldest(&mut self, ring: Extent, below: u64) -> Result<bool, StoreError> {
+        // The newest stays: it tells how far its run came, and numbers go on from it.
+        if ring.oldest.number >= below || ring.oldest == ring.newest {
+            return Ok(false);
+        }
+        let Some(oldest) = self.after(ring.oldest.place)? else { return Ok(false) };
+        self.transaction.execute("DELETE FROM block WHERE place = ?1", [ring.oldest.place])?;
+        self.ring = Some(Extent { oldest, ..ring });
+        Ok(true)
     }
 
     fn newest(&mut self, newest: Spot) -> Spot {
@@ -192,6 +220,16 @@ fn cut(batches: &[Arc<Batch>], apart: bool) -> usize {
         batch.run == batches[0].run && ascends && readings <= READINGS_MAX
     };
     batches.iter().take_while(fits).count().max(1)
+}
+
+/// How many bytes a commit takes beside its blocks, at most.
+pub(super) fn beside(work: &Work<'_>) -> u64 {
+    let rows = work.events.len() + work.runs.len() + work.grown.len();
+    let events = work.events.iter().chain(work.grown.iter().map(|(_, event)| event));
+    let events: usize = events.map(|event| event_text(event).len()).sum();
+    let books: usize = work.runs.iter().map(|update| books_text(update.run, &update.books).len()).sum();
+    let letters: u64 = work.dead.iter().chain(work.dead_before).map(DeadLetter::bytes_at_most).sum();
+    (rows * ROW_BYTES + events + books) as u64 + letters
 }
 
 /// How many pages a kind of row beside the readings may take.

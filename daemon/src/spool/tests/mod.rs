@@ -67,6 +67,7 @@ mod disk;
 mod faults;
 mod folded;
 mod full;
+mod full_length;
 mod gaps;
 mod landed;
 mod late;

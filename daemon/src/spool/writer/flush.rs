@@ -1,8 +1,8 @@
 //! Who waits until something is stored.
 //!
-//! A flush is about what was numbered and recorded before it was asked. Each commit takes all records and all losses that are not
-//! recorded yet, and readings in the order of their numbers: so it is answered by the first commit that begins after it
-//! and leaves none of its readings behind. A plant that goes on meanwhile does not hold it up.
+//! A flush is about what was numbered and recorded before it was asked. Each commit takes all losses that are not recorded yet, all records (on a
+//! full disk some) and readings in the order of their numbers: so it is answered by the first commit that begins after it and leaves none of its readings
+//! behind, nor there a record. A plant that goes on meanwhile does not hold it up.
 
 use std::time::Instant;
 
@@ -30,7 +30,13 @@ impl Writer {
 
     /// After a commit.
     pub(super) fn answer_flushes(&mut self) {
-        let left = self.shared.lock().ring.front().map(|kept| kept.batch.seq);
+        let inner = self.shared.lock();
+        if self.full && !inner.events.is_empty() {
+            // There a commit takes a few.
+            return;
+        }
+        let left = inner.ring.front().map(|kept| kept.batch.seq);
+        drop(inner);
         for flush in self.flushes.extract_if(.., |flush| left.is_none_or(|seq| flush.next_seq <= seq)) {
             // Who asked may have given up.
             let _ = flush.reply.send(Ok(()));

@@ -34,7 +34,7 @@ impl Writer {
         window.folded.clear();
         let Some(mut told) = told else { return };
         self.fold_due = self.now + FOLD_EVERY;
-        told.extend(window.events.iter().filter_map(|event| event.body.about()));
+        told.extend(window.events.iter().chain(&inner.events).filter_map(|event| event.body.about()));
         window.folded = done(inner).filter(|run| !told.contains(run)).collect();
     }
 }

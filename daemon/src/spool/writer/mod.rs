@@ -27,15 +27,14 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::SpoolError;
 use super::inner::Inner;
 use super::meter::Meter;
-use super::open;
 use super::records::Mark;
 use super::rescue::{Rescue, Searched};
 use super::ring::Spot;
 use super::shared::{Command, Shared};
 use super::store::{DeadLetter, Letters, Store, StoreError, Trouble};
+use super::{SpoolError, directory, open};
 use crate::model::RunId;
 use crate::model::event::Event;
 use audit::Audit;
@@ -119,6 +118,7 @@ pub(super) struct Writer {
     /// The run end is written; nothing is numbered any more.
     run_ended: bool,
     flushes: Vec<Flush>,
+    /// Refused messages, booked as lost; they are stored with the next commits.
     dead: Vec<DeadLetter>,
     /// Dead letters in the file.
     letters_kept: Letters,
@@ -136,6 +136,8 @@ pub(super) struct Writer {
     damaged_us: i64,
     /// Folders whose outcome is to be committed before they are marked.
     searched: Vec<Searched>,
+    /// What a rescue has found out waits for a commit.
+    outcome: bool,
     auditing: Option<Audit>,
     /// Damaged blocks whose loss goes to disk with the next commit.
     emptying: Vec<Spot>,
@@ -201,6 +203,7 @@ impl Writer {
             rescue_due: now,
             damaged_us: 0,
             searched: Vec::new(),
+            outcome: false,
             auditing: None,
             emptying: Vec::new(),
             unread: false,
@@ -231,6 +234,11 @@ impl Writer {
     /// Before the first step.
     pub(super) fn begin(&mut self) {
         self.stands_on();
+        if self.reserve_due.is_some() && directory::is_full(self.directory()) {
+            // A life before this one has felt it.
+            self.full = true;
+            self.obey_the_cap();
+        }
         self.keep_copy(true);
         self.show();
     }
@@ -351,6 +359,8 @@ impl Writer {
             }
             Command::EndRun { reply } => {
                 if !self.run_ended && self.store.is_some() {
+                    // Its end is the last of its records, and they may be more than one commit takes.
+                    while !self.shared.lock().events.is_empty() && self.commit_window(self.now, None) {}
                     self.end_run();
                     self.commit_window(self.now, Some(2));
                 }

@@ -52,7 +52,7 @@ impl Writer {
         match self.rescue_on(&mut rescue) {
             Ok(true) => {
                 self.searched = rescue.finish(&mut self.shared.lock(), (self.shared.now)());
-                self.books_due = self.now;
+                (self.outcome, self.books_due) = (true, self.now);
             }
             Ok(false) => self.rescue = Some(rescue),
             Err((error, undo_from)) => {

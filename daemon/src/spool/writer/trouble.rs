@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::{Broken, Copied, RETRY_FIRST, Writer};
-use crate::model::Batch;
 use crate::model::event::GapCause;
 use crate::spool::SpoolError;
 use crate::spool::api::Confirmed;
@@ -15,7 +14,7 @@ use crate::spool::gaps::Gap;
 use crate::spool::inner::Inner;
 use crate::spool::ledger::Ledger;
 use crate::spool::store::{DeadLetter, StoreError, Trouble};
-use crate::spool::{copy, directory, enter, open, rescue, schema};
+use crate::spool::{copy, directory, enter, open, rescue};
 
 /// The longest pause between attempts to use a disk that failed: it is back within 60 s of its cause going away.
 const RETRY_MAX: Duration = Duration::from_secs(30);
@@ -25,9 +24,6 @@ const REFUSED_APART: Duration = Duration::from_secs(120);
 
 /// On a full disk a file does not grow, but for this: one that has just begun must hold something, and the reserve is given.
 const LEAST_ON_A_FULL_DISK: u64 = 256 * 1024;
-
-/// Pages that stay free there for the small tables.
-const FREE_ON_A_FULL_DISK: u64 = 12;
 
 /// A reserve for which there was no room is tried again after this.
 pub(in crate::spool) const RESERVE_AGAIN: Duration = Duration::from_secs(60);
@@ -62,8 +58,8 @@ impl Writer {
         if trouble == Trouble::Full {
             self.full = true;
             directory::give_searched(self.directory(), directory::is_full);
-            directory::give_reserve(self.directory());
         }
+        let given = trouble == Trouble::Full && directory::give_reserve(self.directory());
         // An attempt that only reopened the file has not healed anything.
         let before = self.broken.take().or_else(|| self.proving.take());
         if before.as_ref().is_none_or(|before| before.state != state) {
@@ -72,6 +68,8 @@ impl Writer {
         // What has to go out of the way goes at once, but not again and again on a disk that damages every file.
         let lately = |at: Instant| now.saturating_duration_since(at) < RETRY_MAX * 2;
         let at_once = trouble.folder().is_some() && !self.set_aside.is_some_and(lately);
+        // Before another program takes what was the reserve.
+        let at_once = at_once || (given && before.is_none());
         let pause = before.as_ref().map_or(RETRY_FIRST, |before| before.pause);
         // What may have to be undone is what the first failure left: later ones did not get that far.
         let undo_from = before.and_then(|before| before.undo_from).or(undo_from);
@@ -263,14 +261,6 @@ impl Writer {
         (self.copied, self.copy_due) = (Some(state), self.now + again);
     }
 
-    /// How many bytes of letters, and how many of records, may go into one commit. On a full disk half of what is free in the file
-    /// each: more would make it longer in the log, which then could never be written back, and would soon be full itself.
-    pub(super) fn room_beside(&self) -> u64 {
-        let Some(store) = self.store.as_ref().filter(|_| self.full) else { return u64::MAX };
-        let (used, count) = store.pages().unwrap_or_default();
-        count.saturating_sub(used + FREE_ON_A_FULL_DISK) / 2 * schema::PAGE_SIZE
-    }
-
     pub(super) fn dead_letter(&mut self, refused: &[Confirmed], reason: &str) -> Result<(), SpoolError> {
         let at_us = (self.shared.now)().wall_us;
         let Some(store) = &self.store else {
@@ -290,19 +280,7 @@ impl Writer {
             (inner.floor, stored)
         };
         batches.extend(open::find_batches(store, floor, stored).unwrap_or_default());
-        let taken = self.dead.iter().map(|letter| letter_bytes(letter.batch.as_deref())).sum();
-        let mut room = self.room_beside().saturating_sub(taken);
         for one in refused {
-            if let Confirmed::Batch { run, seq, .. } = *one {
-                let Some(left) =
-                    room.checked_sub(letter_bytes(batches.get(&(run, seq)).map(|batch| &**batch)))
-                else {
-                    return Err(SpoolError::Unavailable(
-                        "the disk is full; it stays in the backlog".to_owned(),
-                    ));
-                };
-                room = left;
-            }
             let (name, batch) = match *one {
                 Confirmed::Batch { run, seq, n } => ((run, seq, n), batches.remove(&(run, seq))),
                 Confirmed::Event { run, number } => ((run, number, 0), None),
@@ -318,12 +296,6 @@ impl Writer {
         }
         Ok(())
     }
-}
-
-/// What a dead letter takes in the file, at most.
-fn letter_bytes(batch: Option<&Batch>) -> u64 {
-    let values = batch.map_or(0, |batch| batch.readings.text_bytes() as u64 + batch.n() * 18);
-    values * 5 / 4 + 1024
 }
 
 /// The books, of the present run no further than the records on the disk tell.

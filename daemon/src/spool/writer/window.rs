@@ -20,11 +20,9 @@ use crate::spool::store::{self, DeadLetter, RunUpdate, Store, StoreError, Work, 
 /// A commit takes at most this share of what the file may get.
 const WINDOW_SHARE: u64 = 8;
 
-/// A record takes at most so much in the file, with its place in the index.
-const RECORD_BYTES: u64 = 512;
-
-/// So many go into a commit however full the disk is.
-const RECORDS_AT_ONCE: usize = 2;
+/// On a full disk a commit has to fit into the log as it is: bytes of readings in memory, of letters, and records.
+const BYTES_ON_A_FULL_DISK: usize = 128 * 1024;
+const RECORDS_ON_A_FULL_DISK: usize = 64;
 
 /// What one commit takes out of memory.
 #[derive(Debug, Default)]
@@ -135,18 +133,19 @@ impl Writer {
 
     /// Takes the window out of the shared state.
     fn take(&mut self, now: Instant) -> Window {
-        let (dead, again) = (std::mem::take(&mut self.dead), std::mem::take(&mut self.again));
+        let (dead, again) = (self.take_letters(), std::mem::take(&mut self.again));
         let empty = std::mem::take(&mut self.emptying);
         let grown = std::mem::take(&mut self.growing);
         let mut window = Window { grown, dead, again, empty, ..Window::default() };
-        // The end of the run goes with the books that tell it, and is the last of all.
-        let room = if self.run_ended { u64::MAX } else { self.room_beside() };
-        let records = usize::try_from(room / RECORD_BYTES).unwrap_or(usize::MAX).max(RECORDS_AT_ONCE);
+        // The end of the run, and what a rescue has found out, go with the books that tell them.
+        let bounded = self.full && !self.run_ended && !self.outcome;
+        let records = if bounded { RECORDS_ON_A_FULL_DISK } else { usize::MAX };
         let mut inner = self.shared.lock();
         let unsent = inner.settings.keep == Keep::Unsent;
         // Of long texts a window is one block nearly as long, and in a small spool others must fit beside it.
         let length = self.store.as_ref().map_or(self.bytes_max, Store::bytes_max);
-        let most = WINDOW_BYTES.min(usize::try_from(length / WINDOW_SHARE).unwrap_or(usize::MAX));
+        let most = if self.full { BYTES_ON_A_FULL_DISK } else { WINDOW_BYTES };
+        let most = most.min(usize::try_from(length / WINDOW_SHARE).unwrap_or(usize::MAX));
         if inner.due(now) || !self.flushes.is_empty() || inner.closed {
             let (mut readings, mut bytes) = (0, 0);
             while let Some(kept) = inner.ring.front() {
@@ -170,6 +169,19 @@ impl Writer {
         window.events = inner.events.drain(..records).collect();
         window.came = window.events.len();
         window
+    }
+
+    /// The letters of this commit, at least one. On a full disk those that are left follow with the next: what was refused before the
+    /// disk was felt to be full may be more than the log takes.
+    fn take_letters(&mut self) -> Vec<DeadLetter> {
+        let mut room = if self.full { BYTES_ON_A_FULL_DISK as u64 } else { u64::MAX };
+        let fits = |letter: &&DeadLetter| {
+            let left = room.checked_sub(letter.bytes_at_most());
+            room = left.unwrap_or_default();
+            left.is_some()
+        };
+        let many = self.dead.iter().take_while(fits).count().max(1).min(self.dead.len());
+        self.dead.drain(..many).collect()
     }
 
     fn write(&mut self, store: &mut Store, window: &Window, floor: u64) -> Result<Written, StoreError> {
@@ -226,9 +238,12 @@ impl Writer {
         if let Some(mark) = window.mark {
             self.mark = mark;
         }
-        for reply in self.letters.drain(..) {
-            // Who asked may have given up; the letter is stored all the same.
-            let _ = reply.send(Ok(()));
+        self.outcome = false;
+        if self.dead.is_empty() {
+            for reply in self.letters.drain(..) {
+                // Who asked may have given up; the letter is stored all the same.
+                let _ = reply.send(Ok(()));
+            }
         }
         if !window.dead.is_empty() || written.letters_gone > 0 {
             self.count_letters();
@@ -323,7 +338,7 @@ impl Writer {
         if window.books {
             self.books_due = self.now;
         }
-        self.dead = window.dead;
+        self.dead.splice(..0, window.dead);
         self.again = window.again;
         self.emptying = window.empty;
         let passed = std::mem::take(&mut inner.passed);

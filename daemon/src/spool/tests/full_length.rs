@@ -1,0 +1,228 @@
+//! On a full disk the file keeps its length: what made it longer in the log could never be written back, and nothing would be stored any more.
+
+use super::full::{NO_SPACE, feel_the_full_disk};
+use super::taken_back::Life;
+use super::*;
+use crate::spool::shared::Command;
+use crate::spool::{aside, schema};
+
+fn roomy(directory: &Path) -> SpoolSettings {
+    SpoolSettings { bytes_max: Some(1 << 30), ..settings(directory) }
+}
+
+/// One poll, stored.
+fn poll(life: &mut Life, n: u64, shape: &Arc<Shape>) -> Confirmed {
+    let batch = big(life.spool.run, n * 10, shape);
+    life.store(&batch);
+    life.now += Duration::from_secs(1);
+    Confirmed::from(&*batch)
+}
+
+fn polls(life: &mut Life, polls: std::ops::Range<u64>, shape: &Arc<Shape>) {
+    for n in polls {
+        let name = poll(life, n, shape);
+        life.spool.confirm(&[name]);
+    }
+}
+
+fn records(life: &Life, many: u64) {
+    for n in 0..many {
+        let body = Body::Device { device: "meter".into(), answering: n.is_multiple_of(2) };
+        life.spool.record(body, stamp(0));
+    }
+}
+
+fn length(directory: &Path) -> i64 {
+    let file = rusqlite::Connection::open(directory.join(store::FILE)).expect("opens");
+    file.query_row("PRAGMA page_count", [], |row| row.get(0)).expect("readable")
+}
+
+/// 700 polls of which all is confirmed, then `before`; the disk is felt to be full, `burst` comes, and 200 polls more: they are stored, in
+/// a file as long as it was. `burst` gives the number of the next poll.
+fn keeps_its_length<T>(before: impl FnOnce(&mut Life) -> T, burst: impl FnOnce(&mut Life, T) -> u64) -> Life {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut life, shape) = (Life::begin(roomy(directory.path()), &schema::CURRENT), big_shape());
+    polls(&mut life, 0..700, &shape);
+    let what = before(&mut life);
+    feel_the_full_disk(directory.path(), &mut life.spool, life.now);
+    life.now += Duration::from_secs(2);
+    life.turn();
+    let long = length(directory.path());
+    let next = burst(&mut life, what);
+    life.turn();
+    polls(&mut life, next..next + 200, &shape);
+    assert_eq!(length(directory.path()), long);
+    assert_eq!(life.spool.committed().next_seq, (next + 200) * 10);
+    life
+}
+
+fn refuse(life: &Life, one: Confirmed) {
+    let reply = tokio::sync::oneshot::channel().0;
+    life.spool.tell(Command::DeadLetter { refused: vec![one], reason: "not authorized".into(), reply });
+}
+
+#[test]
+fn with_many_records_between_two_polls() {
+    keeps_its_length(
+        |_| (),
+        |life, ()| {
+            records(life, 300);
+            life.turn();
+            700
+        },
+    );
+}
+
+#[test]
+fn with_many_losses_at_once() {
+    keeps_its_length(
+        |_| (),
+        |life, ()| {
+            let run = life.spool.run;
+            for n in 700..1_600 {
+                let (first, next) = (n * 10, n * 10 + 10);
+                if n % 2 == 0 {
+                    life.spool.shared.lock().lose(run, first, next, GapCause::Overflow);
+                } else {
+                    life.spool.confirm(&[Confirmed::Batch { run, seq: first, n: 10 }]);
+                }
+            }
+            1_600
+        },
+    );
+}
+
+#[test]
+fn with_many_refused_records() {
+    let life = keeps_its_length(
+        |life| {
+            records(life, 600);
+            life.turn();
+            life.waiting().1.iter().map(|event| Confirmed::from(&**event)).collect::<Vec<_>>()
+        },
+        |life, waiting| {
+            assert!(waiting.len() >= 600);
+            for one in waiting {
+                refuse(life, one);
+            }
+            700
+        },
+    );
+    assert!(life.board.read(|status| status.spool.records_refused) >= 600);
+}
+
+#[test]
+fn with_letters_that_were_taken_before_it_was_felt_and_are_more_than_the_log_takes() {
+    let shape = big_shape();
+    let life = keeps_its_length(
+        |life| (700..900).map(|n| poll(life, n, &shape)).collect::<Vec<_>>(),
+        |life, refused| {
+            for one in refused {
+                refuse(life, one);
+            }
+            let commits = life.spool.committed().commits;
+            life.turn();
+            assert!(life.spool.committed().commits > commits + 2, "a few with each");
+            900
+        },
+    );
+    let books = life.spool.books_of(life.spool.run).expect("there");
+    assert_eq!(books.losses.dead_lettered, 2_000);
+}
+
+#[test]
+fn with_a_letter_as_long_as_a_batch_may_be() {
+    let (points, texts) = (500, super::shape("plc", &[ValueKind::Text; 500]));
+    let life = keeps_its_length(
+        |life| {
+            let sample = Sample::good(Value::Text("x".repeat(24).into()));
+            let readings = (0..points).map(|point| Reading { point, sample: sample.clone() }).collect();
+            let (run, seq) = (life.spool.run, 7_000);
+            let long = Arc::new(Batch { run, seq, prev: None, stamp: stamp(seq), shape: texts, readings });
+            life.store(&long);
+            Confirmed::from(&*long)
+        },
+        |life, long| {
+            life.spool.dead_letter(vec![long], "too long", life.now).expect("stored");
+            750
+        },
+    );
+    assert_eq!(life.board.read(|status| status.spool.dead_letters), 1);
+}
+
+#[test]
+fn with_nothing_that_could_make_room_for_it_a_commit_fails_and_leaves_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut store, _) =
+        store::Store::open(&directory.path().join(store::FILE), 1 << 30, "x").expect("opens");
+    let (run, shape) = (RunId { counter: 1, random: 1 }, big_shape());
+    let batches: Vec<_> = (0..200).map(|n| big(run, n * 10, &shape)).collect();
+    store.commit(&store::Work { batches: &batches, ..store::Work::default() }).expect("stored");
+    store.keep_length(0).expect("taken");
+    let long = length(directory.path());
+    let body = Body::Device { device: "meter".into(), answering: true };
+    let events: Vec<_> =
+        (0..400).map(|number| Arc::new(Event { run, number, stamp: stamp(0), body: body.clone() })).collect();
+    let done = store.commit(&store::Work { events: &events, ..store::Work::default() });
+    assert!(matches!(done, Err(store::StoreError::NoSpace)), "{done:?}");
+    assert_eq!(length(directory.path()), long);
+    store.commit(&store::Work { events: &events[..2], ..store::Work::default() }).expect("two fit");
+}
+
+#[test]
+fn after_a_start() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut life, shape) = (Life::begin(roomy(directory.path()), &schema::CURRENT), big_shape());
+    polls(&mut life, 0..700, &shape);
+    feel_the_full_disk(directory.path(), &mut life.spool, life.now);
+    life.now += Duration::from_secs(2);
+    life.turn();
+    life.close();
+    let long = length(directory.path());
+    let mut life = Life::begin(roomy(directory.path()), &schema::CURRENT);
+    polls(&mut life, 0..300, &shape);
+    assert_eq!((length(directory.path()), life.spool.committed().next_seq), (long, 3_000));
+    std::fs::remove_file(directory.path().join(NO_SPACE)).expect("there");
+    life.turn();
+    polls(&mut life, 300..1_000, &shape);
+    assert!(length(directory.path()) > long, "there is room again");
+}
+
+#[test]
+fn what_a_rescue_has_found_out_is_said_with_the_commit_that_books_it() {
+    let (away, directory) = (tempfile::tempdir().expect("one"), tempfile::tempdir().expect("another"));
+    let mut last = None;
+    for _ in 0..80 {
+        let mut life = Life::begin(roomy(away.path()), &schema::CURRENT);
+        life.store(&Plant::new(life.spool.run).batch());
+        last = Some(life.spool.run);
+    }
+    let file = rusqlite::Connection::open(away.path().join(store::FILE)).expect("opens");
+    file.execute_batch("PRAGMA secure_delete = ON; DELETE FROM event; PRAGMA wal_checkpoint(TRUNCATE)")
+        .expect("done");
+    drop(file);
+    let last = last.expect("some");
+    aside::set_aside(&away.path().join(store::FILE), aside::QUARANTINE, last).expect("set aside");
+    let (mut life, shape) = (Life::begin(roomy(directory.path()), &schema::CURRENT), big_shape());
+    polls(&mut life, 0..300, &shape);
+    life.close();
+    std::fs::rename(away.path().join("quarantine"), directory.path().join("quarantine")).expect("moved");
+    let mut life = Life::begin(roomy(directory.path()), &schema::CURRENT);
+    feel_the_full_disk(directory.path(), &mut life.spool, life.now);
+    life.now += Duration::from_secs(2);
+    let ends = || {
+        let file = rusqlite::Connection::open(directory.path().join(store::FILE)).expect("opens");
+        let sql = "SELECT count(*) FROM event WHERE body LIKE '%run_end%'";
+        file.query_row(sql, [], |row| row.get::<_, i64>(0)).expect("readable")
+    };
+    let before = ends();
+    for _ in 0..1_000 {
+        let commits = life.spool.committed().commits;
+        life.turn();
+        if ends() > before {
+            assert_eq!((ends() - before, life.spool.committed().commits - commits), (80, 1));
+            return;
+        }
+    }
+    panic!("it does not end");
+}
