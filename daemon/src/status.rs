@@ -73,6 +73,11 @@ pub struct BusStatus {
 }
 
 impl BusStatus {
+    /// Whether the line was tried and is not open. Not yet tried is not down.
+    pub fn is_down(&self) -> bool {
+        !self.up && self.error.is_some()
+    }
+
     /// Whether a device of this bus answers now, as it is shown: on a line that is down nobody does, whatever the last poll brought.
     /// `None` while that is not known yet.
     pub fn answers(&self, device: &DeviceStatus) -> Option<bool> {

@@ -121,8 +121,7 @@ fn work(status: &Status) -> String {
         0 => String::new(),
         some => format!(", {some} without a usable value"),
     };
-    // Not yet opened is not down.
-    let down = match status.buses.iter().filter(|bus| !bus.up && bus.error.is_some()).count() {
+    let down = match status.buses.iter().filter(|bus| bus.is_down()).count() {
         0 => String::new(),
         1 => ", 1 bus down".to_owned(),
         some => format!(", {some} buses down"),

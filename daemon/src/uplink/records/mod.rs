@@ -160,7 +160,7 @@ pub(super) fn brief(life: Life<'_>, state: State) -> Vec<u8> {
     if state == State::Offline { object.finish() } else { object.digits("brief", true).finish() }
 }
 
-/// Birth, the same again every minute, and the last word of an orderly stop.
+/// Birth, the same again soon and then every minute, and the last word of an orderly stop.
 pub(super) fn status(life: Life<'_>, state: State, now_us: i64, board: &Status) -> Vec<u8> {
     let (spool, uplink, gateway) = (&board.spool, &board.uplink, &board.gateway);
     let devices = || board.buses.iter().flat_map(|bus| &bus.devices);
@@ -192,7 +192,7 @@ pub(super) fn status(life: Life<'_>, state: State, now_us: i64, board: &Status) 
         .digits("devices", devices().count())
         .digits("devices_silent", devices().filter(|d| d.answering == Some(false)).count())
         .digits("devices_unusable", board.buses.iter().flat_map(BusStatus::useless).count())
-        .digits("buses_down", board.buses.iter().filter(|bus| !bus.up).count())
+        .digits("buses_down", board.buses.iter().filter(|bus| bus.is_down()).count())
         .amount("bus_load", load)
         .digits("clock_synced", board.clock.synced)
         .maybe("certificate_expires", uplink.certificate_expires_us, Object::time)

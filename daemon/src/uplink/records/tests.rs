@@ -124,7 +124,9 @@ fn the_status_is_flat_and_says_how_far_everything_is_complete() {
     assert_eq!(devices.map(serde_json::Value::as_u64), [Some(5), Some(1), Some(1)]);
     assert_eq!(json["hours_until_full"], 12.346);
     let mut down = board();
-    down.buses[0].up = false;
+    (down.buses[0].up, down.buses[0].error) = (false, Some("no such port".into()));
+    // Before its first poll, and a slot that a reload left empty.
+    down.buses.extend([BusStatus { name: "hall".into(), ..BusStatus::default() }, BusStatus::default()]);
     let json: serde_json::Value =
         serde_json::from_slice(&status(life(), State::Online, stamp().wall_us, &down)).unwrap();
     let answers = [&json["buses_down"], &json["devices_unusable"]];

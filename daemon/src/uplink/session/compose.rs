@@ -10,7 +10,7 @@ use super::super::client::PUBLISH_OVERHEAD;
 use super::super::live::Take;
 use super::super::payload::{Lane, Message};
 use super::super::records::{self, State};
-use super::{Action, Kind, STATUS_EVERY, Sent, Session, Token};
+use super::{Action, Kind, STATUS_EVERY, STATUS_SOON, Sent, Session, Token};
 
 /// The reason code of MQTT 5 for it.
 const PACKET_TOO_LARGE: u8 = 0x95;
@@ -41,7 +41,8 @@ impl Session {
         }
         if self.line.as_ref().is_some_and(|line| line.status_at <= now) {
             if let Some(line) = &mut self.line {
-                line.status_at = now + STATUS_EVERY;
+                let is_birth = line.status_at == line.since;
+                line.status_at = now + if is_birth { STATUS_SOON } else { STATUS_EVERY };
             }
             self.describe_again();
             // A hole that nothing will fill (evicted readings) closes when the spool is asked, and says how far its books are.

@@ -45,8 +45,10 @@ use settled::Settled;
 /// Names a message in flight; never repeats in a session's life.
 pub(super) type Token = u64;
 
-/// The status is published again after this time.
+/// The status is published again after this time ...
 const STATUS_EVERY: Duration = Duration::from_secs(60);
+/// ... and once so soon after the birth: at a start buses and devices are tried, or their network comes up, just then.
+const STATUS_SOON: Duration = Duration::from_secs(10);
 /// Ends for an unreadable packet before messages go out one by one, to find the one that causes it.
 const UNREADABLE_MAX: u32 = 2;
 /// After our DISCONNECT the broker closes; if it does not, we do.

@@ -123,6 +123,25 @@ fn a_full_window_sleeps_until_an_acknowledgement_although_the_status_is_due() {
 }
 
 #[test]
+fn the_status_goes_again_soon_after_each_birth_and_then_every_minute() {
+    let mut world = World::connected(&config(), Granted::default());
+    for connection in 0..2 {
+        let mut said = Vec::new();
+        for second in 0..=140 {
+            said.extend(world.out.iter().filter(|out| out.topic.ends_with("/status")).map(|_| second));
+            world.ack_all();
+            world.pass(Duration::from_secs(1));
+        }
+        assert_eq!(said, [0, 10, 70, 130], "connection {connection}");
+        world.cut();
+        while world.session.attempt_at().is_some() {
+            world.pass(Duration::from_secs(1));
+        }
+        world.connect(Granted::default());
+    }
+}
+
+#[test]
 fn a_message_larger_than_the_broker_takes_never_goes_out() {
     let granted = Granted { packet_max: Some(2000), ..Granted::default() };
     let mut world = World::connected(&config(), granted);
@@ -178,7 +197,7 @@ fn readings_that_will_not_come_do_not_hold_back_what_is_confirmed() {
     world.spool.remove(0); // evicted
     world.run();
     world.ack_all();
-    world.pass(Duration::from_secs(62));
+    world.pass(Duration::from_secs(12));
     world.ack_all();
     world.pass(Duration::from_secs(2));
     assert_eq!(world.session.confirmed_to(), 8);
@@ -236,8 +255,8 @@ fn what_waits_in_a_file_that_was_set_aside_is_not_called_confirmed() {
     world.take("a", 40, 4);
     world.run();
     world.ack_all();
-    for _ in 0..3 {
-        world.pass(Duration::from_secs(62));
+    for until_a_status in [12, 60, 60] {
+        world.pass(Duration::from_secs(until_a_status));
         world.ack_all();
         world.pass(Duration::from_secs(2));
     }

@@ -187,7 +187,7 @@ fn a_description_that_was_refused_is_sent_again_with_the_next_status() {
     world.ack_all();
     let what = |world: &World| world.session.refused().map(|(what, _)| what);
     assert_eq!(what(&world), Some(Refusing::About));
-    world.pass(Duration::from_secs(61));
+    world.pass(Duration::from_secs(11));
     assert!(world.out.iter().any(|out| out.topic.ends_with("denied")), "{:?}", world.out);
     world.ack_all();
     assert_eq!(what(&world), None);
