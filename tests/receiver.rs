@@ -1,5 +1,6 @@
 //! The reference receiver says "complete" only when it is: what it makes of copies, gaps, run ends and clock records.
 
+use std::io::Write;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
@@ -33,10 +34,25 @@ fn record(number: u64, mut payload: Value) -> Message {
 }
 
 fn run_end(next_seq: u64) -> Message {
+    end(next_seq, true)
+}
+
+fn end(next_seq: u64, clean: bool) -> Message {
     record(
         0,
-        json!({"kind": "run_end", "ended": RUN, "next_seq": next_seq, "clean": true, "last_time": null}),
+        json!({"kind": "run_end", "ended": RUN, "next_seq": next_seq, "clean": clean, "last_time": null}),
     )
+}
+
+/// What a person is told of the messages, and the exit code.
+fn in_words(messages: &[Message]) -> (Option<i32>, String) {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/receiver/receiver.py");
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    for message in messages {
+        writeln!(file, "{} {}", message.topic, message.payload).expect("written");
+    }
+    let output = Command::new("python3").arg(script).arg(file.path()).output().expect("python3");
+    (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 #[test]
@@ -66,6 +82,46 @@ fn a_receiver_that_heard_of_no_reading_does_not_look_like_one_that_misses_none()
     // All that a run had is told of: that proves something, without a reading.
     let gone = record(1, json!({"kind": "gap", "of": RUN, "first": 0, "next": 5, "cause": "evicted"}));
     assert_eq!(judge(&[run_end(5), gone])["complete"], json!(true));
+}
+
+/// `keep = "unsent"`: 600 readings came, and the run left its last mark at 18.
+#[test]
+fn of_a_killed_run_what_lies_beyond_its_recorded_end_is_said_apart_with_its_holes() {
+    let arrived = |kept: &dyn Fn(u64) -> bool| {
+        let one = |seq: u64| batch("live", seq, seq.checked_sub(1), None, seq);
+        let mut all: Vec<_> = (0..600).filter(|seq| kept(*seq)).map(one).collect();
+        all.push(end(18, false));
+        all
+    };
+    let (code, said) = in_words(&arrived(&|_| true));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("18 of 18 readings up to its recorded end"), "{said}");
+    assert!(said.contains("  582 beyond its recorded end, 0 missing among them\n"), "{said}");
+
+    let mut holes = arrived(&|seq| !(100..=150).contains(&seq));
+    let (code, said) = in_words(&holes);
+    assert_eq!(code, Some(0), "a kill may cost as much: {said}");
+    assert!(
+        said.contains("  531 beyond its recorded end, 51 missing among them: lost with the kill"),
+        "{said}"
+    );
+    assert!(said.contains("  missing beyond it: 100 to 150\n"), "{said}");
+    assert!(said.contains("0 missing; nothing is proved beyond the recorded end of 1 run"), "{said}");
+    // What a gap tells of is no hole.
+    holes.push(record(1, json!({"kind": "gap", "of": RUN, "first": 90, "next": 120, "cause": "evicted"})));
+    let report = judge(&holes);
+    assert_eq!((&report["missing"], &report["faults"]), (&json!(0), &json!([])), "{report}");
+    assert_eq!((&report["beyond"], &report["beyond_missing"]), (&json!(531), &json!(31)), "{report}");
+    let run = &report["runs"][0];
+    assert_eq!((&run["held"], &run["beyond_missing"]), (&json!(18), &json!([[120, 151]])), "{report}");
+
+    // Below the end a hole is missing, as ever; and where that proves nothing, nothing is proved.
+    let (code, said) = in_words(&arrived(&|seq| seq >= 5));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("13 of 18") && said.contains("  missing: 0 to 4\n"), "{said}");
+    let (code, said) = in_words(&[batch("live", 0, None, None, 1), end(0, false)]);
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("NOTHING IS PROVED: all that came lies beyond the recorded end"), "{said}");
 }
 
 #[test]

@@ -18,11 +18,17 @@ The rules, in the order in which they are applied:
    A `gaps` stands for all gaps of its run and cause within its stretch, and says how many of its readings will not come,
    not which: as many may be missing there, and no more.
    Missing of an ended run = 0 to next_seq - 1, less what is held, less its gaps. A run that ended in order ("clean") has
-   no others; one that was killed may have sent more than it had stored, and what arrived is as good as the rest.
+   no others. One that was killed may have sent more than it had stored: what arrived is as good as the rest, but no record
+   tells what should have. It is said apart, with its holes: each number below the highest held that is neither held nor
+   in a gap was lost with the kill, or on the way. Whether more followed nobody can tell. With keep = "all" this concerns
+   the readings of one commit window and one commit; with keep = "unsent" also those acknowledged since the run's last
+   mark, of which it leaves one each 60 s.
 6. Of a run without a run end, everything up to the highest reading held is expected.
 7. With --from-now, nothing is expected from before the first batch that arrived: somebody else received that.
 
-Exit code: 0 nothing is missing, 1 something is, 2 the input contradicts itself, 3 it tells of no reading, so nothing is proved.
+Exit code: 0 nothing is missing, 1 something is, 2 the input contradicts itself, 3 nothing is proved, as no reading is told of.
+Holes beyond the recorded end of a killed run leave it as it is: a kill may cost a window, so they are no proof of a fault.
+Who will not take them for granted looks at "beyond_missing" in the report (--json).
 
 It needs Python 3.9 and nothing else.
 """
@@ -87,6 +93,10 @@ class Intervals:
 
 def overlap(one, other):
     return max(0, min(one[1], other[1]) - max(one[0], other[0]))
+
+
+def total(stretches):
+    return sum(next_ - first for first, next_ in stretches)
 
 
 def within(one, told):
@@ -218,6 +228,26 @@ class Receiver:
                 self.faults.append(f"run {name}: {device} at {seq} says prev {prev}, but {expected} was before it")
             newest[device] = seq
 
+    def holes(self, run, covered, end):
+        """What will not come, by cause, and what of [0, end) is neither covered nor told of by `gaps`."""
+        causes, hull = self.causes(run)
+        missing = covered.missing(end)
+        # Within the stretches of `gaps` as many may be missing as will not come, less those that a `gap` names.
+        inside = sum(overlap(hole, part) for hole in missing for part in hull.parts)
+        named = sum(overlap(part, gap) for part in run.gaps.parts for gap in hull.parts)
+        spare = sum(
+            min(lost, overlap((first, next_), part))
+            for told in run.told.values()
+            for first, next_, lost in set(told)
+            for part in hull.parts
+            if not within((first, next_), told)
+        )
+        if inside and inside <= spare - named:
+            for first, next_ in hull.parts:
+                covered.add(first, next_)
+            missing = covered.missing(end)
+        return causes, missing
+
     def report(self, from_now=False):
         runs = []
         begun = set()  # gateways of which an earlier run has been seen
@@ -235,22 +265,8 @@ class Receiver:
                 begun.add(gateway)
             for first, next_ in sorted(run.held.parts + run.gaps.parts + covered.parts):
                 covered.add(first, next_)
-            causes, hull = self.causes(run)
-            missing = covered.missing(end)
-            # Within the stretches of `gaps` as many may be missing as will not come, less those that a `gap` names.
-            inside = sum(overlap(hole, part) for hole in missing for part in hull.parts)
-            named = sum(overlap(part, gap) for part in run.gaps.parts for gap in hull.parts)
-            spare = sum(
-                min(lost, overlap((first, next_), part))
-                for told in run.told.values()
-                for first, next_, lost in set(told)
-                for part in hull.parts
-                if not within((first, next_), told)
-            )
-            if inside and inside <= spare - named:
-                for first, next_ in hull.parts:
-                    covered.add(first, next_)
-                missing = covered.missing(end)
+            causes, holes = self.holes(run, covered, max(end, run.held.end))
+            held = sum(overlap(part, (0, end)) for part in run.held.parts)
             runs.append(
                 {
                     "gateway": gateway,
@@ -258,14 +274,16 @@ class Receiver:
                     "ended": run.end is not None,
                     "clean": run.end[1] if run.end else None,
                     "expected": end,
-                    "held": len(run.held),
+                    "held": held,
+                    "beyond": len(run.held) - held,
                     "gaps": causes,
-                    "missing": missing,
+                    "missing": [(first, min(next_, end)) for first, next_ in holes if first < end],
+                    "beyond_missing": [(max(first, end), next_) for first, next_ in holes if next_ > end],
                     "unsynced": sum(clock == "unsynced" for _, _, clock in run.times()),
                     "corrected": sum(clock == "corrected" for _, _, clock in run.times()),
                 }
             )
-        missing = sum(next_ - first for run in runs for first, next_ in run["missing"])
+        missing = sum(total(run["missing"]) for run in runs)
         # Of nothing nothing is missing, which proves nothing: mostly the subscription did not stand.
         proved = any(run["expected"] for run in runs)
         return {
@@ -275,6 +293,8 @@ class Receiver:
             "backlog": self.backlog,
             "duplicates": self.duplicates,
             "missing": missing,
+            "beyond": sum(run["beyond"] for run in runs),
+            "beyond_missing": sum(total(run["beyond_missing"]) for run in runs),
             "runs": runs,
             "faults": self.faults,
         }
@@ -283,22 +303,34 @@ class Receiver:
 def in_words(report):
     for run in report["runs"]:
         state = "runs" if not run["ended"] else "ended in order" if run["clean"] else "ended without a stop"
-        print(f"{run['gateway']} run {run['run']} ({state}): {run['held']} of {run['expected']} readings")
+        killed = " up to its recorded end" if run["clean"] is False else ""
+        print(f"{run['gateway']} run {run['run']} ({state}): {run['held']} of {run['expected']} readings{killed}")
         for cause, count in sorted(run["gaps"].items()):
             print(f"  {count} will not come: {cause}")
         if run["corrected"] or run["unsynced"]:
             print(f"  stamps of batches: {run['corrected']} corrected, {run['unsynced']} by a clock that was not set")
         for first, next_ in run["missing"]:
             print(f"  missing: {first} to {next_ - 1}")
+        if run["beyond"]:
+            holes = total(run["beyond_missing"])
+            why = ": lost with the kill, or on the way" if holes and not run["clean"] else ""
+            print(f"  {run['beyond']} beyond its recorded end, {holes} missing among them{why}")
+        for first, next_ in run["beyond_missing"]:
+            print(f"  missing beyond it: {first} to {next_ - 1}")
     for fault in report["faults"]:
         print(f"contradiction: {fault}")
-    if not report["proved"]:
+    if not report["proved"] and report["readings"]:
+        print("NOTHING IS PROVED: all that came lies beyond the recorded end of a run that was killed.")
+    elif not report["proved"]:
         print("NOTHING IS PROVED: no reading came, and no record of one. Did the subscription stand, on fieldspool/#?")
-    print(f"{report['readings']} readings, {report['duplicates']} duplicates dropped, {report['missing']} missing")
+    killed = sum(run["clean"] is False for run in report["runs"])
+    bound = f"; nothing is proved beyond the recorded end of {killed} run(s) that had no stop" if killed else ""
+    print(f"{report['readings']} readings, {report['duplicates']} duplicates dropped, {report['missing']} missing{bound}")
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    codes = __doc__[__doc__.index("Exit code:") : __doc__.index("It needs Python")]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=codes)
     parser.add_argument("files", nargs="*", help="files of lines 'TOPIC PAYLOAD'; standard input if none")
     parser.add_argument("--from-now", action="store_true", help="the gateway ran before: expect nothing older")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")

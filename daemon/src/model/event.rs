@@ -28,7 +28,7 @@ pub enum Body {
         /// One past its last durable reading: its durable readings are `0..next_seq`, less its gaps.
         next_seq: u64,
         /// It stopped in order, with everything stored. If not, readings from `next_seq` on may have been lost, at
-        /// most those of one commit window (P2).
+        /// most those of one commit window (P2). With `keep = "unsent"` those acknowledged since the last mark lie there too.
         clean: bool,
         /// Wall clock of its last durable batch, µs; `None` if it stored none.
         last_wall_us: Option<i64>,
