@@ -53,6 +53,7 @@ fn a_receiver_that_came_late_gets_all_that_the_broker_had_acknowledged() {
 
     let said = resend(&gateway, &["--since", "1h"]);
     assert!(number(&said) > 300, "{said}");
+    assert!(!said.contains("no longer stored"), "what the broker takes meanwhile is not gone: {said}");
     wait_drained(&gateway);
     stop_and_prove(&mut gateway, &receiver);
     let report = receiver.judge();

@@ -85,18 +85,28 @@ pub(super) struct Search {
     /// The batch before, in the order of storing, was asked for.
     before: bool,
     found: BTreeMap<RunId, Found>,
+    /// What the blocks that were looked at hold, asked for or not. What is confirmed while the search goes on is settled when it ends, as
+    /// what is gone is: this tells them apart. No more stretches than the ring has holes.
+    seen: BTreeMap<RunId, Intervals>,
     damaged: u64,
     oldest_us: Option<i64>,
 }
 
 impl Search {
-    /// Why there is nothing such, in a sentence; to be asked before it begins.
-    pub(super) fn refuses(asked: Asked, ledger: &Ledger) -> Option<String> {
-        let Asked::Stretch { run, first, .. } = asked else { return None };
+    /// What of it is durable: what is stored and confirmed from now on was not asked for. Or why there is nothing such, in a sentence.
+    /// To be asked before it begins.
+    pub(super) fn admit(asked: Asked, ledger: &Ledger) -> Result<Asked, String> {
+        let Asked::Stretch { run, first, next } = asked else { return Ok(asked) };
         if ledger.is_folded(run) {
-            return None;
+            return Ok(asked);
         }
-        not_there(run, first, ledger.runs.get(&run).map(|books| books.durable), ledger)
+        let durable = ledger.runs.get(&run).map(|books| books.durable);
+        match not_there(run, first, durable, ledger) {
+            Some(why) => Err(why),
+            None => {
+                Ok(Asked::Stretch { run, first, next: durable.map_or(next, |durable| next.min(durable)) })
+            }
+        }
     }
 
     /// Begins: reads all records and dead letters.
@@ -120,6 +130,7 @@ impl Search {
             lost: lost(connection)?,
             before: false,
             found,
+            seen: BTreeMap::new(),
             damaged: 0,
             oldest_us: oldest.and_then(|heading| heading.header).map(|header| header.wall_min),
         })
@@ -181,9 +192,11 @@ impl Search {
         let Some(bytes) = ring::block(connection, heading.spot)? else { return Ok(0) };
         let Ok(batches) = block::decode(&bytes, dictionary) else {
             self.damaged += u64::from(header.readings);
+            self.seen.entry(header.run).or_default().insert(header.first, header.next);
             return Ok(heading.bytes);
         };
         for batch in batches {
+            self.seen.entry(batch.run).or_default().insert(batch.seq, batch.end());
             if self.wants(&batch) {
                 let (run, first, next) = (batch.run, batch.seq, batch.end());
                 pieces.push(Piece { run, first, next, block: heading.spot.number });
@@ -271,7 +284,7 @@ impl Search {
     }
 
     /// The answer, once everything was looked at. `records`: how many are sent again; `pressed`: see there.
-    pub(super) fn finish(self, ledger: &Ledger, (records, pressed): (u64, u64)) -> Resent {
+    pub(super) fn finish(mut self, ledger: &Ledger, (records, pressed): (u64, u64)) -> Resent {
         let mut resent = Resent {
             records,
             pressed,
@@ -286,19 +299,18 @@ impl Search {
             let (first, next) = found.hull.unwrap_or_default();
             let short = books.durable >= UNFOLDED || ledger.is_folded(run);
             let next = next.min(if short { found.reached } else { books.durable });
-            let settled = if ledger.is_folded(run) {
-                next.saturating_sub(first)
-            } else {
-                books.settled.within(first, next)
-            };
             let lost = books.lost.within(first, next) + found.lost;
-            let gone = settled.saturating_sub(lost + found.left);
+            let unseen = self.seen.remove(&run).unwrap_or_default().missing(first, next);
+            let folded = ledger.is_folded(run);
+            let settled = |from, to| if folded { to - from } else { books.settled.within(from, to) };
+            let gone = |(from, to)| settled(from, to).saturating_sub(books.lost.within(from, to));
+            let gone = unseen.into_iter().map(gone).sum();
             resent.readings += found.readings;
             resent.batches += found.batches;
             resent.already += found.already;
             resent.left += found.left;
             resent.lost += lost;
-            resent.gone += gone.saturating_sub(self.damaged);
+            resent.gone += gone;
             let run = run.to_string();
             resent.runs.push(ResentRun { run, first, next, readings: found.readings, lost, gone });
         }

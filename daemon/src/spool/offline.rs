@@ -106,9 +106,7 @@ pub fn resend(directory: &Path, asked: Asked) -> Result<Resent, SpoolError> {
     let bytes_max = open::bytes_max(&SpoolSettings::new(directory));
     let (mut store, found) = Store::open(&file, bytes_max, &open::random_id()).map_err(refuse)?;
     let mut ledger = ledger_of(store.connection(), &found).map_err(refuse)?;
-    if let Some(why) = Search::refuses(asked, &ledger) {
-        return Err(SpoolError::NotThere(why));
-    }
+    let asked = Search::admit(asked, &ledger).map_err(SpoolError::NotThere)?;
     let mut search = Search::begin(asked, store.connection()).map_err(refuse)?;
     let mut mark = found.mark;
     while let Some(pieces) = search.step(store.connection(), store.dictionary()).map_err(refuse)? {

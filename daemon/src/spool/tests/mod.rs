@@ -79,6 +79,7 @@ mod opening;
 mod quarantines;
 mod questions;
 mod rescue;
+mod resent;
 mod retention;
 mod room;
 mod stall;

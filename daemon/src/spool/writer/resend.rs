@@ -45,12 +45,11 @@ impl Writer {
             }
             Some(store) => {
                 // A statement of its own: what follows reads the disk, without the lock.
-                let refused = Search::refuses(asked, &self.shared.lock().ledger);
-                match refused {
-                    Some(why) => Err(SpoolError::NotThere(why)),
-                    None => Search::begin(asked, store.connection())
-                        .map_err(|error| SpoolError::Unavailable(error.to_string())),
-                }
+                let admitted = Search::admit(asked, &self.shared.lock().ledger);
+                admitted.map_err(SpoolError::NotThere).and_then(|asked| {
+                    Search::begin(asked, store.connection())
+                        .map_err(|error| SpoolError::Unavailable(error.to_string()))
+                })
             }
         };
         match begun {
