@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use rusqlite::Connection;
 
 use super::api::{Asked, Resent, ResentRun};
-use super::block;
+use super::block::{self, Header};
 use super::dictionary::Dictionary;
 use super::ledger::{EXCEPTIONS_MAX, Intervals, Ledger, RunBooks, UNFOLDED};
 use super::records::{event_of, run_of};
@@ -89,6 +89,9 @@ pub(super) struct Search {
     /// what is gone is: this tells them apart. No more stretches than the ring has holes.
     seen: BTreeMap<RunId, Intervals>,
     damaged: u64,
+    /// Readings in damaged blocks behind the last sound one, as old by their headers as is not asked for. A clock that nobody had set may
+    /// have written those: if what was stored next is asked for, so may they be.
+    doubtful: u64,
     oldest_us: Option<i64>,
 }
 
@@ -132,6 +135,7 @@ impl Search {
             found,
             seen: BTreeMap::new(),
             damaged: 0,
+            doubtful: 0,
             oldest_us: oldest.and_then(|heading| heading.header).map(|header| header.wall_min),
         })
     }
@@ -191,8 +195,7 @@ impl Search {
         }
         let Some(bytes) = ring::block(connection, heading.spot)? else { return Ok(0) };
         let Ok(batches) = block::decode(&bytes, dictionary) else {
-            self.damaged += u64::from(header.readings);
-            self.seen.entry(header.run).or_default().insert(header.first, header.next);
+            self.damaged(&header);
             return Ok(heading.bytes);
         };
         for batch in batches {
@@ -205,6 +208,19 @@ impl Search {
         Ok(heading.bytes)
     }
 
+    /// Counts what of a damaged block may have been asked for.
+    fn damaged(&mut self, header: &Header) {
+        self.seen.entry(header.run).or_default().insert(header.first, header.next);
+        let readings = u64::from(header.readings);
+        match self.asked {
+            Asked::Stretch { first, next, .. } => {
+                self.damaged += readings.min(header.next.min(next).saturating_sub(header.first.max(first)));
+            }
+            Asked::Since { wall_us } if self.before || header.wall_max >= wall_us => self.damaged += readings,
+            Asked::Since { .. } => self.doubtful += readings,
+        }
+    }
+
     fn wants(&mut self, batch: &Batch) -> bool {
         match self.asked {
             Asked::Stretch { first, next, .. } => batch.seq < next && batch.end() > first,
@@ -212,6 +228,8 @@ impl Search {
                 let (known_us, trusted) = self.wall(&batch.stamp);
                 // A stamp that nobody ever set right says nothing: its place among the others does.
                 self.before = known_us >= wall_us || (!trusted && self.before);
+                let doubtful = std::mem::take(&mut self.doubtful);
+                self.damaged += if self.before { doubtful } else { 0 };
                 self.before
             }
         }

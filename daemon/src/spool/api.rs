@@ -286,7 +286,7 @@ pub struct Resent {
     /// Readings that were confirmed and are no longer in the spool, or were never written to it (`keep = "unsent"`); and of
     /// more than 1 024 losses the older ones, whose places are not known any more.
     pub gone: u64,
-    /// Readings in blocks that cannot be read any more.
+    /// Readings in blocks that cannot be read any more, as far as they may be among those asked for.
     pub damaged: u64,
     /// Readings that are there and lie too scattered to be noted at once: ask again when the others are sent.
     pub left: u64,
