@@ -1,18 +1,19 @@
 //! `[bus.NAME]`: one link, its devices, and what is wrong with them together.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fieldspool_drivers::Section;
-use fieldspool_drivers::bus::{BusSpec, DeviceSpec, Link, Protocol};
+use fieldspool_drivers::bus::{BusSpec, DeviceSpec, Link};
 
 use super::device::{self, Inherited, Placed};
 use super::{Pointer, PointsTo, Reading};
 use crate::config::ConfiguredBus;
-use crate::config::document::{Data, Entry};
+use crate::config::document::{self, Data, Entry};
 use crate::config::fault::Place;
-use crate::config::table::{Table, join};
+use crate::config::table::{Findings, Table, join};
 use crate::config::words::{did_you_mean, either, nearest, quoted};
 
 /// Range of every `period`.
@@ -77,11 +78,9 @@ fn one(
     if let Some((link, place, key)) = &link {
         same_place(name, link, (place, key), &mut taken.links, reading);
     }
-    let protocol = match (&link, &tag) {
-        (Some((link, ..)), _) => Some(link.protocol()),
-        (None, Some(tag)) => Some(if tag.starts_with("modbus") { Protocol::Modbus } else { Protocol::Line }),
-        (None, None) => None,
-    };
+    let is_whole = link.is_some();
+    let link = link.map(|(link, ..)| link).or_else(|| stand_in(tag.as_deref()?));
+    let protocol = link.as_ref().map(Link::protocol);
     let tcp = tag.as_deref() == Some("modbus-tcp");
     let inherited = Inherited {
         period: table.duration("period", PERIOD).unwrap_or(if tcp { PERIOD_TCP } else { PERIOD_SERIAL }),
@@ -99,8 +98,7 @@ fn one(
         let remedy = format!("add [{}.device]", table.path());
         table.warn("device", "no devices: nothing is polled here".to_owned(), remedy);
     }
-    let (link, ..) = link?;
-    let mut spec = BusSpec { name: Arc::from(name), link, devices: Vec::new() };
+    let mut spec = BusSpec { name: Arc::from(name), link: link?, devices: Vec::new() };
     let (mut infos, mut places) = (Vec::new(), Vec::new());
     for Placed { spec: device, info, place, points } in devices {
         spec.devices.push(device);
@@ -108,6 +106,9 @@ fn one(
         places.push((place, points));
     }
     together(&spec, &places, reading);
+    if !is_whole {
+        return None;
+    }
     load(&spec, table);
     Some(ConfiguredBus { spec: Arc::new(spec), devices: infos })
 }
@@ -150,6 +151,17 @@ fn link(table: &mut Table<'_>, reading: &mut Reading<'_>) -> (Option<String>, Op
     let placed = table.spot(if table.has("port") { "port" } else { "host" });
     table.finish();
     (Some((*tag).to_owned()), link.zip(placed).map(|(link, (place, key))| (link, place, key)))
+}
+
+/// A link of this kind for one that has a fault of its own: what is wrong with its devices is to be said at once, not only when that
+/// is mended. Never opened, and never asked how fast it is.
+fn stand_in(tag: &str) -> Option<Link> {
+    let file: Arc<Path> = Arc::from(Path::new(""));
+    ["port = \"/dev/null\"", "host = \"localhost\"\nport = 502"].into_iter().find_map(|text| {
+        let (document, findings) = (document::parse(&file, text), Findings::default());
+        let place = Place::file(Arc::clone(&file));
+        Link::from_section(tag, &mut Table::new(&document.tree, String::new(), place, &findings))
+    })
 }
 
 /// `link = "modbus-tcp"`: the kind is right, its settings have no place. The tag that was meant.
