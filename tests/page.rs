@@ -95,6 +95,41 @@ fn a_number_is_never_broken_over_two_lines_and_the_page_stays_as_wide_as_the_pho
 }
 
 #[test]
+fn on_a_phone_neither_a_long_state_breaks_a_name_nor_a_huge_number_widens_the_page() {
+    let plant = ModbusServer::tcp();
+    // Two values in the wrong word order, and three that are no numbers.
+    let registers = [[0xd896, 0x0004], [0x5396, 0x0004], [0x7fc0, 0], [0x7fc0, 0], [0x7fc0, 0]];
+    let mut points = "polls = { input = 100 }".to_owned();
+    for (address, registers) in (10..).step_by(2).zip(&registers) {
+        plant.set_all("input", 1, address, registers);
+        let name = format!("current_{address}");
+        points += &format!(", {name} = {{ input = {address}, type = \"f32\", unit = \"A\", decimals = 2 }}");
+    }
+    let config = config(plant.port, 0, "Boilerhouse").replace("\"power\"", "\"current_10\"");
+    let (config, _) = config.split_once("points = ").unwrap();
+    let mut gateway = Gateway::new(&format!("{config}points = {{ {points} }}\n"));
+    gateway.start();
+    let browser = Browser::open(&format!("http://127.0.0.1:{}/", gateway.page_port()));
+    browser.wait(
+        "the opened card",
+        "const d = document.querySelector('.device details'); if (!d) return false; d.open = true; \
+         return d.innerText.includes('3 of 6 without value') && /1.?288.?4/.test(d.innerText)",
+    );
+    for width in [320, 360, 390, 412] {
+        browser.width(width);
+        let seen = browser.run(
+            "const one = (e) => document.querySelector(e); \
+             return [document.documentElement.scrollWidth, one('.device .name').getClientRects().length, \
+             one('.heads').scrollWidth - one('.heads').clientWidth]",
+        );
+        assert_eq!(seen, json!([width, 1, 0]), "the page's width, lines of the name, too wide headline");
+    }
+    browser.width(1000);
+    let tall = browser.run("return document.querySelector('.device .said').offsetHeight > 100");
+    assert_eq!(tall, json!(false), "beside headlines the state is broken between words only");
+}
+
+#[test]
 fn after_a_restart_a_curve_reaches_back_before_it() {
     let plant = ModbusServer::tcp();
     plant.tick();

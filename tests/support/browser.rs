@@ -73,6 +73,13 @@ impl Browser {
         self.command("POST", "url", &json!({ "url": url }));
     }
 
+    /// Makes the window so many CSS pixels wide, as on a phone: what is too wide counts, and scroll bars take no room.
+    pub fn width(&self, pixels: u32) {
+        let metrics = json!({"width": pixels, "height": 844, "deviceScaleFactor": 1, "mobile": true});
+        let command = json!({"cmd": "Emulation.setDeviceMetricsOverride", "params": metrics});
+        self.command("POST", "goog/cdp/execute", &command);
+    }
+
     /// Presses keys, as WebDriver names them: text, or the private characters of special keys.
     pub fn press(&self, keys: &str) {
         let each = keys.chars().flat_map(|key| {

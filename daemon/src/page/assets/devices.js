@@ -10,6 +10,9 @@ const TREND_STEP_S = 5;
 /** Unchanged values come at least once a minute; much later than that they are old. */
 const OLD_S = 150;
 
+/** A headline number with more characters has a row for itself. */
+const LONG = 10;
+
 const list = document.getElementById("device-list");
 const filter = document.getElementById("filter");
 const devices = new Map();
@@ -236,6 +239,7 @@ const draw = (device) => {
   for (const { point, number, trend, head } of device.headline ?? []) {
     say(number, reading(point));
     head.classList.toggle("stale", (state !== "well" && state !== "lacking") || point.quality !== "good" || is_old(point, mono_ms));
+    head.classList.toggle("long", number.textContent.length > LONG);
     head.classList.toggle("none", typeof point.value === "undefined" || point.value === null);
     redraw(trend, point);
   }

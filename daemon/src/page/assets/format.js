@@ -37,10 +37,14 @@ const grouped = (digits) => digits.replace(/\B(?=(\d{3})+$)/g, "\u202f");
 /** 1234567 → 1 234 567, with narrow spaces that do not break. */
 export const count = (n) => grouped(String(Math.round(n ?? 0)));
 
+/** From here on a number has more digits than are exact, and than a phone is wide: nearly always a wrong word order. */
+const HUGE = 1e15;
+
 /** A reading's value in its point's decimals. */
 export const value = (raw, decimals) => {
   if (typeof raw === "boolean") return raw ? w.yes : w.no;
   if (typeof raw !== "number") return clean(raw);
+  if (Math.abs(raw) >= HUGE) return raw.toExponential(6).replace("-", "\u2212");
   const plain = decimals === undefined ? String(Number(raw.toPrecision(7))) : raw.toFixed(decimals);
   const [, sign, whole, rest] = /^(-?)(\d+)(.*)$/.exec(plain) ?? [];
   if (whole === undefined) return plain;
