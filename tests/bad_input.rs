@@ -93,26 +93,56 @@ fn a_state_directory_that_is_a_file_is_said_with_what_to_do() {
     gateway.wait_log("file is not a directory; name a folder");
 }
 
-#[test]
-fn a_configuration_that_the_daemon_may_not_read_is_one_line_with_the_command() {
-    let gateway = Gateway::new(&format!("gateway = \"{GATEWAY}\"\n{}", bus(502)));
-    let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+fn mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// What a command says to a user who may not read everything, as root may.
+fn as_nobody(gateway: &Gateway, command: &str) -> Output {
     for folder in ["", "var", "run"] {
         mode(&gateway.dir.path().join(folder), 0o777);
     }
-    // Root may read everything, and nobody may not go where the binary lies: somebody else runs a copy.
+    // Nobody may not go where the binary lies either, and runs a copy.
     let binary = gateway.dir.path().join("fieldspool");
-    fs::copy(BINARY, &binary).unwrap();
+    if !binary.exists() {
+        fs::copy(BINARY, &binary).unwrap();
+    }
     let plain = gateway.command(&[]);
-    let run = || {
-        let mut command = Command::new(&binary);
-        if nix::unistd::geteuid().is_root() {
-            command = Command::new("setpriv");
-            command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&binary);
-        }
-        command.envs(plain.get_envs().filter_map(|(key, value)| Some((key, value?))));
-        command.args(["run", "--config"]).arg(gateway.dir.path().join("etc")).output().unwrap()
+    let mut process = Command::new(&binary);
+    if nix::unistd::geteuid().is_root() {
+        process = Command::new("setpriv");
+        process.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&binary);
+    }
+    process.envs(plain.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    process.args([command, "--config"]).arg(gateway.dir.path().join("etc")).output().unwrap()
+}
+
+#[test]
+fn a_state_directory_that_this_user_may_not_look_into_is_not_checked_and_no_fault() {
+    let service = nix::unistd::User::from_name("fieldspool").unwrap();
+    if service.is_some() || !nix::unistd::geteuid().is_root() {
+        return; // Then it is known who will write there, or there is nobody else.
+    }
+    let gateway = Gateway::new("");
+    let state = gateway.dir.path().join("state");
+    fs::create_dir(&state).unwrap();
+    gateway.configure(&format!("gateway = \"{GATEWAY}\"\nstate_directory = {state:?}\n{}", bus(502)));
+    let check = |of_state, code| {
+        mode(&state, of_state);
+        let output = as_nobody(&gateway, "check");
+        assert_eq!(output.status.code(), Some(code), "{of_state:o}: {output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
     };
+    let closed = check(0o700, 0);
+    assert!(closed.contains("/state: not checked: it is another user's, and this one may not"), "{closed}");
+    assert!(closed.contains("1 folder not checked"), "{closed}");
+    assert!(check(0o755, 78).contains("/state cannot be written by this user"), "what can be seen is judged");
+}
+
+#[test]
+fn a_configuration_that_the_daemon_may_not_read_is_one_line_with_the_command() {
+    let gateway = Gateway::new(&format!("gateway = \"{GATEWAY}\"\n{}", bus(502)));
+    let run = || as_nobody(&gateway, "run");
     mode(&gateway.etc("fieldspool.toml"), 0);
     one_line(&run(), &["fieldspool.toml", "cannot be read by the user", "chgrp", "g+rX"]);
     mode(&gateway.etc("fieldspool.toml"), 0o644);

@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::unistd::{AccessFlags, User, access, geteuid};
@@ -31,6 +32,16 @@ impl Writer {
     pub(super) fn of(name: &str) -> Option<Self> {
         let user = User::from_name(name).ok().flatten()?;
         (user.uid != geteuid()).then_some(Self::Service(user))
+    }
+
+    /// A folder of another user that this one may not look into. Without a service's user here the gateway runs as whoever starts it,
+    /// maybe as that one: that it could not write there is more than can be known.
+    pub(super) fn cannot_tell(&self, directory: &Path) -> bool {
+        let is_anothers =
+            fs::metadata(directory).is_ok_and(|folder| folder.is_dir() && folder.uid() != geteuid().as_raw());
+        let is_closed = || access(directory, AccessFlags::R_OK | AccessFlags::X_OK).is_err();
+        let no_service = || matches!((self, User::from_name(USER)), (Self::Us, Ok(None)));
+        is_anothers && is_closed() && no_service()
     }
 
     fn may_write(&self, folder: &Path) -> bool {

@@ -274,7 +274,12 @@ impl Look {
 
 impl Look {
     fn state(&mut self, at: &Pointer, directory: &Path, required: bool, named: bool) {
-        if let Some((what, remedy)) = obstacle(directory, named, &Writer::of_service()) {
+        let writer = Writer::of_service();
+        if named && writer.cannot_tell(directory) {
+            let why = "it is another user's, and this one may not look into it; run as that user, or as root";
+            return self.unchecked.push(Unchecked { path: directory.to_path_buf(), why: why.to_owned() });
+        }
+        if let Some((what, remedy)) = obstacle(directory, named, &writer) {
             return self.fault(at, "", what, remedy);
         }
         // Before the first start it does not exist: it will lie where its parent does.
