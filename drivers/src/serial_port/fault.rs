@@ -153,12 +153,32 @@ fn absent(path: &Path) -> PortFault {
     if present.is_empty() {
         present = listed("/dev/serial/by-path");
     }
-    let remedy = if present.is_empty() {
-        "no USB serial adapter is plugged in (`dmesg | tail` shows what the kernel sees)".into()
-    } else {
-        format!("present are: {}", present.join(", "))
-    };
+    let remedy = remedy_of_absent(path, &present);
     PortFault::new(PortFaultKind::Absent, format!("{} does not exist", path.display()), remedy)
+}
+
+/// What to do about a port that is not there; `present`: adapters that are. A name tells whether an adapter was meant, or a port of
+/// the board (`ttyS0`, `ttyAMA0`, `ttymxc2`, and `serial0` of the Raspberry Pi), which has no plug to be pulled.
+pub(super) fn remedy_of_absent(path: &Path, present: &[String]) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    let adapter = path.starts_with("/dev/serial") || name.contains("usb") || name.contains("acm");
+    let built_in = path.parent() == Some(Path::new("/dev"))
+        && ["tty", "serial"]
+            .iter()
+            .any(|begin| name.strip_prefix(begin).is_some_and(|rest| !rest.is_empty()));
+    let present = (!present.is_empty()).then(|| format!("present are: {}", present.join(", ")));
+    match (adapter, present) {
+        (false, present) if built_in => {
+            let enable = "if that is a port of the board itself, enable it in the board's configuration (Raspberry Pi: \
+                          `enable_uart=1` in config.txt, or raspi-config)";
+            present.map_or_else(|| enable.to_owned(), |present| format!("{enable}; {present}"))
+        }
+        (_, Some(present)) => present,
+        (true, None) => {
+            "no USB serial adapter is plugged in (`dmesg | tail` shows what the kernel sees)".to_owned()
+        }
+        (false, None) => "check the path; `ls -l /dev/serial/by-id` lists the adapters".to_owned(),
+    }
 }
 
 fn dead(path: &Path, reason: &str) -> PortFault {

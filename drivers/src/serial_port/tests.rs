@@ -9,6 +9,7 @@ use nix::pty::openpty;
 use nix::unistd::ttyname;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::fault::remedy_of_absent;
 use super::*;
 
 /// A pseudo-terminal with a name: the instrument's end and the path a gateway opens. The port's end stays open
@@ -94,6 +95,34 @@ fn what_is_not_a_serial_port_is_said_in_words() {
         assert_eq!(fault.kind, PortFaultKind::NotAPort, "{fault}");
         assert!(fault.what.contains(word), "{fault}");
     }
+}
+
+#[test]
+fn a_port_of_the_board_that_is_absent_is_no_adapter_that_is_not_plugged_in() {
+    let adapters = ["/dev/serial/by-id/usb-a".to_owned()];
+    for path in ["/dev/ttyAMA0", "/dev/ttyS9", "/dev/serial0", "/dev/ttymxc2"] {
+        let remedy = remedy_of_absent(path.as_ref(), &[]);
+        assert!(remedy.contains("enable_uart=1") && !remedy.contains("USB"), "{path}: {remedy}");
+        assert!(
+            remedy_of_absent(path.as_ref(), &adapters).ends_with("; present are: /dev/serial/by-id/usb-a")
+        );
+    }
+    for path in ["/dev/ttyUSB0", "/dev/ttyACM1", "/dev/serial/by-id/usb-b", "/dev/serial/by-path/pci-0-port0"]
+    {
+        assert!(
+            remedy_of_absent(path.as_ref(), &[]).starts_with("no USB serial adapter is plugged in"),
+            "{path}"
+        );
+        assert_eq!(remedy_of_absent(path.as_ref(), &adapters), "present are: /dev/serial/by-id/usb-a");
+    }
+    for path in ["/dev/rs485", "/tmp/pty", "/dev/tty"] {
+        assert!(remedy_of_absent(path.as_ref(), &[]).starts_with("check the path"), "{path}");
+    }
+    let absent = examine("/dev/ttyAMA77".as_ref()).unwrap_err();
+    assert!(
+        absent.to_string().starts_with("/dev/ttyAMA77 does not exist; if that is a port of the board"),
+        "{absent}"
+    );
 }
 
 #[test]
