@@ -159,6 +159,8 @@ pub struct DeviceStatus {
     pub unusable_expected: u64,
     /// The most frequent reason, as `Cause::code`.
     pub unusable_cause: Option<u16>,
+    /// How many of the unusable points have it; 0 of a daemon that does not tell.
+    pub unusable_of_cause: u64,
 }
 
 impl DeviceStatus {

@@ -28,6 +28,8 @@ struct Tally {
     expected: usize,
     /// The most frequent reason, of those that are not expected if there are any.
     why: Option<Cause>,
+    /// How many have this one.
+    of_why: usize,
 }
 
 /// How much of a device is unusable.
@@ -108,16 +110,18 @@ impl Usable {
     fn count(&mut self) {
         let causes: Vec<Cause> = self.places.iter().filter_map(|place| place.counts()).collect();
         let own = |cause: &&Cause| **cause != Cause::Sentinel;
-        let why = causes.iter().filter(own).max_by_key(|why| causes.iter().filter(|c| c == why).count());
+        let times = |why: &Cause| causes.iter().filter(|cause| *cause == why).count();
+        let why = causes.iter().filter(own).max_by_key(|why| times(why)).or(causes.first()).copied();
         self.tally = Tally {
             unusable: causes.len(),
             expected: causes.len() - causes.iter().filter(own).count(),
-            why: why.or(causes.first()).copied(),
+            why,
+            of_why: why.as_ref().map_or(0, times),
         };
     }
 
     fn turn(&mut self) -> Option<Turn> {
-        let Tally { unusable, expected, why } = self.tally;
+        let Tally { unusable, expected, why, .. } = self.tally;
         let now = match unusable - expected {
             0 => Extent::Nothing,
             n if n >= self.points => Extent::All,
@@ -138,6 +142,7 @@ impl Usable {
         device.unusable = self.tally.unusable as u64;
         device.unusable_expected = self.tally.expected as u64;
         device.unusable_cause = self.tally.why.map(Cause::code);
+        device.unusable_of_cause = self.tally.of_why as u64;
     }
 }
 
@@ -171,6 +176,9 @@ mod tests {
         let all = Some(Turn::Unusable(3, 3, Cause::Exception(2)));
         assert_eq!(usable.take(&poll(&[no, no, nan])), all);
         assert_eq!(usable.take(&poll(&[no, no, nan])), None, "said already");
+        let mut shown = DeviceStatus::default();
+        usable.show(&mut shown);
+        assert_eq!((shown.unusable, shown.unusable_of_cause), (3, 2), "the third has another reason");
         assert_eq!(usable.take(&poll(&[None, None, nan])), Some(Turn::Unusable(1, 3, Cause::NotANumber)));
         let mut shown = DeviceStatus::default();
         usable.show(&mut shown);
@@ -198,6 +206,6 @@ mod tests {
         assert_eq!(usable.take(&poll(&[Some(Cause::Sentinel), None])), None);
         let mut shown = DeviceStatus::default();
         usable.show(&mut shown);
-        assert_eq!((shown.unusable, shown.unusable_expected), (1, 1));
+        assert_eq!((shown.unusable, shown.unusable_expected, shown.unusable_of_cause), (1, 1, 1));
     }
 }

@@ -167,6 +167,26 @@ fn a_device_that_answers_without_values_is_not_well() {
 }
 
 #[test]
+fn a_reason_is_said_of_as_many_points_as_have_it() {
+    let why = |unusable, of_cause| {
+        let (_, text) = said(|status| {
+            let device = &mut status.buses[0].devices[1];
+            (device.points, device.unusable, device.unusable_of_cause) = (11, unusable, of_cause);
+            device.unusable_cause = Some(fieldspool_drivers::Cause::Exception(2).code());
+        });
+        text.split_once("usable value").unwrap().1.split_once(" (exception 2).").unwrap().0.to_owned()
+    };
+    assert_eq!(why(3, 3), ": the device has no such address");
+    let one = ", for several reasons; for 1 of them: the device has no such address";
+    assert_eq!(
+        (why(3, 1).as_str(), why(11, 1).as_str()),
+        (one, one),
+        "a sentinel and what is not a number are others"
+    );
+    assert_eq!(why(3, 0), ": the device has no such address", "a daemon that does not tell");
+}
+
+#[test]
 fn an_instrument_that_talks_but_not_this_sentence_is_said_to_answer() {
     let (_, text) = said(|status| {
         status.buses[1].driver = "serial-line".into();

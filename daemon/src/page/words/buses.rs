@@ -69,7 +69,13 @@ fn misheard(bus: &BusStatus) -> &'static str {
 /// A device answers, but some or all of its points have no value.
 pub fn unusable(bus: &BusStatus, device: &DeviceStatus) -> Said {
     let why = device.unusable_cause.and_then(Cause::from_code);
-    let reason = why.map_or_else(String::new, |why| format!(": {}", cause(why)));
+    let reason = match (why.map(cause), device.unusable_of_cause) {
+        (None, _) => String::new(),
+        (Some(why), some) if (1..device.unusable).contains(&some) => {
+            format!(", for several reasons; for {} of them: {why}", grouped(some))
+        }
+        (Some(why), _) => format!(": {why}"),
+    };
     let what = match why {
         Some(Cause::Exception(4 | 6)) => "Look at the device itself: its display, its own alarms.",
         Some(Cause::Exception(10 | 11)) => {
