@@ -83,7 +83,8 @@ fn a_number_is_never_broken_over_two_lines_and_the_page_stays_as_wide_as_the_pho
     let browser = Browser::open(&format!("http://127.0.0.1:{}/", gateway.page_port()));
     browser.wait(
         "the opened card",
-        "document.querySelector('.device details').open = true; return /152/.test(document.querySelector('table')?.innerText)",
+        "const d = document.querySelector('.device details'); if (!d) return false; d.open = true; \
+         return /152/.test(document.querySelector('table')?.innerText)",
     );
     let broken = browser.run(
         "document.body.style.width = '340px'; const n = [...document.querySelectorAll('td .number')]; \
