@@ -205,6 +205,15 @@ impl Inner {
         }
     }
 
+    /// Books what becomes a dead letter: a batch as lost, a record (of no readings) as sent.
+    pub(super) fn die(&mut self, (run, first, n): (RunId, u64, u64)) {
+        if n == 0 {
+            self.confirm(&[Confirmed::Event { run, number: first }]);
+        } else {
+            self.lose(run, first, first.saturating_add(n), GapCause::DeadLetter);
+        }
+    }
+
     /// Whether readings are missing before or between these: dropped from memory out of their turn.
     pub(super) fn has_break(&self, window: &[Kept]) -> bool {
         // Not from where the books end: that moves on over what is confirmed, in memory or not.

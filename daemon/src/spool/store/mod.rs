@@ -381,6 +381,17 @@ impl Store {
         self.write_back.log_bytes()
     }
 
+    /// On a full disk: writes the log back, so that the next commit overwrites it. Opened anew SQLite would go on behind it, and find no room. One
+    /// that the file takes not stays as it is.
+    pub fn begin_log_anew(&self) -> Result<(), StoreError> {
+        match self.connection.wal_checkpoint_v2(DEFAULT_NAME, CheckpointMode::PASSIVE) {
+            Err(error) => Some(StoreError::from(error))
+                .filter(|error| error.trouble() != Trouble::Full)
+                .map_or(Ok(()), Err),
+            Ok(_) => Ok(()),
+        }
+    }
+
     /// Writes the whole log back into the file and empties it. `false`: a reader was in the way.
     pub fn empty_log(&self) -> Result<bool, StoreError> {
         off_the_lock();

@@ -226,3 +226,71 @@ fn what_a_rescue_has_found_out_is_said_with_the_commit_that_books_it() {
     }
     panic!("it does not end");
 }
+
+#[test]
+fn what_waited_and_is_confirmed_makes_room_again() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut life, shape) = (Life::begin(roomy(directory.path()), &schema::CURRENT), big_shape());
+    let mut waits: Vec<_> = (0..300).map(|n| poll(&mut life, n, &shape)).collect();
+    feel_the_full_disk(directory.path(), &mut life.spool, life.now);
+    life.now += Duration::from_secs(2);
+    life.turn();
+    for n in 300..600 {
+        let batch = big(life.spool.run, n * 10, &shape);
+        waits.push(Confirmed::from(&*batch));
+        life.spool.append(batch, life.now);
+        life.turn();
+    }
+    assert!(life.spool.committed().next_seq < 4_000, "nothing makes room");
+    life.spool.confirm(&waits);
+    for _ in 0..120 {
+        life.turn();
+    }
+    polls(&mut life, 600..700, &shape);
+    assert_eq!(life.spool.committed().next_seq, 7_000);
+}
+
+/// 200 batches of 500 numbers that are refused all at once: more than one turn stores.
+fn refuse_many(directory: &Path) -> (Life, RunId) {
+    let mut life = Life::begin(roomy(directory), &schema::CURRENT);
+    let (run, shape) = (life.spool.run, super::shape("plc", &[ValueKind::F64; 500]));
+    for n in 0..200 {
+        let number = |point: u16| Sample::good(Value::F64(f64::from(point).mul_add(0.37, n as f64)));
+        let readings = (0..500).map(|point| Reading { point, sample: number(point) }).collect();
+        let batch = Batch { run, seq: n * 500, prev: None, stamp: stamp(n), shape: shape.clone(), readings };
+        life.store(&Arc::new(batch));
+    }
+    for n in 0..200 {
+        refuse(&life, Confirmed::Batch { run, seq: n * 500, n: 500 });
+    }
+    (life, run)
+}
+
+/// Letters in the file, and what its books say in readings.
+fn letters(directory: &Path, run: RunId) -> (i64, u64) {
+    let file = rusqlite::Connection::open(directory.join(store::FILE)).expect("opens");
+    let kept = file.query_row("SELECT count(*) FROM dead", [], |row| row.get(0)).expect("readable");
+    drop(file);
+    let life = Life::begin(roomy(directory), &schema::CURRENT);
+    (kept, life.spool.books_of(run).expect("there").losses.dead_lettered)
+}
+
+#[test]
+fn the_books_tell_of_no_letter_that_is_not_there() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut life, run) = refuse_many(directory.path());
+    life.turn();
+    drop(life);
+    let (kept, dead_lettered) = letters(directory.path(), run);
+    assert!((20..200).contains(&kept), "{kept} after one turn");
+    assert_eq!(dead_lettered, kept.cast_unsigned() * 500);
+}
+
+#[test]
+fn a_close_stores_all_letters() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut life, run) = refuse_many(directory.path());
+    life.turn();
+    life.close();
+    assert_eq!(letters(directory.path(), run), (200, 100_000));
+}

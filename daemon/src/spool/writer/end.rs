@@ -29,7 +29,8 @@ impl Writer {
         loop {
             let empty = {
                 let inner = self.shared.lock();
-                inner.ring.is_empty() && inner.events.is_empty() && inner.gaps.is_empty()
+                let letters = self.dead.is_empty() && self.dying.is_empty();
+                letters && inner.ring.is_empty() && inner.events.is_empty() && inner.gaps.is_empty()
             };
             if empty {
                 break;

@@ -13,10 +13,8 @@ const FLOOR_STEPS: usize = 8;
 impl Writer {
     /// Moves the floor over settled blocks.
     pub(super) fn move_floor(&mut self) -> Result<(), StoreError> {
-        if self.undo_from().is_some() {
-            // Blocks that go first leave their numbers to those that come in their place, and these wait.
-            return Ok(());
-        }
+        // Blocks that go first leave their numbers to those that come in their place, and these wait.
+        let undone = self.undo_from().map_or(u64::MAX, |(block, _)| block);
         let Some(store) = &self.store else { return Ok(()) };
         let Some(extent) = store.ring() else { return Ok(()) };
         let (mut floor, waiting) = {
@@ -25,7 +23,8 @@ impl Writer {
         };
         // What a rescue that was cut off has stored may wait, and have no books yet.
         if waiting == 0 && self.rescue.is_none() {
-            self.shared.lock().floor = extent.newest.number + 1;
+            let mut inner = self.shared.lock();
+            inner.floor = inner.floor.max((extent.newest.number + 1).min(undone));
             return Ok(());
         }
         if floor > extent.newest.number {
@@ -41,7 +40,7 @@ impl Writer {
             let inner = self.shared.lock();
             let waits = |header: Header| !inner.ledger.settled(header.run, header.first, header.next);
             for heading in headings {
-                stopped = heading.header.is_some_and(waits);
+                stopped = heading.spot.number >= undone || heading.header.is_some_and(waits);
                 if stopped {
                     break;
                 }

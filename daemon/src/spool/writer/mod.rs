@@ -118,7 +118,9 @@ pub(super) struct Writer {
     /// The run end is written; nothing is numbered any more.
     run_ended: bool,
     flushes: Vec<Flush>,
-    /// Refused messages, booked as lost; they are stored with the next commits.
+    /// Refused messages, to be booked and stored with the next commits.
+    dying: VecDeque<DeadLetter>,
+    /// Those that are booked and wait for their commit, because one failed.
     dead: Vec<DeadLetter>,
     /// Dead letters in the file.
     letters_kept: Letters,
@@ -192,6 +194,7 @@ impl Writer {
             awaited: None,
             run_ended: false,
             flushes: Vec::new(),
+            dying: VecDeque::new(),
             dead: Vec::new(),
             letters_kept: Letters::default(),
             letters: Vec::new(),
@@ -300,7 +303,8 @@ impl Writer {
     /// Something to commit.
     fn has_work(&self, inner: &Inner, now: Instant) -> bool {
         if self.awaits(inner, now) {
-            return false;
+            // What is refused makes room, too.
+            return !self.dying.is_empty();
         }
         let books = !inner.dirty.is_empty() || !inner.sent.is_empty();
         // Records ride with the next window; without one they go at once.
@@ -309,6 +313,7 @@ impl Writer {
             || (records && inner.ring.is_empty())
             || !self.flushes.is_empty()
             || !self.dead.is_empty()
+            || !self.dying.is_empty()
             || !self.emptying.is_empty()
             || self.undo_from().is_some()
             || (books && now >= self.books_due)
@@ -323,7 +328,7 @@ impl Writer {
             }
             Command::Flush(flush) => self.flushes.push(flush),
             Command::DeadLetter { refused, reason, reply } => {
-                // Not settled before it is stored: the answer comes with the commit.
+                // The answer comes with the commit.
                 match self.dead_letter(&refused, &reason) {
                     Ok(()) => self.letters.push(reply),
                     Err(error) => drop(reply.send(Err(error))),

@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::{Broken, Copied, RETRY_FIRST, Writer};
-use crate::model::event::GapCause;
 use crate::spool::SpoolError;
 use crate::spool::api::Confirmed;
 use crate::spool::aside::{self, QUARANTINE};
@@ -145,6 +144,7 @@ impl Writer {
         self.full &= directory::is_full(self.directory());
         if self.full {
             store.keep_length(LEAST_ON_A_FULL_DISK)?;
+            store.begin_log_anew()?;
         } else if !store.empty_log()? {
             return Err(StoreError::Busy);
         }
@@ -261,6 +261,7 @@ impl Writer {
         (self.copied, self.copy_due) = (Some(state), self.now + again);
     }
 
+    /// Reads what was refused, to become dead letters with the next commits.
     pub(super) fn dead_letter(&mut self, refused: &[Confirmed], reason: &str) -> Result<(), SpoolError> {
         let at_us = (self.shared.now)().wall_us;
         let Some(store) = &self.store else {
@@ -285,14 +286,7 @@ impl Writer {
                 Confirmed::Batch { run, seq, n } => ((run, seq, n), batches.remove(&(run, seq))),
                 Confirmed::Event { run, number } => ((run, number, 0), None),
             };
-            self.dead.push(DeadLetter { at_us, reason: reason.to_owned(), name, batch });
-            let mut inner = self.shared.lock();
-            match *one {
-                Confirmed::Batch { run, seq, n } => {
-                    inner.lose(run, seq, seq.saturating_add(n), GapCause::DeadLetter);
-                }
-                Confirmed::Event { .. } => inner.confirm(std::slice::from_ref(one)),
-            }
+            self.dying.push_back(DeadLetter { at_us, reason: reason.to_owned(), name, batch });
         }
         Ok(())
     }

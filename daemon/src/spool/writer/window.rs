@@ -20,7 +20,10 @@ use crate::spool::store::{self, DeadLetter, RunUpdate, Store, StoreError, Work, 
 /// A commit takes at most this share of what the file may get.
 const WINDOW_SHARE: u64 = 8;
 
-/// On a full disk a commit has to fit into the log as it is: bytes of readings in memory, of letters, and records.
+/// Bytes of letters: also while nobody knows yet that the disk is full a commit has to fit into the log as it is.
+const LETTERS_BYTES: u64 = 128 * 1024;
+
+/// On a full disk, bytes of readings in memory, and records.
 const BYTES_ON_A_FULL_DISK: usize = 128 * 1024;
 const RECORDS_ON_A_FULL_DISK: usize = 64;
 
@@ -125,7 +128,9 @@ impl Writer {
                 // Whether the record has grown is known when the file is open again: until the next commit nobody gets it.
                 self.put_back(window);
                 store.forsake();
-                self.fail(error.trouble(), &error.to_string(), Some(next));
+                // What found no room was taken back before it was on the disk.
+                let undo_from = (!matches!(error, StoreError::NoSpace | StoreError::NoRoom)).then_some(next);
+                self.fail(error.trouble(), &error.to_string(), undo_from);
                 false
             }
         }
@@ -171,17 +176,19 @@ impl Writer {
         window
     }
 
-    /// The letters of this commit, at least one. On a full disk those that are left follow with the next: what was refused before the
-    /// disk was felt to be full may be more than the log takes.
+    /// The letters of this commit: what one that failed has left, or else as many of the refused messages as fit, and at least one. They are
+    /// booked as lost here and not before, so that the books never tell of a letter that is not there.
     fn take_letters(&mut self) -> Vec<DeadLetter> {
-        let mut room = if self.full { BYTES_ON_A_FULL_DISK as u64 } else { u64::MAX };
-        let fits = |letter: &&DeadLetter| {
-            let left = room.checked_sub(letter.bytes_at_most());
-            room = left.unwrap_or_default();
-            left.is_some()
-        };
-        let many = self.dead.iter().take_while(fits).count().max(1).min(self.dead.len());
-        self.dead.drain(..many).collect()
+        let mut letters = std::mem::take(&mut self.dead);
+        let mut bytes: u64 = letters.iter().map(DeadLetter::bytes_at_most).sum();
+        while let Some(next) = self.dying.front() {
+            bytes += next.bytes_at_most();
+            if !letters.is_empty() && bytes > LETTERS_BYTES {
+                break;
+            }
+            letters.extend(self.dying.pop_front().inspect(|letter| self.shared.lock().die(letter.name)));
+        }
+        letters
     }
 
     fn write(&mut self, store: &mut Store, window: &Window, floor: u64) -> Result<Written, StoreError> {
@@ -239,7 +246,7 @@ impl Writer {
             self.mark = mark;
         }
         self.outcome = false;
-        if self.dead.is_empty() {
+        if self.dying.is_empty() {
             for reply in self.letters.drain(..) {
                 // Who asked may have given up; the letter is stored all the same.
                 let _ = reply.send(Ok(()));
@@ -304,6 +311,8 @@ impl Writer {
     /// Nothing of a window can be stored, ever.
     fn drop_window(&mut self, mut window: Window) {
         let kept = std::mem::take(&mut window.kept);
+        // The letters go with the next commit, but for their content.
+        window.dead.iter_mut().for_each(|letter| letter.batch = None);
         self.put_back(window);
         self.end_without_commit();
         let mut inner = self.shared.lock();
@@ -338,7 +347,7 @@ impl Writer {
         if window.books {
             self.books_due = self.now;
         }
-        self.dead.splice(..0, window.dead);
+        self.dead = window.dead;
         self.again = window.again;
         self.emptying = window.empty;
         let passed = std::mem::take(&mut inner.passed);
