@@ -82,6 +82,8 @@ struct Slot {
     talks: bool,
     /// It is asked now, beside its grid: its last answer counts no more.
     out_of_turn: bool,
+    /// Its last poll found the line down.
+    cut_off: bool,
     /// When its last poll that said anything about the device was answered; `None` if it was not.
     answered: Option<Instant>,
 }
@@ -121,7 +123,7 @@ impl Due {
             for (group, g) in d.groups.iter().enumerate() {
                 let limit = timeout * requests(device, group).max(1);
                 let (period, held, answered) = (g.period, None, None);
-                let (due, turn, out_of_turn, held_since) = (now, now, false, None);
+                let (due, turn, out_of_turn, held_since, cut_off) = (now, now, false, None, false);
                 slots.push(Slot {
                     device,
                     group,
@@ -133,6 +135,7 @@ impl Due {
                     held_since,
                     talks,
                     out_of_turn,
+                    cut_off,
                     answered,
                 });
             }
@@ -208,6 +211,7 @@ impl Due {
                 return None;
             }
             (slot.held, slot.held_since) = (None, None);
+            slot.cut_off = *outcome == Outcome::LinkDown;
             if *outcome != Outcome::LinkDown {
                 slot.answered = matches!(outcome, Outcome::Answered { .. }).then_some(now);
             }
@@ -216,6 +220,9 @@ impl Due {
             if !was_silent && !out_of_turn {
                 slot.due += slot.period;
             }
+        }
+        if *outcome != Outcome::LinkDown {
+            self.line_is_up();
         }
         if was_silent {
             self.saved = self.saved.saturating_sub(now.saturating_duration_since(started));
@@ -286,6 +293,8 @@ impl Due {
             if let Some(health) = self.health.get_mut(slot.device)
                 && health.answering != Some(false)
                 && slot.held.is_none_or(|until| now.saturating_duration_since(until) >= slot.period)
+                // One that talks by itself was listened to, for as long as a poll may last.
+                && !(slot.talks && late < slot.limit + slot.period)
             {
                 health.missed += u64::from(passed);
             }
@@ -334,6 +343,16 @@ impl Due {
         self.saved_at = now;
         let most = self.timeout.mul_f64(PROBES_SAVED);
         self.saved = (self.saved + passed.mul_f64(SILENT_SHARE)).min(most);
+    }
+
+    /// What the line being down has cost its last poll is due at once: a group that is polled each hour would lack an hour for some
+    /// seconds.
+    fn line_is_up(&mut self) {
+        let slots = self.slots.iter_mut().filter(|slot| slot.cut_off);
+        for slot in slots {
+            slot.cut_off = false;
+            slot.due = slot.due.checked_sub(slot.period).unwrap_or(slot.due);
+        }
     }
 
     /// Puts a device that answers again back on its grid, which went on. The probe was a poll of one group. The points of the others

@@ -56,6 +56,34 @@ fn all_groups_of_a_device_that_answers_again_are_polled_at_once_and_keep_their_g
 }
 
 #[test]
+fn a_group_whose_poll_met_a_line_that_was_down_is_polled_when_it_is_up_again() {
+    let start = Instant::now();
+    let (hour, down) = (Duration::from_secs(3600), 3590..3610);
+    let mut spec = spec(1, 1000 * MS);
+    spec.devices[0].groups.push(Group { period: hour, points: vec![] });
+    let mut due = Due::new(&spec, |_, _| 1, TIMEOUT, start);
+    let mut now = start;
+    let mut hourly = Vec::new();
+    while now < start + hour * 2 + Duration::from_secs(10) {
+        match due.next(now) {
+            Next::Wait(later) => now = later,
+            Next::Poll { device, group, .. } => {
+                let is_down = down.contains(&(now - start).as_secs());
+                let outcome = if is_down { Outcome::LinkDown } else { Outcome::Answered { turnaround: MS } };
+                if group == 1 && !is_down {
+                    hourly.push((now - start).as_secs());
+                }
+                due.polled((device, group), &outcome, now, now + MS);
+                now += MS;
+            }
+        }
+    }
+    let [first, up, next] = hourly[..] else { panic!("{hourly:?}") };
+    assert!((3610..=3611).contains(&up) && next == first + 7200, "{hourly:?}");
+    assert_eq!(due.take_missed(0), 0);
+}
+
+#[test]
 fn a_silent_device_is_probed_in_each_of_its_groups() {
     let start = Instant::now();
     let mut spec = spec(1, 1000 * MS);
@@ -355,4 +383,23 @@ fn a_silent_instrument_that_talks_by_itself_is_looked_for_each_minute_beside_oth
     let longest = probes.windows(2).map(|two| two[1] - two[0]).max().unwrap();
     assert!(longest <= Duration::from_secs(61), "{longest:?}: P10");
     assert!(probes.len() < 100, "{} in 10 min", probes.len());
+}
+
+#[test]
+fn an_instrument_that_is_listened_to_for_longer_than_its_period_has_missed_nothing() {
+    let start = Instant::now();
+    let mut spec = spec(1, 100 * MS);
+    spec.devices[0].address = Address::Line(line::Device::default());
+    let mut due = Due::new(&spec, |_, _| 1, TIMEOUT, start);
+    let mut now = start;
+    while now < start + Duration::from_secs(20) {
+        match due.next(now) {
+            Next::Wait(later) => now = later,
+            Next::Poll { device, group, deadline } => {
+                due.polled((device, group), &Outcome::Answered { turnaround: MS }, now, deadline);
+                now = deadline;
+            }
+        }
+    }
+    assert_eq!(due.take_missed(0), 0);
 }

@@ -33,6 +33,9 @@ const QUIET: Duration = Duration::from_millis(20);
 /// A free-running instrument that is not silent yet, but has nothing new, is asked for again after this pause.
 const COME_BACK: Duration = Duration::from_millis(200);
 
+/// ... but sooner where its next sentence would overwrite the first, and not without any pause.
+const COME_BACK_LEAST: Duration = Duration::from_millis(20);
+
 /// A poll that ends so shortly before its time was not cut short: its deadline was taken a moment before it began.
 const NEARLY: Duration = Duration::from_millis(10);
 
@@ -177,17 +180,17 @@ impl Driver {
     /// Takes the newest sentence, or waits for one.
     async fn overhear(&mut self, device: usize, group: usize, deadline: Instant) -> Poll {
         self.catch_up();
-        let began = Instant::now();
         let Some(instrument) = self.instruments.get(device) else { return nothing(Outcome::Silent) };
         let patience = instrument.heard_at + instrument.device.silent_after;
-        let mut limit = deadline.min(patience.max(Instant::now()));
-        if let Some(since) = instrument.ears.waiting(group) {
-            limit = limit.min(since + instrument.ears.rest(group, self.link.timeout));
-        }
+        let most = deadline.min(patience.max(Instant::now()));
         loop {
             let now = Instant::now();
-            let complete = self.instruments.get(device).is_some_and(|i| i.ears.is_complete(group, now));
-            if complete || now >= limit {
+            let Some(instrument) = self.instruments.get_mut(device) else { return nothing(Outcome::Silent) };
+            let (mut limit, ears) = (most, &mut instrument.ears);
+            if device < self.configured && ears.has_something(group, now) {
+                limit = limit.min(ears.waits_since(group, now) + ears.rest(group, self.link.timeout));
+            }
+            if ears.is_complete(group, now) || now >= limit {
                 break;
             }
             if !self.listen(None, limit).await {
@@ -202,14 +205,15 @@ impl Driver {
         let something = instrument.ears.has_something(group, now) || instrument.ears.is_damaged(group);
         if !something && talks && now < overdue_at {
             instrument.ears.waits_no_more(group);
-            return nothing(Outcome::Held { until: silent_at.min(overdue_at).min(now + COME_BACK) });
+            let back = instrument.ears.rest(group, COME_BACK).max(COME_BACK_LEAST);
+            return nothing(Outcome::Held { until: silent_at.min(overdue_at).min(now + back) });
         }
         // The poll was cut short because another one is due: the rest has its time all the same, heard between polls.
         let partial =
             something && !instrument.ears.is_complete(group, now) && !instrument.ears.is_damaged(group);
         if partial && talks && device < self.configured {
             let rest = instrument.ears.rest(group, self.link.timeout);
-            let ends = instrument.ears.waits_since(group, began) + rest;
+            let ends = instrument.ears.waits_since(group, now) + rest;
             if now + NEARLY < ends {
                 return nothing(Outcome::Held { until: ends.min(silent_at).min(now + COME_BACK) });
             }
@@ -218,7 +222,11 @@ impl Driver {
             instrument.ears.listened(group, now);
             say_missing(&self.bus, instrument, group);
         }
-        let taken = instrument.ears.take(group, now, Cause::Silent);
+        let taken = if talks && something {
+            instrument.ears.take_heard(group, now)
+        } else {
+            instrument.ears.take(group, now, Cause::Silent)
+        };
         if !something && talks {
             // It says other things: that is an answer of the device, and none for these points.
             let outcome = Outcome::Answered { turnaround: Duration::ZERO };

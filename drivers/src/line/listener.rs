@@ -34,9 +34,6 @@ pub struct Listener {
     early: Option<Kind>,
 }
 
-/// Of a group that is polled more often than this nothing waits for the rest: what is held comes back after half of it.
-const REST_FROM: Duration = Duration::from_millis(400);
-
 /// What a group needs, and what it has taken.
 #[derive(Clone, Debug)]
 struct Wanted {
@@ -113,6 +110,7 @@ impl Listener {
     /// Forgets all lines; the next byte may be in the middle of one. After opening, or a pause in listening.
     pub fn forget_within_a_line(&mut self) {
         self.forget();
+        self.groups.iter_mut().for_each(|wanted| wanted.waits = None);
         self.splitter.restart_within_a_line();
     }
 
@@ -300,10 +298,10 @@ impl Listener {
     }
 
     /// How long what has come of a group may wait for its rest: less than until its next is due, or where its sentences have
-    /// rhythms of their own the quicker one would be overwritten meanwhile. A short period leaves no time for it.
+    /// rhythms of their own the quicker one would be overwritten meanwhile.
     pub fn rest(&self, group: usize, timeout: Duration) -> Duration {
         let period = self.groups.get(group).map_or(Duration::ZERO, |wanted| wanted.period);
-        if period < REST_FROM { Duration::ZERO } else { timeout.min(period / 2) }
+        timeout.min(period / 2)
     }
 
     /// What had come is too old by now.
@@ -313,15 +311,9 @@ impl Listener {
         }
     }
 
-    /// Since when the group waits for the rest of its sentences, if it does.
-    pub fn waiting(&self, group: usize) -> Option<Instant> {
-        self.groups.get(group)?.waits
-    }
-
-    /// Since when the group waits for the rest of its sentences, of which it has one: since a poll that began at `began`, or since
-    /// one before, until it takes what it has.
-    pub fn waits_since(&mut self, group: usize, began: Instant) -> Instant {
-        self.groups.get_mut(group).map_or(began, |wanted| *wanted.waits.get_or_insert(began))
+    /// Since when the group waits for the rest of its sentences, of which it has one: since a poll has found that, until it takes what it has.
+    pub fn waits_since(&mut self, group: usize, now: Instant) -> Instant {
+        self.groups.get_mut(group).map_or(now, |wanted| *wanted.waits.get_or_insert(now))
     }
 
     /// Whether a line of the group was refused since it took the last.
@@ -380,6 +372,22 @@ impl Listener {
             }
         }
         Taken { samples, began, bytes, damaged }
+    }
+
+    /// What the group of an instrument that talks by itself can take now. Of a sentence that is not missing yet nothing is said
+    /// but that a line of it was damaged: it is slower than the group's period.
+    pub fn take_heard(&mut self, group: usize, now: Instant) -> Taken {
+        let said =
+            |s: usize| self.sentences.get(s).is_some_and(|sentence| sentence.missing || sentence.damaged);
+        let wanted = self.groups.get(group).into_iter().flat_map(|wanted| {
+            let is_said = |s| said(s) || self.fresh(wanted, s, now).is_some();
+            wanted.points.iter().map(move |(_, s)| is_said(*s))
+        });
+        let is_said: Vec<bool> = wanted.collect();
+        let mut taken = self.take(group, now, Cause::Silent);
+        let mut is_said = is_said.into_iter();
+        taken.samples.retain(|_| is_said.next().unwrap_or(true));
+        taken
     }
 
     fn sample(&self, body: &[u8], point: &Point) -> Sample {

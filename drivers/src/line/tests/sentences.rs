@@ -72,8 +72,39 @@ async fn of_sentences_with_rhythms_of_their_own_the_quicker_one_is_not_overwritt
     for n in 0..5 {
         pty.write(format!("\r\n$WIMWV,{n}\r\n").as_bytes()).unwrap();
         driver.idle(in_millis(30)).await;
-        assert_eq!(sample(&driver.poll(0, 0, Instant::now()).await, 0), good(f64::from(n)));
+        // However much time it has, the poll ends after half of the period.
+        let began = Instant::now();
+        let poll = driver.poll(0, 0, in_millis(60_000)).await;
+        assert_eq!(sample(&poll, 0), good(f64::from(n)));
+        assert!(began.elapsed() < Duration::from_secs(30));
     }
+}
+
+#[tokio::test]
+async fn what_nothing_new_has_come_of_is_asked_for_again_before_two_sentences_can_come() {
+    let pty = Pty::open().unwrap();
+    let mut driver = both_sentences(pty.path(), Duration::from_secs(60), Duration::from_millis(100));
+    driver.idle(in_millis(1)).await;
+    let Outcome::Held { until } = driver.poll(0, 0, Instant::now()).await.outcome else { panic!() };
+    assert!(until <= in_millis(50));
+}
+
+#[tokio::test]
+async fn what_comes_in_the_last_moment_of_a_poll_waits_for_its_rest_like_any_other() {
+    let pty = Pty::open().unwrap();
+    let mut driver = both_sentences(pty.path(), Duration::from_secs(2), Duration::from_secs(10));
+    driver.idle(in_millis(1)).await;
+    let poll = driver.poll(0, 0, in_millis(2_000));
+    let late = async {
+        tokio::time::sleep(Duration::from_millis(1_700)).await;
+        pty.write(b"\r\n$WIMWV,3\r\n").unwrap();
+    };
+    let (poll, ()) = tokio::join!(poll, late);
+    assert!(matches!(poll.outcome, Outcome::Held { .. }), "{poll:?}");
+    pty.write(b"$WIMDA,21.5\r\n").unwrap();
+    driver.idle(in_millis(30)).await;
+    let whole = driver.poll(0, 0, Instant::now()).await;
+    assert_eq!((sample(&whole, 0), sample(&whole, 1)), (good(3.0), good(21.5)));
 }
 
 #[tokio::test]
@@ -109,7 +140,11 @@ async fn what_has_come_of_a_group_waits_for_its_other_sentence_one_time_out_and_
         // However much time the second poll has, the rest of the one time-out is enough.
         let deadline = if cut { in_millis(60_000) } else { Instant::now() + timeout };
         let poll = driver.poll(0, 0, deadline).await;
-        assert_eq!((sample(&poll, 0), sample(&poll, 1)), (good(3.0), Sample::bad(Cause::Silent)), "{cut}");
+        assert_eq!(
+            poll.samples,
+            [(0, good(3.0))],
+            "nothing is said of the other before it is missing: {cut}"
+        );
         assert!(began.elapsed() >= nearly, "{cut}");
         assert!(began.elapsed() < Duration::from_secs(40), "{:?}", poll.busy);
     }
