@@ -188,9 +188,11 @@ impl Driver {
             let Some(instrument) = self.instruments.get_mut(device) else { return nothing(Outcome::Silent) };
             let (mut limit, ears) = (most, &mut instrument.ears);
             if device < self.configured && ears.has_something(group, now) {
-                limit = limit.min(ears.waits_since(group, now) + ears.rest(group, self.link.timeout));
+                limit = limit.min(ears.waits_until(group, self.link.timeout, now));
+            } else if ears.is_complete(group, now) {
+                break;
             }
-            if ears.is_complete(group, now) || now >= limit {
+            if now >= limit {
                 break;
             }
             if !self.listen(None, limit).await {
@@ -209,11 +211,8 @@ impl Driver {
             return nothing(Outcome::Held { until: silent_at.min(overdue_at).min(now + back) });
         }
         // The poll was cut short because another one is due: the rest has its time all the same, heard between polls.
-        let partial =
-            something && !instrument.ears.is_complete(group, now) && !instrument.ears.is_damaged(group);
-        if partial && talks && device < self.configured {
-            let rest = instrument.ears.rest(group, self.link.timeout);
-            let ends = instrument.ears.waits_since(group, now) + rest;
+        if something && !instrument.ears.is_damaged(group) && talks && device < self.configured {
+            let ends = instrument.ears.waits_until(group, self.link.timeout, now);
             if now + NEARLY < ends {
                 return nothing(Outcome::Held { until: ends.min(silent_at).min(now + COME_BACK) });
             }

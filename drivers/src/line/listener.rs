@@ -311,9 +311,28 @@ impl Listener {
         }
     }
 
-    /// Since when the group waits for the rest of its sentences, of which it has one: since a poll has found that, until it takes what it has.
-    pub fn waits_since(&mut self, group: usize, now: Instant) -> Instant {
-        self.groups.get_mut(group).map_or(now, |wanted| *wanted.waits.get_or_insert(now))
+    /// Until when the group, of which something has come, waits: since a poll has found that. For what it lacks; and if it has all, but far apart,
+    /// for the rest of the newer round: a line that was left over would make pairs of two rounds, for ever.
+    pub fn waits_until(&mut self, group: usize, timeout: Duration, now: Instant) -> Instant {
+        let rest = self.rest(group, timeout);
+        let complete = self.is_complete(group, now);
+        let arrivals = self.arrivals(group, now);
+        let Some(wanted) = self.groups.get_mut(group) else { return now };
+        let ends = *wanted.waits.get_or_insert(now) + rest;
+        match arrivals.filter(|_| complete) {
+            None => ends,
+            Some((oldest, newest)) if newest.saturating_duration_since(oldest) > rest / 2 => {
+                (newest + rest / 2).min(ends + rest / 2)
+            }
+            Some(_) => now,
+        }
+    }
+
+    /// When the oldest and the newest of what the group can take came.
+    fn arrivals(&self, group: usize, now: Instant) -> Option<(Instant, Instant)> {
+        let wanted = self.groups.get(group)?;
+        let came = || wanted.points.iter().filter_map(|(_, s)| Some(self.fresh(wanted, *s, now)?.began));
+        came().min().zip(came().max())
     }
 
     /// Whether a line of the group was refused since it took the last.
