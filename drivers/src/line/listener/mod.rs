@@ -7,6 +7,8 @@
 //! instrument says. The rhythm is learned by hearing, as the second longest of the last four intervals: one long interval may
 //! be a fault, and must not excuse the next. So what comes each minute is missing in between until it came three times.
 
+mod heard;
+
 use std::time::{Duration, Instant};
 
 use super::fields;
@@ -297,44 +299,6 @@ impl Listener {
             .is_some_and(|wanted| wanted.points.iter().any(|(_, s)| self.fresh(wanted, *s, now).is_some()))
     }
 
-    /// How long what has come of a group may wait for its rest: less than until its next is due, or where its sentences have
-    /// rhythms of their own the quicker one would be overwritten meanwhile.
-    pub fn rest(&self, group: usize, timeout: Duration) -> Duration {
-        let period = self.groups.get(group).map_or(Duration::ZERO, |wanted| wanted.period);
-        timeout.min(period / 2)
-    }
-
-    /// What had come is too old by now.
-    pub fn waits_no_more(&mut self, group: usize) {
-        if let Some(wanted) = self.groups.get_mut(group) {
-            wanted.waits = None;
-        }
-    }
-
-    /// Until when the group, of which something has come, waits: since a poll has found that. For what it lacks; and if it has all, but far apart,
-    /// for the rest of the newer round: a line that was left over would make pairs of two rounds, for ever.
-    pub fn waits_until(&mut self, group: usize, timeout: Duration, now: Instant) -> Instant {
-        let rest = self.rest(group, timeout);
-        let complete = self.is_complete(group, now);
-        let arrivals = self.arrivals(group, now);
-        let Some(wanted) = self.groups.get_mut(group) else { return now };
-        let ends = *wanted.waits.get_or_insert(now) + rest;
-        match arrivals.filter(|_| complete) {
-            None => ends,
-            Some((oldest, newest)) if newest.saturating_duration_since(oldest) > rest / 2 => {
-                (newest + rest / 2).min(ends + rest / 2)
-            }
-            Some(_) => now,
-        }
-    }
-
-    /// When the oldest and the newest of what the group can take came.
-    fn arrivals(&self, group: usize, now: Instant) -> Option<(Instant, Instant)> {
-        let wanted = self.groups.get(group)?;
-        let came = || wanted.points.iter().filter_map(|(_, s)| Some(self.fresh(wanted, *s, now)?.began));
-        came().min().zip(came().max())
-    }
-
     /// Whether a line of the group was refused since it took the last.
     pub fn is_damaged(&self, group: usize) -> bool {
         let damaged = |s: &usize| self.sentences.get(*s).is_some_and(|sentence| sentence.damaged);
@@ -393,22 +357,6 @@ impl Listener {
         Taken { samples, began, bytes, damaged }
     }
 
-    /// What the group of an instrument that talks by itself can take now. Of a sentence that is not missing yet nothing is said
-    /// but that a line of it was damaged: it is slower than the group's period.
-    pub fn take_heard(&mut self, group: usize, now: Instant) -> Taken {
-        let said =
-            |s: usize| self.sentences.get(s).is_some_and(|sentence| sentence.missing || sentence.damaged);
-        let wanted = self.groups.get(group).into_iter().flat_map(|wanted| {
-            let is_said = |s| said(s) || self.fresh(wanted, s, now).is_some();
-            wanted.points.iter().map(move |(_, s)| is_said(*s))
-        });
-        let is_said: Vec<bool> = wanted.collect();
-        let mut taken = self.take(group, now, Cause::Silent);
-        let mut is_said = is_said.into_iter();
-        taken.samples.retain(|_| is_said.next().unwrap_or(true));
-        taken
-    }
-
     fn sample(&self, body: &[u8], point: &Point) -> Sample {
         let Source::Line(source) = &point.source else { return Sample::bad(Cause::Unreadable) };
         match fields::extract(body, &self.device, source) {
@@ -428,5 +376,4 @@ pub(super) fn beginning<'a>(device: &'a Device, point: &'a Point) -> Option<&'a 
 }
 
 #[cfg(test)]
-#[path = "listener_tests.rs"]
 mod tests;
