@@ -33,6 +33,10 @@ const PROBES_SAVED: f64 = 2.0;
 /// long a sentence may stay away.
 const HELD_MAX: Duration = Duration::from_secs(30);
 
+/// A group that is polled more seldom than each minute is tried again after this while the line is down: it is back within a minute
+/// of the line, too.
+const DOWN_AGAIN: Duration = Duration::from_secs(50);
+
 /// The longest wait, when nothing is due.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
@@ -82,8 +86,8 @@ struct Slot {
     talks: bool,
     /// It is asked now, beside its grid: its last answer counts no more.
     out_of_turn: bool,
-    /// Its last poll found the line down.
-    cut_off: bool,
+    /// Its last poll found the line down, and its next one is far: then it is tried again, beside its grid.
+    cut_off: Option<Instant>,
     /// When its last poll that said anything about the device was answered; `None` if it was not.
     answered: Option<Instant>,
 }
@@ -92,6 +96,7 @@ impl Slot {
     /// When it is to be polled.
     fn at(&self, now: Instant) -> Instant {
         let due = if self.out_of_turn { now } else { self.due };
+        let due = self.cut_off.map_or(due, |again| due.min(again));
         self.held.map_or(due, |held| due.max(held))
     }
 }
@@ -123,7 +128,7 @@ impl Due {
             for (group, g) in d.groups.iter().enumerate() {
                 let limit = timeout * requests(device, group).max(1);
                 let (period, held, answered) = (g.period, None, None);
-                let (due, turn, out_of_turn, held_since, cut_off) = (now, now, false, None, false);
+                let (due, turn, out_of_turn, held_since, cut_off) = (now, now, false, None, None);
                 slots.push(Slot {
                     device,
                     group,
@@ -211,18 +216,24 @@ impl Due {
                 return None;
             }
             (slot.held, slot.held_since) = (None, None);
-            slot.cut_off = *outcome == Outcome::LinkDown;
+            let again = started + DOWN_AGAIN;
+            slot.cut_off =
+                (*outcome == Outcome::LinkDown && slot.period > Duration::from_secs(60)).then_some(again);
             if *outcome != Outcome::LinkDown {
                 slot.answered = matches!(outcome, Outcome::Answered { .. }).then_some(now);
             }
             slot.turn = started + slot.period;
             let out_of_turn = std::mem::take(&mut slot.out_of_turn);
-            if !was_silent && !out_of_turn {
+            if !was_silent && !out_of_turn && slot.due <= started {
+                slot.due += slot.period;
+            }
+            // One that talks by itself was listened to: its own poll made none of its polls late.
+            while slot.talks && slot.due + slot.period <= now {
                 slot.due += slot.period;
             }
         }
         if *outcome != Outcome::LinkDown {
-            self.line_is_up();
+            self.line_is_up(now);
         }
         if was_silent {
             self.saved = self.saved.saturating_sub(now.saturating_duration_since(started));
@@ -293,8 +304,6 @@ impl Due {
             if let Some(health) = self.health.get_mut(slot.device)
                 && health.answering != Some(false)
                 && slot.held.is_none_or(|until| now.saturating_duration_since(until) >= slot.period)
-                // One that talks by itself was listened to, for as long as a poll may last.
-                && !(slot.talks && late < slot.limit + slot.period)
             {
                 health.missed += u64::from(passed);
             }
@@ -345,13 +354,10 @@ impl Due {
         self.saved = (self.saved + passed.mul_f64(SILENT_SHARE)).min(most);
     }
 
-    /// What the line being down has cost its last poll is due at once: a group that is polled each hour would lack an hour for some
-    /// seconds.
-    fn line_is_up(&mut self) {
-        let slots = self.slots.iter_mut().filter(|slot| slot.cut_off);
-        for slot in slots {
-            slot.cut_off = false;
-            slot.due = slot.due.checked_sub(slot.period).unwrap_or(slot.due);
+    /// What the line being down has cost its last poll, and is due only in a long time, is polled at once.
+    fn line_is_up(&mut self, now: Instant) {
+        for slot in self.slots.iter_mut().filter(|slot| slot.cut_off.is_some()) {
+            (slot.cut_off, slot.turn) = (Some(now), slot.turn.min(now));
         }
     }
 

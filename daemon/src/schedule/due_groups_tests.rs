@@ -403,3 +403,77 @@ fn an_instrument_that_is_listened_to_for_longer_than_its_period_has_missed_nothi
     }
     assert_eq!(due.take_missed(0), 0);
 }
+
+#[test]
+fn a_line_that_is_down_is_tried_each_minute_also_where_all_is_polled_each_hour() {
+    let start = Instant::now();
+    let hour = Duration::from_secs(3600);
+    let mut due = Due::new(&spec(2, hour), |_, _| 1, TIMEOUT, start);
+    let mut now = start;
+    let mut polls = Vec::new();
+    while now < start + hour * 2 {
+        match due.next(now) {
+            Next::Wait(later) => now = later,
+            Next::Poll { device, group, .. } => {
+                let seconds = (now - start).as_secs();
+                let is_down = seconds < 1_850;
+                let outcome = if is_down { Outcome::LinkDown } else { Outcome::Answered { turnaround: MS } };
+                polls.push((device, seconds));
+                due.polled((device, group), &outcome, now, now + MS);
+                now += MS;
+            }
+        }
+    }
+    let of = |device| polls.iter().filter(|(of, _)| *of == device).map(|(_, at)| *at).collect::<Vec<_>>();
+    assert!(of(0).windows(2).all(|two| two[1] - two[0] <= 60 || two[0] >= 1_850), "{polls:?}");
+    let up = |device| of(device).into_iter().filter(|at| *at >= 1_850).collect::<Vec<_>>();
+    let ([first, next], [other, last]) = (&up(0)[..], &up(1)[..]) else { panic!("{polls:?}") };
+    assert!(*first < 1_910 && other.abs_diff(*first) <= 1, "{polls:?}");
+    assert_eq!((*next, *last), (3_600, 5_399), "each on its grid");
+    assert_eq!((due.take_missed(0), due.take_missed(1)), (0, 0));
+}
+
+#[test]
+fn an_instrument_that_talks_has_missed_what_another_one_kept_it_from() {
+    let start = Instant::now();
+    let mut spec = spec(2, 100 * MS);
+    spec.devices[0].address = Address::Line(line::Device::default());
+    spec.devices[1].groups[0].period = 1000 * MS;
+    let mut due = Due::new(&spec, |_, _| 1, 1000 * MS, start);
+    let (mut now, mut polls) = (start, 0);
+    while now < start + Duration::from_secs(60) {
+        match due.next(now) {
+            Next::Wait(later) => now = later.max(now + MS),
+            Next::Poll { device, group, .. } => {
+                polls += u64::from(device == 0);
+                let end = now + if device == 0 { MS } else { 900 * MS };
+                due.polled((device, group), &Outcome::Answered { turnaround: MS }, now, end);
+                now = end;
+            }
+        }
+    }
+    let missed = due.take_missed(0);
+    assert!((580..=610).contains(&(polls + missed)), "{polls} polled, {missed} missed of 600");
+}
+
+#[test]
+fn a_line_that_is_up_again_has_missed_nothing_and_does_not_burst() {
+    let start = Instant::now();
+    let mut due = Due::new(&spec(10, 1000 * MS), |_, _| 1, TIMEOUT, start);
+    let (mut now, mut last, mut polls) = (start, [start; 10], 0);
+    while now < start + Duration::from_secs(100) {
+        match due.next(now) {
+            Next::Wait(later) => now = later.max(now + MS),
+            Next::Poll { device, group, .. } => {
+                let is_down = (10..12).contains(&((now - start).as_secs() % 20));
+                let outcome = if is_down { Outcome::LinkDown } else { Outcome::Answered { turnaround: MS } };
+                polls += usize::from(now - last[device] < 500 * MS && polls > 9);
+                last[device] = now;
+                let end = now + if is_down { MS } else { 90 * MS };
+                due.polled((device, group), &outcome, now, end);
+                now = end;
+            }
+        }
+    }
+    assert_eq!((polls, (0..10).map(|device| due.take_missed(device)).sum::<u64>()), (0, 0));
+}

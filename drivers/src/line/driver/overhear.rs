@@ -63,7 +63,7 @@ impl Driver {
             instrument.ears.listened(group, now);
             say_missing(&self.bus, instrument, group);
         }
-        let taken = if talks && something {
+        let taken = if talks && device < self.configured {
             instrument.ears.take_heard(group, now)
         } else {
             instrument.ears.take(group, now, Cause::Silent)

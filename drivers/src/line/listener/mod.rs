@@ -252,16 +252,12 @@ impl Listener {
         })
     }
 
-    /// From then on, without another line, all sentences of the group are missing. `None`: never.
+    /// From then on, without another line, a sentence of the group is missing. `None`: never.
     pub fn overdue_at(&self, group: usize) -> Option<Instant> {
         let wanted = self.groups.get(group)?;
         let oldest = self.oldest(wanted);
         let sentences = wanted.points.iter().filter_map(|(_, s)| self.sentences.get(*s));
-        let mut latest: Option<Instant> = None;
-        for sentence in sentences {
-            latest = latest.max(Some(sentence.overdue_at(oldest)?));
-        }
-        latest
+        sentences.filter_map(|sentence| sentence.overdue_at(oldest)).min()
     }
 
     /// How old a line may be that the group takes.

@@ -267,3 +267,54 @@ async fn the_line_rests_for_a_late_answer_also_when_the_port_was_opened_anew() {
     let poll = driver.poll(0, 0, in_millis(60_000)).await;
     assert!(matches!(poll.outcome, Outcome::Held { .. }), "{poll:?}");
 }
+
+#[tokio::test]
+async fn a_sentence_that_is_gone_is_told_although_another_of_its_group_is_slow() {
+    let pty = Pty::open().unwrap();
+    let of = |sentence: &str| Source { sentence: Some(sentence.into()), ..Source::field(1) };
+    let device = Device { silent_after: Duration::from_secs(1), ..Device::default() };
+    let mut spec = spec(device, vec![point("wind", of("WIMWV")), point("air", of("WIMDA"))]);
+    spec.groups = vec![Group { period: Duration::from_millis(500), points: vec![0, 1] }];
+    let port = PortSettings::new(pty.path().display().to_string());
+    let link = Link { port, timeout: Duration::from_millis(200) };
+    let mut driver = Driver::new(Arc::from("roof"), link, &[spec]);
+    driver.idle(in_millis(1)).await;
+    // Air each 1.2 s, wind once and then no more.
+    pty.write(b"\r\n$WIMWV,3\r\n").unwrap();
+    for n in 0..4 {
+        pty.write(format!("$WIMDA,{n}\r\n").as_bytes()).unwrap();
+        driver.idle(in_millis(50)).await;
+        let poll = driver.poll(0, 0, in_millis(60_000)).await;
+        assert!(matches!(poll.outcome, Outcome::Answered { .. }), "{poll:?}");
+        driver.idle(in_millis(1_050)).await;
+    }
+    pty.write(b"$WIMDA,9\r\n").unwrap();
+    driver.idle(in_millis(50)).await;
+    driver.poll(0, 0, in_millis(60_000)).await;
+    driver.idle(in_millis(100)).await;
+    let poll = driver.poll(0, 0, Instant::now()).await;
+    assert_eq!(
+        poll.samples,
+        [(0, Sample::bad(Cause::Silent))],
+        "air is not missing, and nothing new came of it"
+    );
+}
+
+#[tokio::test]
+async fn by_hand_each_point_is_told_also_one_whose_sentence_does_not_come() {
+    let pty = Pty::open().unwrap();
+    let mut driver = both_sentences(pty.path(), Duration::from_millis(500), Duration::from_secs(60));
+    driver.idle(in_millis(1)).await;
+    let points = driver_points();
+    let writes = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        pty.write(b"\r\n$WIMWV,3\r\n").unwrap();
+    };
+    let (poll, ()) = tokio::join!(driver.read(0, &points, in_millis(1_000)), writes);
+    assert_eq!(poll.samples, [(0, good(3.0)), (1, Sample::bad(Cause::Silent))]);
+}
+
+fn driver_points() -> Vec<Point> {
+    let of = |sentence: &str| Source { sentence: Some(sentence.into()), ..Source::field(1) };
+    vec![point("wind", of("WIMWV")), point("air", of("WIMDA"))]
+}
