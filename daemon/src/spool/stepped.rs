@@ -143,7 +143,7 @@ impl Stepped {
         self.shared.lock().settled_to()
     }
 
-    /// As [`Spool::dead_letter`](super::Spool::dead_letter), with the turn that follows.
+    /// As [`Spool::dead_letter`](super::Spool::dead_letter), with the turns that follow, as long as they store something.
     pub fn dead_letter(
         &mut self,
         refused: Vec<Confirmed>,
@@ -152,8 +152,15 @@ impl Stepped {
     ) -> Result<(), SpoolError> {
         let (reply, mut answer) = oneshot::channel();
         self.shared.command(Command::DeadLetter { refused, reason: reason.to_owned(), reply });
-        self.turn(now);
-        answer.try_recv().map_err(|_| SpoolError::Closed)?
+        loop {
+            let before = self.committed().commits;
+            self.turn(now);
+            match answer.try_recv() {
+                Ok(done) => return done,
+                Err(_) if self.committed().commits == before => return Err(SpoolError::Closed),
+                Err(_) => {}
+            }
+        }
     }
 
     /// As [`Spool::clocks`](super::Spool::clocks).

@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::api::Confirmed;
 use super::inner::Inner;
 use super::meter::Meter;
 use super::records::Mark;
@@ -55,6 +56,9 @@ const RETRY_FIRST: Duration = Duration::from_secs(1);
 
 /// Commits in one turn, at most.
 const COMMITS_A_TURN: usize = 8;
+
+/// Messages that were refused, why, and who waits until they are stored.
+type Refusal = (Vec<Confirmed>, String, oneshot::Sender<Result<(), SpoolError>>);
 
 /// What is wrong with the disk.
 #[derive(Debug)]
@@ -118,6 +122,8 @@ pub(super) struct Writer {
     /// The run end is written; nothing is numbered any more.
     run_ended: bool,
     flushes: Vec<Flush>,
+    /// What was refused just now. On a full disk it waits for the file to be open again: it may be what keeps others from making room.
+    refusals: Vec<Refusal>,
     /// Refused messages, to be booked and stored with the next commits.
     dying: VecDeque<DeadLetter>,
     /// Those that are booked and wait for their commit, because one failed.
@@ -194,6 +200,7 @@ impl Writer {
             awaited: None,
             run_ended: false,
             flushes: Vec::new(),
+            refusals: Vec::new(),
             dying: VecDeque::new(),
             dead: Vec::new(),
             letters_kept: Letters::default(),
@@ -304,7 +311,7 @@ impl Writer {
     fn has_work(&self, inner: &Inner, now: Instant) -> bool {
         if self.awaits(inner, now) {
             // What is refused makes room, too.
-            return !self.dying.is_empty();
+            return self.dead.is_empty() && !self.dying.is_empty();
         }
         let books = !inner.dirty.is_empty() || !inner.sent.is_empty();
         // Records ride with the next window; without one they go at once.
@@ -327,13 +334,7 @@ impl Writer {
                 let _ = reply.send(());
             }
             Command::Flush(flush) => self.flushes.push(flush),
-            Command::DeadLetter { refused, reason, reply } => {
-                // The answer comes with the commit.
-                match self.dead_letter(&refused, &reason) {
-                    Ok(()) => self.letters.push(reply),
-                    Err(error) => drop(reply.send(Err(error))),
-                }
-            }
+            Command::DeadLetter { refused, reason, reply } => self.refusals.push((refused, reason, reply)),
             Command::Resend { asked, progress, reply } => self.begin_resend(asked, progress, reply),
             Command::Damaged { spot, what } => {
                 tracing::warn!(block = spot.number, error = %what, "a stored block is damaged");
@@ -380,6 +381,7 @@ impl Writer {
         if self.broken.as_ref().is_some_and(|broken| broken.retry_at <= now) {
             self.heal();
         }
+        self.take_refusals();
         self.watch_file();
         self.rescue();
         self.resend();

@@ -261,8 +261,21 @@ impl Writer {
         (self.copied, self.copy_due) = (Some(state), self.now + again);
     }
 
-    /// Reads what was refused, to become dead letters with the next commits.
-    pub(super) fn dead_letter(&mut self, refused: &[Confirmed], reason: &str) -> Result<(), SpoolError> {
+    /// What was refused becomes dead letters; the answers come with the commits.
+    pub(super) fn take_refusals(&mut self) {
+        if self.store.is_none() && self.full {
+            return;
+        }
+        for (refused, reason, reply) in std::mem::take(&mut self.refusals) {
+            match self.dead_letter(&refused, &reason) {
+                Ok(()) => self.letters.push(reply),
+                Err(error) => drop(reply.send(Err(error))),
+            }
+        }
+    }
+
+    /// Reads what was refused.
+    fn dead_letter(&mut self, refused: &[Confirmed], reason: &str) -> Result<(), SpoolError> {
         let at_us = (self.shared.now)().wall_us;
         let Some(store) = &self.store else {
             return Err(SpoolError::Unavailable("the disk fails; it stays in the backlog".to_owned()));
@@ -288,6 +301,7 @@ impl Writer {
             };
             self.dying.push_back(DeadLetter { at_us, reason: reason.to_owned(), name, batch });
         }
+        self.dying.make_contiguous().sort_by_key(|letter| letter.name);
         Ok(())
     }
 }

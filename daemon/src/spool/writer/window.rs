@@ -20,8 +20,9 @@ use crate::spool::store::{self, DeadLetter, RunUpdate, Store, StoreError, Work, 
 /// A commit takes at most this share of what the file may get.
 const WINDOW_SHARE: u64 = 8;
 
-/// Bytes of letters: also while nobody knows yet that the disk is full a commit has to fit into the log as it is.
-const LETTERS_BYTES: u64 = 128 * 1024;
+/// Bytes of letters. Few, also while nobody knows yet that the disk is full: they have to fit into the log, and into what is free in a file in which
+/// all else waits.
+const LETTERS_BYTES: u64 = 32 * 1024;
 
 /// On a full disk, bytes of readings in memory, and records.
 const BYTES_ON_A_FULL_DISK: usize = 128 * 1024;
@@ -62,6 +63,8 @@ impl Writer {
         if self.store.is_none() {
             return false;
         }
+        // Before the floor moves: over what they were, too.
+        self.book_letters();
         if let Err(error) = self.move_floor() {
             self.fail(error.trouble(), &error.to_string(), None);
             return false;
@@ -138,7 +141,7 @@ impl Writer {
 
     /// Takes the window out of the shared state.
     fn take(&mut self, now: Instant) -> Window {
-        let (dead, again) = (self.take_letters(), std::mem::take(&mut self.again));
+        let (dead, again) = (std::mem::take(&mut self.dead), std::mem::take(&mut self.again));
         let empty = std::mem::take(&mut self.emptying);
         let grown = std::mem::take(&mut self.growing);
         let mut window = Window { grown, dead, again, empty, ..Window::default() };
@@ -151,7 +154,9 @@ impl Writer {
         let length = self.store.as_ref().map_or(self.bytes_max, Store::bytes_max);
         let most = if self.full { BYTES_ON_A_FULL_DISK } else { WINDOW_BYTES };
         let most = most.min(usize::try_from(length / WINDOW_SHARE).unwrap_or(usize::MAX));
-        if inner.due(now) || !self.flushes.is_empty() || inner.closed {
+        // Letters make room on a full disk: readings that find none must not hold them up.
+        let letters_only = self.full && !window.dead.is_empty();
+        if !letters_only && (inner.due(now) || !self.flushes.is_empty() || inner.closed) {
             let (mut readings, mut bytes) = (0, 0);
             while let Some(kept) = inner.ring.front() {
                 let n = kept.batch.readings.len();
@@ -176,19 +181,21 @@ impl Writer {
         window
     }
 
-    /// The letters of this commit: what one that failed has left, or else as many of the refused messages as fit, and at least one. They are
-    /// booked as lost here and not before, so that the books never tell of a letter that is not there.
-    fn take_letters(&mut self) -> Vec<DeadLetter> {
-        let mut letters = std::mem::take(&mut self.dead);
-        let mut bytes: u64 = letters.iter().map(DeadLetter::bytes_at_most).sum();
+    /// Books what becomes dead letters with this commit, the oldest first: as many as fit, and at least one. Not before, so that the books
+    /// never tell of a letter that is not there. Older than what a failed commit has left it goes with that: the floor may stand at it.
+    fn book_letters(&mut self) {
+        let mut bytes: u64 = self.dead.iter().map(DeadLetter::bytes_at_most).sum();
+        let left = self.dead.iter().map(|letter| letter.name).min();
         while let Some(next) = self.dying.front() {
             bytes += next.bytes_at_most();
-            if !letters.is_empty() && bytes > LETTERS_BYTES {
+            let older = left.is_some_and(|left| next.name < left);
+            if !self.dead.is_empty() && !older && bytes > LETTERS_BYTES {
                 break;
             }
-            letters.extend(self.dying.pop_front().inspect(|letter| self.shared.lock().die(letter.name)));
+            let Some(letter) = self.dying.pop_front() else { break };
+            self.shared.lock().die(letter.name);
+            self.dead.push(letter);
         }
-        letters
     }
 
     fn write(&mut self, store: &mut Store, window: &Window, floor: u64) -> Result<Written, StoreError> {
