@@ -354,10 +354,11 @@ impl Due {
         self.saved = (self.saved + passed.mul_f64(SILENT_SHARE)).min(most);
     }
 
-    /// What the line being down has cost its last poll, and is due only in a long time, is polled at once.
+    /// What the line being down has cost its last poll, and is due only in a long time, is due at once. Where others leave room, or else
+    /// within a minute: many such, one behind another, would keep the quick ones waiting.
     fn line_is_up(&mut self, now: Instant) {
         for slot in self.slots.iter_mut().filter(|slot| slot.cut_off.is_some()) {
-            (slot.cut_off, slot.turn) = (Some(now), slot.turn.min(now));
+            (slot.cut_off, slot.turn) = (Some(now), slot.turn.min(now + DOWN_AGAIN));
         }
     }
 

@@ -1,5 +1,7 @@
 //! Devices with several groups, in virtual time.
 
+use std::collections::BTreeSet;
+
 use fieldspool_drivers::line;
 
 use super::*;
@@ -476,4 +478,37 @@ fn a_line_that_is_up_again_has_missed_nothing_and_does_not_burst() {
         }
     }
     assert_eq!((polls, (0..10).map(|device| due.take_missed(device)).sum::<u64>()), (0, 0));
+}
+
+#[test]
+fn what_a_line_that_was_down_has_cost_does_not_keep_quick_groups_waiting() {
+    let start = Instant::now();
+    let mut spec = spec(50, 1000 * MS);
+    for device in &mut spec.devices[10..] {
+        device.groups[0].period = Duration::from_secs(3600);
+    }
+    let mut due = Due::new(&spec, |_, _| 1, TIMEOUT, start);
+    let (mut now, mut last, mut worst, mut hourly) = (start, [None; 10], Duration::ZERO, BTreeSet::new());
+    while now < start + Duration::from_secs(200) {
+        match due.next(now) {
+            Next::Wait(later) => now = later.max(now + MS),
+            Next::Poll { device, group, .. } => {
+                let is_down = (now - start).as_secs() < 60;
+                let mut took = if device < 10 { 20 * MS } else { 600 * MS };
+                let mut outcome = Outcome::Answered { turnaround: MS };
+                if is_down {
+                    (outcome, took) = (Outcome::LinkDown, MS);
+                } else if let Some(last) = last.get_mut(device) {
+                    worst = worst.max(last.map_or(Duration::ZERO, |at| now - at));
+                    *last = Some(now);
+                } else {
+                    hourly.insert(device);
+                }
+                due.polled((device, group), &outcome, now, now + took);
+                now += took;
+            }
+        }
+    }
+    assert!(worst < Duration::from_secs(3), "{worst:?}");
+    assert!(hourly.len() > 1, "{hourly:?}");
 }

@@ -292,6 +292,41 @@ fn many_refused_messages_do_not_keep_others_from_making_room() {
     assert_eq!(after_an_outage(true, true), 6_000);
 }
 
+#[test]
+fn nor_does_a_block_of_which_much_is_refused_or_many_records() {
+    for records_too in [false, true] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (mut life, shape) = (Life::begin(roomy(directory.path()), &schema::CURRENT), big_shape());
+        let all: Vec<_> = (0..600).map(|n| big(life.spool.run, n * 10, &shape)).collect();
+        for batch in &all[..60] {
+            life.spool.append(batch.clone(), life.now);
+        }
+        life.turn();
+        for batch in &all[60..300] {
+            life.store(batch);
+        }
+        records(&life, 200);
+        life.turn();
+        let told: Vec<_> = life.waiting().1.iter().map(|event| Confirmed::from(&**event)).collect();
+        feel_the_full_disk(directory.path(), &mut life.spool, life.now);
+        life.now += Duration::from_secs(2);
+        life.turn();
+        for batch in &all[300..] {
+            life.spool.append(batch.clone(), life.now);
+        }
+        life.turn();
+        let names: Vec<_> = all.iter().map(|batch| Confirmed::from(&**batch)).collect();
+        let refused = names[..60].iter().chain(told.iter().filter(|_| records_too));
+        refused.for_each(|one| refuse(&life, *one));
+        life.spool.confirm(&names[60..]);
+        for _ in 0..600 {
+            life.turn();
+        }
+        assert_eq!(life.spool.committed().next_seq, 6_000);
+        assert_eq!(life.spool.books_of(life.spool.run).expect("there").losses.dead_lettered, 600);
+    }
+}
+
 /// 200 batches of 500 numbers that are refused all at once: more than one turn stores.
 fn refuse_many(directory: &Path) -> (Life, RunId) {
     let mut life = Life::begin(roomy(directory), &schema::CURRENT);

@@ -14,7 +14,7 @@ use crate::spool::gaps::Gap;
 use crate::spool::inner::{Kept, WINDOW_BYTES, WINDOW_READINGS};
 use crate::spool::ledger::End;
 use crate::spool::records::Mark;
-use crate::spool::ring::Spot;
+use crate::spool::ring::{self, Spot};
 use crate::spool::store::{self, DeadLetter, RunUpdate, Store, StoreError, Work, Written};
 
 /// A commit takes at most this share of what the file may get.
@@ -182,20 +182,33 @@ impl Writer {
     }
 
     /// Books what becomes dead letters with this commit, the oldest first: as many as fit, and at least one. Not before, so that the books
-    /// never tell of a letter that is not there. Older than what a failed commit has left it goes with that: the floor may stand at it.
+    /// never tell of a letter that is not there. What may keep the floor from moving goes in any case: batches older than what a
+    /// failed commit has left, and on a full disk all of the block at the floor.
     fn book_letters(&mut self) {
         let mut bytes: u64 = self.dead.iter().map(DeadLetter::bytes_at_most).sum();
-        let left = self.dead.iter().map(|letter| letter.name).min();
+        let left = self.dead.iter().map(|letter| letter.name).filter(|(_, _, n)| *n > 0).min();
+        let block = if self.dying.is_empty() { None } else { self.block_at_the_floor() };
         while let Some(next) = self.dying.front() {
             bytes += next.bytes_at_most();
-            let older = left.is_some_and(|left| next.name < left);
-            if !self.dead.is_empty() && !older && bytes > LETTERS_BYTES {
+            let (run, seq, n) = next.name;
+            let older = n > 0 && left.is_some_and(|left| next.name < left);
+            let in_block = n > 0 && block.is_some_and(|(of, end)| run == of && seq < end);
+            if !self.dead.is_empty() && !older && !in_block && bytes > LETTERS_BYTES {
                 break;
             }
             let Some(letter) = self.dying.pop_front() else { break };
             self.shared.lock().die(letter.name);
             self.dead.push(letter);
         }
+    }
+
+    /// On a full disk: the run of the block at the floor, and where it ends.
+    fn block_at_the_floor(&self) -> Option<(RunId, u64)> {
+        let store = self.store.as_ref().filter(|_| self.full)?;
+        let floor = self.shared.lock().floor;
+        let spot = ring::locate(store.connection(), floor).ok()??;
+        let header = ring::headings(store.connection(), spot, 1).ok()?.first()?.header?;
+        Some((header.run, header.next))
     }
 
     fn write(&mut self, store: &mut Store, window: &Window, floor: u64) -> Result<Written, StoreError> {
