@@ -216,13 +216,16 @@ impl Due {
                 return None;
             }
             (slot.held, slot.held_since) = (None, None);
-            let again = started + DOWN_AGAIN;
-            slot.cut_off =
-                (*outcome == Outcome::LinkDown && slot.period > Duration::from_secs(60)).then_some(again);
             if *outcome != Outcome::LinkDown {
                 slot.answered = matches!(outcome, Outcome::Answered { .. }).then_some(now);
             }
             slot.turn = started + slot.period;
+            slot.cut_off = None;
+            if *outcome == Outcome::LinkDown && slot.period > Duration::from_secs(60) {
+                // Where others leave room, or else a little later: many such would keep the quick ones waiting.
+                let again = started + DOWN_AGAIN;
+                (slot.cut_off, slot.turn) = (Some(again), again + DOWN_AGAIN);
+            }
             let out_of_turn = std::mem::take(&mut slot.out_of_turn);
             if !was_silent && !out_of_turn && slot.due <= started {
                 slot.due += slot.period;
@@ -231,9 +234,6 @@ impl Due {
             while slot.talks && slot.due + slot.period <= now {
                 slot.due += slot.period;
             }
-        }
-        if *outcome != Outcome::LinkDown {
-            self.line_is_up(now);
         }
         if was_silent {
             self.saved = self.saved.saturating_sub(now.saturating_duration_since(started));
@@ -352,14 +352,6 @@ impl Due {
         self.saved_at = now;
         let most = self.timeout.mul_f64(PROBES_SAVED);
         self.saved = (self.saved + passed.mul_f64(SILENT_SHARE)).min(most);
-    }
-
-    /// What the line being down has cost its last poll, and is due only in a long time, is due at once. Where others leave room, or else
-    /// within a minute: many such, one behind another, would keep the quick ones waiting.
-    fn line_is_up(&mut self, now: Instant) {
-        for slot in self.slots.iter_mut().filter(|slot| slot.cut_off.is_some()) {
-            (slot.cut_off, slot.turn) = (Some(now), slot.turn.min(now + DOWN_AGAIN));
-        }
     }
 
     /// Puts a device that answers again back on its grid, which went on. The probe was a poll of one group. The points of the others

@@ -81,7 +81,7 @@ fn a_group_whose_poll_met_a_line_that_was_down_is_polled_when_it_is_up_again() {
         }
     }
     let [first, up, next] = hourly[..] else { panic!("{hourly:?}") };
-    assert!((3610..=3611).contains(&up) && next == first + 7200, "{hourly:?}");
+    assert!((3610..3670).contains(&up) && next == first + 7200, "{hourly:?}");
     assert_eq!(due.take_missed(0), 0);
 }
 
@@ -430,7 +430,7 @@ fn a_line_that_is_down_is_tried_each_minute_also_where_all_is_polled_each_hour()
     assert!(of(0).windows(2).all(|two| two[1] - two[0] <= 60 || two[0] >= 1_850), "{polls:?}");
     let up = |device| of(device).into_iter().filter(|at| *at >= 1_850).collect::<Vec<_>>();
     let ([first, next], [other, last]) = (&up(0)[..], &up(1)[..]) else { panic!("{polls:?}") };
-    assert!(*first < 1_910 && other.abs_diff(*first) <= 1, "{polls:?}");
+    assert!(*first < 1_910 && *other < 1_910, "{polls:?}");
     assert_eq!((*next, *last), (3_600, 5_399), "each on its grid");
     assert_eq!((due.take_missed(0), due.take_missed(1)), (0, 0));
 }

@@ -327,6 +327,39 @@ fn nor_does_a_block_of_which_much_is_refused_or_many_records() {
     }
 }
 
+#[test]
+fn of_a_long_block_that_is_refused_what_the_log_may_not_take_goes_without_its_content() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut life, shape) = (Life::begin(roomy(directory.path()), &schema::CURRENT), big_shape());
+    let all: Vec<_> = (0..350).map(|n| big(life.spool.run, n * 10, &shape)).collect();
+    for batch in &all[..250] {
+        life.spool.append(batch.clone(), life.now);
+    }
+    life.turn();
+    for batch in &all[250..] {
+        life.store(batch);
+    }
+    feel_the_full_disk(directory.path(), &mut life.spool, life.now);
+    life.now += Duration::from_secs(2);
+    life.turn();
+    for batch in &all[..250] {
+        refuse(&life, Confirmed::from(&**batch));
+    }
+    for batch in &all[250..] {
+        life.spool.confirm(&[Confirmed::from(&**batch)]);
+    }
+    for _ in 0..60 {
+        life.turn();
+    }
+    assert_eq!(life.spool.books_of(life.spool.run).expect("there").losses.dead_lettered, 2_500);
+    let file = rusqlite::Connection::open(directory.path().join(store::FILE)).expect("opens");
+    let count = |sql: &str| file.query_row(sql, [], |row| row.get::<_, i64>(0)).expect("readable");
+    let bare = count("SELECT count(*) FROM dead WHERE length(body) = 0");
+    assert!((100..240).contains(&bare), "{bare} of 250 without their content");
+    polls(&mut life, 350..450, &shape);
+    assert_eq!(life.spool.committed().next_seq, 4_500);
+}
+
 /// 200 batches of 500 numbers that are refused all at once: more than one turn stores.
 fn refuse_many(directory: &Path) -> (Life, RunId) {
     let mut life = Life::begin(roomy(directory), &schema::CURRENT);

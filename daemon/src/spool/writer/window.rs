@@ -24,6 +24,9 @@ const WINDOW_SHARE: u64 = 8;
 /// all else waits.
 const LETTERS_BYTES: u64 = 32 * 1024;
 
+/// ... and those that have to go together keep so much of their content on a full disk.
+const CONTENT_BYTES: u64 = 192 * 1024;
+
 /// On a full disk, bytes of readings in memory, and records.
 const BYTES_ON_A_FULL_DISK: usize = 128 * 1024;
 const RECORDS_ON_A_FULL_DISK: usize = 64;
@@ -183,20 +186,25 @@ impl Writer {
 
     /// Books what becomes dead letters with this commit, the oldest first: as many as fit, and at least one. Not before, so that the books
     /// never tell of a letter that is not there. What may keep the floor from moving goes in any case: batches older than what a
-    /// failed commit has left, and on a full disk all of the block at the floor.
+    /// failed commit has left, and on a full disk all of the block at the floor, what the log may not take of them without its content.
     fn book_letters(&mut self) {
         let mut bytes: u64 = self.dead.iter().map(DeadLetter::bytes_at_most).sum();
         let left = self.dead.iter().map(|letter| letter.name).filter(|(_, _, n)| *n > 0).min();
         let block = if self.dying.is_empty() { None } else { self.block_at_the_floor() };
+        let in_block =
+            |(run, seq, n): (RunId, u64, u64)| n > 0 && block.is_some_and(|(of, end)| run == of && seq < end);
+        // Stable: a rescue may have brought older ones behind it.
+        self.dying.make_contiguous().sort_by_key(|letter| !in_block(letter.name));
         while let Some(next) = self.dying.front() {
             bytes += next.bytes_at_most();
-            let (run, seq, n) = next.name;
-            let older = n > 0 && left.is_some_and(|left| next.name < left);
-            let in_block = n > 0 && block.is_some_and(|(of, end)| run == of && seq < end);
-            if !self.dead.is_empty() && !older && !in_block && bytes > LETTERS_BYTES {
+            let older = next.name.2 > 0 && left.is_some_and(|left| next.name < left);
+            if !self.dead.is_empty() && !older && !in_block(next.name) && bytes > LETTERS_BYTES {
                 break;
             }
-            let Some(letter) = self.dying.pop_front() else { break };
+            let Some(mut letter) = self.dying.pop_front() else { break };
+            if self.full && !self.dead.is_empty() && bytes > CONTENT_BYTES {
+                letter.batch = None;
+            }
             self.shared.lock().die(letter.name);
             self.dead.push(letter);
         }
