@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fieldspool_drivers::Section;
-use fieldspool_drivers::bus::{BusSpec, DeviceSpec, Link};
+use fieldspool_drivers::bus::{Address, BusSpec, DeviceSpec, Link};
 
 use super::device::{self, Inherited, Placed};
 use super::{Pointer, PointsTo, Reading};
@@ -91,21 +91,26 @@ fn one(
     for (entry, device) in described.iter_mut().flat_map(Table::named) {
         same_device(name, entry, device.path(), &mut taken.devices, reading);
         if let Some(protocol) = protocol {
-            devices.extend(device::read(entry, device, protocol, inherited, reading));
+            devices.push(device::read(entry, device, protocol, inherited, reading));
         }
     }
     if described.as_ref().is_none_or(Table::is_empty) && table.is_whole() {
         let remedy = format!("add [{}.device]", table.path());
         table.warn("device", "no devices: nothing is polled here".to_owned(), remedy);
     }
+    lend_addresses(&mut devices);
     let mut spec = BusSpec { name: Arc::from(name), link: link?, devices: Vec::new() };
-    let (mut infos, mut places) = (Vec::new(), Vec::new());
-    for Placed { spec: device, info, place, points } in devices {
+    let (mut infos, mut places, mut whole) = (Vec::new(), Vec::new(), Vec::new());
+    for Placed { spec: device, info, place, points, stands_in } in devices {
         spec.devices.push(device);
         infos.push(info);
         places.push((place, points));
+        whole.push(!stands_in);
     }
     together(&spec, &places, reading);
+    let (mut of_specs, mut of_infos) = (whole.iter(), whole.iter());
+    spec.devices.retain(|_| of_specs.next().is_some_and(|whole| *whole));
+    infos.retain(|_| of_infos.next().is_some_and(|whole| *whole));
     if !is_whole {
         return None;
     }
@@ -162,6 +167,22 @@ fn stand_in(tag: &str) -> Option<Link> {
         let place = Place::file(Arc::clone(&file));
         Link::from_section(tag, &mut Table::new(&document.tree, String::new(), place, &findings))
     })
+}
+
+/// Gives each device whose own unit id has a fault one that no other has. One for which none is left is left out.
+fn lend_addresses(devices: &mut Vec<Placed>) {
+    let unit_id = |placed: &Placed| match &placed.spec.address {
+        Address::Modbus(device) => Some(device.unit_id),
+        Address::Line(_) => None,
+    };
+    let taken: Vec<u8> = devices.iter().filter(|placed| !placed.stands_in).filter_map(unit_id).collect();
+    let mut free = (1..=247).rev().filter(|id| !taken.contains(id));
+    devices.retain_mut(|placed| match &mut placed.spec.address {
+        Address::Modbus(device) if placed.stands_in => {
+            free.next().inspect(|id| device.unit_id = *id).is_some()
+        }
+        _ => true,
+    });
 }
 
 /// `link = "modbus-tcp"`: the kind is right, its settings have no place. The tag that was meant.

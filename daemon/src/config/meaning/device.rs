@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fieldspool_drivers::Section;
-use fieldspool_drivers::bus::{Defaults, DeviceSpec, Group, Protocol};
+use fieldspool_drivers::bus::{Address, Defaults, DeviceSpec, Group, Protocol};
+use fieldspool_drivers::modbus;
 use fieldspool_drivers::point::Point;
 
 use super::bus::{HEARTBEAT, NAME_REMEDY, PERIOD, is_name};
@@ -48,16 +49,18 @@ pub(super) struct Placed {
     pub(super) info: DeviceInfo,
     pub(super) place: (Place, String),
     pub(super) points: Vec<(Place, String)>,
+    /// Its own address has a fault: this one stands in for it, so that what is wrong with its points is said at once.
+    pub(super) stands_in: bool,
 }
 
-/// Reads one device. `None` if it has no address; its faults are reported all the same.
+/// Reads one device; its faults are reported.
 pub(super) fn read(
     entry: &Entry,
     own: Table<'_>,
     protocol: Protocol,
     inherited: Inherited,
     reading: &mut Reading<'_>,
-) -> Option<Placed> {
+) -> Placed {
     let findings = reading.findings;
     if !is_name(&entry.key) {
         let what = format!("{} cannot be the name of a device", quoted(&entry.key));
@@ -77,12 +80,15 @@ pub(super) fn read(
     let name = Arc::from(entry.key.as_str());
     let Points { specs, infos, reporting, places, groups, headline } = points;
     let points = shared(profile.as_ref(), infos, reading);
-    Some(Placed {
-        spec: DeviceSpec { name, address: address?, points: specs, groups },
+    let stands_in = address.is_none();
+    let address = address.unwrap_or_else(|| Address::Modbus(modbus::Device::new(1)));
+    Placed {
+        spec: DeviceSpec { name, address, points: specs, groups },
         info: DeviceInfo { label, profile, headline, points, reporting },
         place: (entry.key_place.clone(), path),
         points: places,
-    })
+        stands_in,
+    }
 }
 
 /// Checks a profile by itself, as if a device that says nothing more used it; how many points it has.
@@ -96,8 +102,7 @@ pub(in crate::config) fn profile_alone(name: &str, protocol: Protocol, reading: 
     let mut all =
         Table::new(&document.tree, String::new(), Place::file(Arc::from(Path::new(""))), reading.findings);
     let inherited = Inherited { period: Duration::from_secs(10), heartbeat: Duration::from_secs(60) };
-    let read =
-        all.named().into_iter().filter_map(|(entry, table)| read(entry, table, protocol, inherited, reading));
+    let read = all.named().into_iter().map(|(entry, table)| read(entry, table, protocol, inherited, reading));
     read.map(|placed| placed.spec.points.len()).sum()
 }
 
