@@ -63,7 +63,7 @@ impl Writer {
         };
         let running = self.running_s(self.now);
         // What is to be undone comes again under the same numbers, and waits.
-        let undone = self.undo_from().map_or(u64::MAX, |(block, _)| block);
+        let undone = self.undone();
         let below = self.mark.ages.expired(running, max_age.as_secs()).min(undone);
         self.expired = (below, self.now);
         if running >= self.mark.running_s.saturating_add(RUNNING_EVERY_S) {

@@ -14,7 +14,7 @@ impl Writer {
     /// Moves the floor over settled blocks.
     pub(super) fn move_floor(&mut self) -> Result<(), StoreError> {
         // Blocks that go first leave their numbers to those that come in their place, and these wait.
-        let undone = self.undo_from().map_or(u64::MAX, |(block, _)| block);
+        let undone = self.undone();
         let Some(store) = &self.store else { return Ok(()) };
         let Some(extent) = store.ring() else { return Ok(()) };
         let (mut floor, waiting) = {

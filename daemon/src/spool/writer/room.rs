@@ -43,7 +43,7 @@ impl Writer {
         let floor = self.shared.lock().floor;
         let mut victims = if bytes == 0 { Victims::default() } else { store.victims(bytes, floor)? };
         // What a failed commit has left is taken out first, and comes again: nothing is given up with it.
-        let undone = self.undo_from().map_or(u64::MAX, |(block, _)| block);
+        let undone = self.undone();
         victims.unsettled.retain(|heading| heading.spot.number < undone);
         if self.full && !victims.unsettled.is_empty() {
             // A full disk is not the spool's cap: the new readings wait in memory, the stored ones stay.

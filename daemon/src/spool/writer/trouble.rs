@@ -137,6 +137,11 @@ impl Writer {
         self.proving.as_ref().and_then(|proving| proving.undo_from)
     }
 
+    /// Blocks from this number on come again; without an undo there are none.
+    pub(super) fn undone(&self) -> u64 {
+        self.undo_from().map_or(u64::MAX, |(block, _)| block)
+    }
+
     pub(super) fn reopen(&mut self) -> Result<(), StoreError> {
         let arrived = aside::finish(self.directory())?;
         let first = self.mark.id.is_empty();
@@ -301,8 +306,6 @@ impl Writer {
             };
             self.dying.push_back(DeadLetter { at_us, reason: reason.to_owned(), name, batch });
         }
-        // Records keep nobody from making room.
-        self.dying.make_contiguous().sort_by_key(|letter| (letter.name.2 == 0, letter.name));
         Ok(())
     }
 }

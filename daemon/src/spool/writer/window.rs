@@ -193,8 +193,9 @@ impl Writer {
         let block = if self.dying.is_empty() { None } else { self.block_at_the_floor() };
         let in_block =
             |(run, seq, n): (RunId, u64, u64)| n > 0 && block.is_some_and(|(of, end)| run == of && seq < end);
-        // Stable: a rescue may have brought older ones behind it.
-        self.dying.make_contiguous().sort_by_key(|letter| !in_block(letter.name));
+        // A rescue may have brought older ones behind that block, and records keep nobody from making room.
+        let order = |letter: &DeadLetter| (!in_block(letter.name), letter.name.2 == 0, letter.name);
+        self.dying.make_contiguous().sort_by_key(order);
         while let Some(next) = self.dying.front() {
             bytes += next.bytes_at_most();
             let older = next.name.2 > 0 && left.is_some_and(|left| next.name < left);
